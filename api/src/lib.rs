@@ -1,0 +1,20 @@
+//! What every part of Trellis agrees on: names that users type, the control-plane protocols, the
+//! evidence document, and the border through which services see the world. No I/O lives here.
+#![forbid(unsafe_code)]
+
+pub mod annotations;
+pub mod evidence;
+pub mod injection;
+pub mod names;
+pub mod source;
+
+/// The control-plane protocols, generated from `proto/`.
+#[allow(clippy::all, clippy::pedantic, rust_2018_idioms)]
+pub mod proto {
+    pub mod ca {
+        tonic::include_proto!("trellis.ca.v1");
+    }
+    pub mod discovery {
+        tonic::include_proto!("trellis.discovery.v1");
+    }
+}

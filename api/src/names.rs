@@ -1,0 +1,64 @@
+//! Names, ports and paths that more than one part of Trellis must agree on.
+
+/// Namespace label and pod annotation that switch injection: `enabled` or `disabled`.
+pub const INJECT: &str = "trellis.dev/inject";
+pub const ENABLED: &str = "enabled";
+pub const DISABLED: &str = "disabled";
+
+/// Annotation that the injector leaves on a pod it injected: the version that did it.
+pub const INJECTED: &str = "trellis.dev/injected";
+/// Annotation that the injector leaves on a pod it was asked to inject but could not: the reason.
+pub const NOT_INJECTED: &str = "trellis.dev/not-injected";
+
+/// Prefix of every label and annotation of ours.
+pub const PREFIX: &str = "trellis.dev/";
+
+pub const SYSTEM_NAMESPACE: &str = "trellis-system";
+pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
+
+/// Audience of the ServiceAccount tokens that the CA accepts. There is no fallback.
+pub const TOKEN_AUDIENCE: &str = "trellis.dev/ca";
+
+/// ConfigMap in each labelled namespace, and its key, that hold the trust bundle in PEM.
+pub const TRUST_CONFIG_MAP: &str = "trellis-trust";
+pub const TRUST_BUNDLE_KEY: &str = "bundle.pem";
+/// Label on everything that Trellis made and may therefore change or delete.
+pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
+pub const MANAGER: &str = "trellis";
+
+/// Secret that holds the root's 32-byte seed and certificate.
+pub const ROOT_SECRET: &str = "trellis-ca-root";
+/// Secret that the injector's replicas share for the webhook's serving certificate.
+pub const WEBHOOK_SECRET: &str = "trellis-injector-tls";
+pub const WEBHOOK_CONFIGURATION: &str = "trellis-injector";
+
+/// ServiceAccounts of the control plane, and so the last part of their SPIFFE IDs.
+pub const CA: &str = "trellis-ca";
+pub const DISCOVERY: &str = "trellis-discovery";
+pub const INJECTOR: &str = "trellis-injector";
+
+/// Ports of the data plane.
+pub const OUTBOUND_PORT: u16 = 15001;
+pub const INBOUND_PORT: u16 = 15006;
+pub const TUNNEL_PORT: u16 = 15008;
+pub const ADMIN_PORT: u16 = 15000;
+/// Ports of every binary: `/metrics` and `/evidence`; `/ready` and `/live`.
+pub const METRICS_PORT: u16 = 15020;
+pub const READY_PORT: u16 = 15021;
+
+/// Ports of the control plane.
+pub const CA_PORT: u16 = 15012;
+pub const DISCOVERY_PORT: u16 = 15013;
+pub const WEBHOOK_PORT: u16 = 8443;
+
+/// The user that the proxy runs as; its traffic is not captured.
+pub const PROXY_UID: i64 = 1337;
+
+/// Names of what the injector adds to a pod.
+pub const PROXY_CONTAINER: &str = "trellis-proxy";
+pub const CAPTURE_CONTAINER: &str = "trellis-capture";
+pub const IDENTITY_VOLUME: &str = "trellis-identity";
+/// Where that volume is mounted, and what is in it.
+pub const IDENTITY_DIR: &str = "/var/run/secrets/trellis.dev/identity";
+pub const TOKEN_FILE: &str = "token";
+pub const BUNDLE_FILE: &str = "bundle.pem";
