@@ -1,0 +1,3 @@
+module trellis.dev/images
+
+go 1.26
