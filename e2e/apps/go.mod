@@ -1,0 +1,3 @@
+module trellis.dev/e2e/apps
+
+go 1.26

@@ -1,0 +1,3 @@
+module trellis.dev/e2e/suite
+
+go 1.26
