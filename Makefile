@@ -1,0 +1,38 @@
+# The commands of this tree. `make demo` and `make test` are explained in README.md.
+#
+# Build output goes to a cache outside the tree, so that a fresh clone of the same machine is warm.
+
+cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/trellis
+export CARGO_TARGET_DIR ?= $(cache)/target
+
+binaries := trellis-proxy trellis-ca trellis-discovery trellis-injector trellis
+crates := trellis-proxy trellis-ca trellis-discovery trellis-injector trellis-cli
+
+.PHONY: build demo test bench images fmt lint help
+
+help: ## Show this list.
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
+
+build: ## Build the release binaries into bin/.
+	cargo build --release --locked $(addprefix -p ,$(crates))
+	@mkdir -p bin
+	@for name in $(binaries); do install -m 0755 "$(CARGO_TARGET_DIR)/release/$$name" "bin/$$name" || exit 1; done
+
+demo: build ## Run the mesh as plain processes on loopback, with a page that shows what was negotiated.
+	bin/trellis demo
+
+test: ## Run every check, the cluster suite included. `ci/test STAGE...` runs some of them.
+	ci/test
+
+bench: build ## Measure, print a table and write bench-results.json.
+	cargo run --release --locked -p trellis-bench
+
+images: build ## Write the OCI images into bin/images/.
+	cd images && go run . --bin ../bin --out ../bin/images
+
+fmt: ## Format the Rust and Go code.
+	cargo fmt --all
+	gofmt -w $$(git ls-files '*.go')
+
+lint: ## Check format and lints without changing anything.
+	ci/test fmt clippy
