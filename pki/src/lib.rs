@@ -1,1 +1,26 @@
+//! Keys, certificates, bundles, TLS configurations and what a connection really negotiated.
+//!
+//! This room opens no socket and knows no Kubernetes. It is also the only one that knows which
+//! algorithms Trellis uses: everything above asks for a policy and reads a posture.
 
+#![forbid(unsafe_code)]
+
+pub mod algorithm;
+pub mod bundle;
+pub mod clock;
+pub mod csr;
+pub mod identity;
+pub mod issue;
+pub mod key;
+pub mod leaf;
+pub mod policy;
+pub mod posture;
+pub mod provider;
+pub mod record;
+pub mod refusal;
+pub mod renewal;
+pub mod serving;
+pub mod spiffe;
+pub mod tls;
+mod verify;
+mod x509;

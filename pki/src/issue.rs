@@ -1,0 +1,257 @@
+//! Issuing: a root that signs workloads' certificates directly, every name decided by the issuer.
+
+use std::time::{Duration, SystemTime};
+
+use rcgen::string::Ia5String;
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
+    KeyUsagePurpose, PublicKeyData, SanType, SerialNumber,
+};
+use rustls_pki_types::CertificateDer;
+use time::OffsetDateTime;
+
+use crate::bundle::{Anchor, AnchorError};
+use crate::clock::{rfc3339, unix_seconds};
+use crate::key::{PrivateKey, PublicKey};
+use crate::leaf::{Leaf, LeafError};
+use crate::spiffe::{self, SpiffeError, SpiffeId};
+use crate::x509;
+
+pub use crate::serving::{ServingCertificate, ServingError, serving_certificate};
+
+/// How far before the issuer's clock a certificate begins, for peers whose clocks lag. It is part of
+/// the validity: a certificate for 24 hours ends 24 hours after its notBefore.
+pub const BACKDATE: Duration = Duration::from_secs(60);
+
+/// Names beyond this many would push the server's flight out of the first TCP window.
+pub const MAX_DNS_NAMES: usize = 32;
+
+/// X.520's bound on a common name.
+const MAX_COMMON_NAME: usize = 64;
+
+/// Signs leaves with the key of one root. It has no `Debug`.
+pub struct Issuer {
+    anchor: Anchor,
+    trust_domain: String,
+    signer: rcgen::Issuer<'static, PrivateKey>,
+}
+
+/// What a leaf shall say. Nothing in it comes from the signing request but the public key.
+#[derive(Clone, Copy, Debug)]
+pub struct LeafRequest<'a> {
+    pub public_key: &'a PublicKey,
+    pub identity: &'a SpiffeId,
+    pub dns_names: &'a [String],
+    pub now: SystemTime,
+    pub validity: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct IssuedLeaf {
+    pub der: Vec<u8>,
+    /// Lower case hex.
+    pub serial: String,
+    pub not_before: SystemTime,
+    pub not_after: SystemTime,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum IssueError {
+    #[error("the root certificate: {0}")]
+    Root(#[from] AnchorError),
+    #[error("the root certificate names no trust domain: it must carry the URI name spiffe://<trust domain>")]
+    RootWithoutTrustDomain,
+    #[error("the root certificate is for another key than the one that was loaded with it")]
+    OtherKey,
+    #[error("the root is not valid at {now}: it is valid from {from} to {until}")]
+    RootNotValid { now: String, from: String, until: String },
+    #[error(
+        "a certificate until {wanted} would outlive the root, which ends at {root}: rotate the root, or \
+         issue for a shorter time"
+    )]
+    OutlivesRoot { wanted: String, root: String },
+    #[error("{identity} is not of trust domain {trust_domain}, which is all that this root issues for")]
+    ForeignTrustDomain { identity: String, trust_domain: String },
+    #[error("the {0}")]
+    TrustDomain(#[from] SpiffeError),
+    #[error("DNS name {0:?}: use labels of 1 to 63 lower case letters, digits and dashes, 253 bytes in all")]
+    DnsName(String),
+    #[error("{0} DNS names are too many for one certificate: at most {MAX_DNS_NAMES}")]
+    TooManyDnsNames(usize),
+    #[error("validity of {0:?}: it must be longer than {BACKDATE:?}, which it includes")]
+    Validity(Duration),
+    #[error("the time {0:?} cannot be written into a certificate")]
+    Time(SystemTime),
+    #[error("the operating system gave no randomness for a serial number")]
+    Randomness,
+    #[error("the certificate could not be signed: {0}")]
+    Signing(String),
+    #[error("what was signed is not a certificate that Trellis accepts: {0}")]
+    Unacceptable(#[from] LeafError),
+}
+
+impl Issuer {
+    /// A new self-signed root for `trust_domain`.
+    pub fn new_root(
+        trust_domain: &str,
+        key: PrivateKey,
+        now: SystemTime,
+        validity: Duration,
+    ) -> Result<Self, IssueError> {
+        spiffe::check_trust_domain(trust_domain)?;
+        let mut params = dated(now, validity)?;
+        params.distinguished_name = common_name(&root_name(trust_domain, &key));
+        params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
+        // Directly below the root are leaves, and nothing else.
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let certificate = params.self_signed(&key).map_err(signing)?;
+        Self::load(certificate.der(), key)
+    }
+
+    /// The root in `cert_der` with its key.
+    pub fn load(cert_der: &[u8], key: PrivateKey) -> Result<Self, IssueError> {
+        let anchor = Anchor::parse(cert_der)?;
+        if anchor.key != *key.public_key() {
+            return Err(IssueError::OtherKey);
+        }
+        let trust_domain = anchor.trust_domain.clone().ok_or(IssueError::RootWithoutTrustDomain)?;
+        spiffe::check_trust_domain(&trust_domain)?;
+        let certificate = CertificateDer::from(cert_der);
+        let signer = rcgen::Issuer::from_ca_cert_der(&certificate, key).map_err(signing)?;
+        Ok(Self { anchor, trust_domain, signer })
+    }
+
+    pub fn anchor(&self) -> &Anchor {
+        &self.anchor
+    }
+
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    pub fn private_key(&self) -> &PrivateKey {
+        self.signer.key()
+    }
+
+    pub fn issue(&self, request: &LeafRequest<'_>) -> Result<IssuedLeaf, IssueError> {
+        let LeafRequest { public_key, identity, dns_names, now, validity } = *request;
+        if identity.trust_domain() != self.trust_domain {
+            return Err(IssueError::ForeignTrustDomain {
+                identity: identity.to_string(),
+                trust_domain: self.trust_domain.clone(),
+            });
+        }
+        let mut params = dated(now, validity)?;
+        self.check_lifetime(now, &params)?;
+        params.distinguished_name = common_name(identity.service_account());
+        params.distinguished_name.push(DnType::OrganizationName, identity.namespace());
+        params.subject_alt_names = alternative_names(identity, dns_names)?;
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages =
+            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.use_authority_key_identifier_extension = true;
+        let certificate = params.signed_by(public_key, &self.signer).map_err(signing)?;
+        let der = certificate.der().to_vec();
+        // What no peer would accept must not leave.
+        let leaf = Leaf::parse(&der)?;
+        Ok(IssuedLeaf { der, serial: leaf.serial, not_before: leaf.not_before, not_after: leaf.not_after })
+    }
+
+    fn check_lifetime(&self, now: SystemTime, leaf: &CertificateParams) -> Result<(), IssueError> {
+        if !self.anchor.is_valid_at(now) {
+            return Err(IssueError::RootNotValid {
+                now: rfc3339(now),
+                from: rfc3339(self.anchor.not_before),
+                until: rfc3339(self.anchor.not_after),
+            });
+        }
+        let end = SystemTime::from(leaf.not_after);
+        if end > self.anchor.not_after {
+            return Err(IssueError::OutlivesRoot {
+                wanted: rfc3339(end),
+                root: rfc3339(self.anchor.not_after),
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Parameters with a random serial and a validity of exactly `validity`, beginning a little before
+/// `now`. Every other field is empty, for the caller to decide.
+pub(crate) fn dated(now: SystemTime, validity: Duration) -> Result<CertificateParams, IssueError> {
+    if validity <= BACKDATE {
+        return Err(IssueError::Validity(validity));
+    }
+    let at = |seconds: Option<i64>| {
+        let time = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
+        time.ok_or(IssueError::Time(now))
+    };
+    let begin = unix_seconds(now).checked_sub_unsigned(BACKDATE.as_secs());
+    let end = begin.and_then(|begin| begin.checked_add_unsigned(validity.as_secs()));
+    let mut params = CertificateParams::default();
+    params.not_before = at(begin)?;
+    params.not_after = at(end)?;
+    params.serial_number = Some(serial()?);
+    params.distinguished_name = DistinguishedName::new();
+    Ok(params)
+}
+
+/// 128 random bits, never zero.
+fn serial() -> Result<SerialNumber, IssueError> {
+    let mut bytes = [0; 16];
+    aws_lc_rs::rand::fill(&mut bytes).map_err(|_| IssueError::Randomness)?;
+    if let Some(last) = bytes.last_mut()
+        && *last == 0
+    {
+        *last = 1;
+    }
+    Ok(SerialNumber::from_slice(&bytes))
+}
+
+pub(crate) fn common_name(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    let short: String = name.chars().take(MAX_COMMON_NAME).collect();
+    distinguished.push(DnType::CommonName, short);
+    distinguished
+}
+
+/// The short id keeps two roots of one trust domain apart, so that a verifier never has to guess by
+/// which of them a leaf was signed.
+fn root_name(trust_domain: &str, key: &PrivateKey) -> String {
+    const HEAD: &str = "Trellis root ";
+    const ID_BYTES: usize = 4;
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key.subject_public_key_info());
+    let id = x509::hex(digest.as_ref().get(..ID_BYTES).unwrap_or_default());
+    let room = MAX_COMMON_NAME - HEAD.len() - 1 - id.len();
+    let domain: String = trust_domain.chars().take(room).collect();
+    format!("{HEAD}{domain} {id}")
+}
+
+fn alternative_names(identity: &SpiffeId, dns_names: &[String]) -> Result<Vec<SanType>, IssueError> {
+    if dns_names.len() > MAX_DNS_NAMES {
+        return Err(IssueError::TooManyDnsNames(dns_names.len()));
+    }
+    let mut names = vec![uri(identity.as_str())?];
+    for name in dns_names {
+        names.push(dns(name)?);
+    }
+    Ok(names)
+}
+
+pub(crate) fn dns(name: &str) -> Result<SanType, IssueError> {
+    let wrong = || IssueError::DnsName(name.chars().take(260).collect());
+    if name.len() > 253 || !name.split('.').all(spiffe::is_label) {
+        return Err(wrong());
+    }
+    Ok(SanType::DnsName(Ia5String::try_from(name).map_err(|_| wrong())?))
+}
+
+fn uri(text: &str) -> Result<SanType, IssueError> {
+    Ok(SanType::URI(Ia5String::try_from(text).map_err(|error| IssueError::Signing(error.to_string()))?))
+}
+
+pub(crate) fn signing(error: rcgen::Error) -> IssueError {
+    IssueError::Signing(error.to_string())
+}

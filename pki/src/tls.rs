@@ -1,0 +1,283 @@
+//! TLS configurations of the mesh: one per handshake, from the identity and the bundle of the moment.
+//!
+//! A configuration is never shared between handshakes, so nothing can be resumed, a swapped identity
+//! counts from the very next connection, and each connection's notes are its own. Building one costs
+//! microseconds beside a handshake's millisecond.
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use arc_swap::ArcSwap;
+use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::crypto::CryptoProvider;
+use rustls::server::{
+    ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier,
+};
+use rustls::sign::CertifiedKey;
+use rustls::version::TLS13;
+use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+use rustls_pki_types::ServerName;
+
+use crate::bundle::Bundle;
+use crate::clock::{Clock, TlsTime, rfc3339};
+use crate::identity::Identity;
+use crate::leaf::Leaf;
+use crate::policy::Policy;
+use crate::provider;
+use crate::record::Recorder;
+use crate::spiffe::SpiffeId;
+use crate::verify::PeerVerifier;
+
+/// One workload's side of every handshake. Share it behind an `Arc`.
+pub struct MeshTls {
+    policy: Policy,
+    trust_domain: String,
+    clock: Arc<dyn Clock>,
+    provider: Arc<CryptoProvider>,
+    alpn: Vec<Vec<u8>>,
+    held: ArcSwap<Held>,
+}
+
+#[derive(Clone, Default)]
+struct Held {
+    epoch: u64,
+    identity: Option<Arc<Identity>>,
+    bundle: Option<Arc<Bundle>>,
+}
+
+/// Whether an accepted peer must show a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientAuth {
+    Required,
+    /// For those who have no certificate yet and ask for one.
+    None,
+}
+
+/// For one connection that is accepted.
+pub struct Accepting {
+    pub config: Arc<ServerConfig>,
+    pub recorder: Recorder,
+}
+
+/// For one connection that is made.
+pub struct Connecting {
+    pub config: Arc<ClientConfig>,
+    /// What rustls wants to be told; it is neither sent nor checked, identities are.
+    pub server_name: ServerName<'static>,
+    pub recorder: Recorder,
+}
+
+/// Why no handshake can begin.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum NotReady {
+    #[error("no certificate has been issued to this workload yet")]
+    NoIdentity,
+    #[error("this workload's own certificate ended at {0} and has not been renewed")]
+    Expired(String),
+    #[error("this workload's own certificate begins only at {0}: check the clock")]
+    NotYetValid(String),
+    #[error("no trust bundle has been loaded yet")]
+    NoBundle,
+    #[error("the TLS configuration was refused: {0}")]
+    Config(rustls::Error),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InstallError {
+    #[error("the {what} is for trust domain {found:?}, this workload belongs to {wanted:?}")]
+    TrustDomain { what: &'static str, found: String, wanted: String },
+}
+
+impl MeshTls {
+    /// Nothing can be served until an identity and a bundle are installed. Both ends speak HTTP/2
+    /// unless [`MeshTls::with_alpn`] says otherwise.
+    pub fn new(policy: Policy, trust_domain: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            policy,
+            trust_domain: trust_domain.into(),
+            clock,
+            provider: provider::mesh(policy),
+            alpn: vec![b"h2".to_vec()],
+            held: ArcSwap::default(),
+        }
+    }
+
+    pub fn with_alpn(mut self, protocols: &[&[u8]]) -> Self {
+        self.alpn = protocols.iter().map(|protocol| protocol.to_vec()).collect();
+        self
+    }
+
+    /// Serves with `identity` and believes `bundle` from the next handshake on.
+    pub fn install(&self, identity: Identity, bundle: Bundle) -> Result<(), InstallError> {
+        self.check_domain("certificate", identity.leaf().identity.trust_domain())?;
+        self.check_domain("trust bundle", bundle.trust_domain())?;
+        let (identity, bundle) = (Arc::new(identity), Arc::new(bundle));
+        self.swap(|held| {
+            held.identity = Some(Arc::clone(&identity));
+            held.bundle = Some(Arc::clone(&bundle));
+        });
+        Ok(())
+    }
+
+    /// Believes `bundle` from the next handshake on and keeps the identity.
+    pub fn trust(&self, bundle: Bundle) -> Result<(), InstallError> {
+        self.check_domain("trust bundle", bundle.trust_domain())?;
+        let bundle = Arc::new(bundle);
+        self.swap(|held| held.bundle = Some(Arc::clone(&bundle)));
+        Ok(())
+    }
+
+    pub fn policy(&self) -> Policy {
+        self.policy
+    }
+
+    pub fn trust_domain(&self) -> &str {
+        &self.trust_domain
+    }
+
+    /// The certificate that the next handshake presents.
+    pub fn current(&self) -> Option<Arc<Leaf>> {
+        self.held.load().identity.as_ref().map(|identity| Arc::clone(identity.shared_leaf()))
+    }
+
+    pub fn bundle(&self) -> Option<Arc<Bundle>> {
+        self.held.load().bundle.clone()
+    }
+
+    /// Changes with each installed identity or bundle.
+    pub fn epoch(&self) -> u64 {
+        self.held.load().epoch
+    }
+
+    pub fn accept(&self, client_auth: ClientAuth) -> Result<Accepting, NotReady> {
+        let held = self.held.load();
+        let identity = usable(&held, self.clock.now())?;
+        let bundle = held.bundle.as_ref().ok_or(NotReady::NoBundle)?;
+        let recorder = Recorder::default();
+        let verifier: Arc<dyn ClientCertVerifier> = match client_auth {
+            ClientAuth::Required => Arc::new(self.verifier(bundle, None, &recorder)),
+            ClientAuth::None => Arc::new(NoClientAuth),
+        };
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), self.time())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(NotReady::Config)?
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(Arc::new(Presenting::new(identity, &recorder)));
+        config.alpn_protocols.clone_from(&self.alpn);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(Accepting { config: Arc::new(config), recorder })
+    }
+
+    /// A handshake with whoever proves to be one of `expected`; without `present` our own certificate
+    /// stays at home.
+    pub fn connect(&self, expected: Vec<SpiffeId>, present: bool) -> Result<Connecting, NotReady> {
+        let held = self.held.load();
+        let bundle = held.bundle.as_ref().ok_or(NotReady::NoBundle)?;
+        let recorder = Recorder::default();
+        let verifier = Arc::new(self.verifier(bundle, Some(expected), &recorder));
+        let builder = ClientConfig::builder_with_details(Arc::clone(&self.provider), self.time())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(NotReady::Config)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier);
+        let mut config = match present {
+            true => {
+                let identity = usable(&held, self.clock.now())?;
+                builder.with_client_cert_resolver(Arc::new(Presenting::new(identity, &recorder)))
+            }
+            false => builder.with_no_client_auth(),
+        };
+        config.alpn_protocols.clone_from(&self.alpn);
+        config.resumption = Resumption::disabled();
+        config.enable_sni = false;
+        let server_name = ServerName::IpAddress(IpAddr::V4(Ipv4Addr::UNSPECIFIED).into());
+        Ok(Connecting { config: Arc::new(config), server_name, recorder })
+    }
+
+    fn verifier(
+        &self,
+        bundle: &Arc<Bundle>,
+        expected: Option<Vec<SpiffeId>>,
+        recorder: &Recorder,
+    ) -> PeerVerifier {
+        PeerVerifier { policy: self.policy, bundle: Arc::clone(bundle), expected, recorder: recorder.clone() }
+    }
+
+    fn time(&self) -> Arc<TlsTime> {
+        Arc::new(TlsTime(Arc::clone(&self.clock)))
+    }
+
+    fn check_domain(&self, what: &'static str, found: &str) -> Result<(), InstallError> {
+        if found == self.trust_domain {
+            return Ok(());
+        }
+        Err(InstallError::TrustDomain { what, found: found.to_owned(), wanted: self.trust_domain.clone() })
+    }
+
+    fn swap(&self, change: impl Fn(&mut Held)) {
+        self.held.rcu(|held| {
+            let mut held = Held::clone(held);
+            change(&mut held);
+            held.epoch += 1;
+            held
+        });
+    }
+}
+
+fn usable(held: &Held, now: SystemTime) -> Result<&Arc<Identity>, NotReady> {
+    let identity = held.identity.as_ref().ok_or(NotReady::NoIdentity)?;
+    let leaf = identity.leaf();
+    if now > leaf.not_after {
+        return Err(NotReady::Expired(rfc3339(leaf.not_after)));
+    }
+    if now < leaf.not_before {
+        return Err(NotReady::NotYetValid(rfc3339(leaf.not_before)));
+    }
+    Ok(identity)
+}
+
+/// Presents one identity in one handshake, and notes what the handshake offered.
+struct Presenting {
+    certified: Arc<CertifiedKey>,
+    leaf: Arc<Leaf>,
+    recorder: Recorder,
+}
+
+impl Presenting {
+    fn new(identity: &Identity, recorder: &Recorder) -> Self {
+        Self {
+            certified: Arc::clone(identity.certified()),
+            leaf: Arc::clone(identity.shared_leaf()),
+            recorder: recorder.clone(),
+        }
+    }
+}
+
+impl ResolvesServerCert for Presenting {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        self.recorder.offers(hello.named_groups().unwrap_or_default(), hello.signature_schemes());
+        self.recorder.presents(&self.leaf);
+        Some(Arc::clone(&self.certified))
+    }
+}
+
+impl ResolvesClientCert for Presenting {
+    fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.certified.key.choose_scheme(schemes)?;
+        self.recorder.presents(&self.leaf);
+        Some(Arc::clone(&self.certified))
+    }
+
+    fn has_certs(&self) -> bool {
+        true
+    }
+}
+
+impl fmt::Debug for Presenting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Presenting").field("identity", &self.leaf.identity).finish_non_exhaustive()
+    }
+}
