@@ -1,0 +1,89 @@
+//! Counts every TLS handshake by what it negotiated, or by why it came to nothing.
+
+use std::time::Duration;
+
+use trellis_pki::posture::Posture;
+use trellis_telemetry::{Counter, Family, Histogram, Registry};
+
+/// Label of a peer that proved no identity.
+pub const UNVERIFIED: &str = "unverified";
+
+/// Who opened the connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// The two families that tell about handshakes.
+#[derive(Clone)]
+pub struct Handshakes {
+    total: Family<Counter>,
+    seconds: Family<Histogram>,
+}
+
+impl Handshakes {
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            total: registry
+                .counter(
+                    "trellis_handshakes_total",
+                    "TLS handshakes by what they negotiated or why they were refused.",
+                )
+                .open_labels(&["peer"]),
+            seconds: registry.histogram(
+                "trellis_handshake_seconds",
+                "Time from the first byte to the end of a completed TLS handshake.",
+                &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0],
+            ),
+        }
+    }
+
+    pub fn completed(&self, direction: Direction, posture: &Posture, took: Duration) {
+        let peer = posture.peer.as_ref().map(ToString::to_string);
+        self.total
+            .with(&[
+                ("direction", direction.as_str()),
+                ("class", posture.class.as_str()),
+                ("group", &posture.group),
+                ("tls", posture.tls),
+                ("local_signature", posture.local_signature.map_or("", |algorithm| algorithm.name())),
+                ("peer_signature", posture.peer_signature.map_or("", |algorithm| algorithm.name())),
+                ("peer", peer.as_deref().unwrap_or(UNVERIFIED)),
+                ("resumed", if posture.resumed { "true" } else { "false" }),
+                ("result", "ok"),
+                ("reason", ""),
+            ])
+            .inc();
+        self.seconds
+            .with(&[("direction", direction.as_str()), ("class", posture.class.as_str())])
+            .observe(took.as_secs_f64());
+    }
+
+    /// `reason` comes from a closed set: a `Refusal`, or one of this crate's own words.
+    pub fn refused(&self, direction: Direction, reason: &str) {
+        self.total
+            .with(&[
+                ("direction", direction.as_str()),
+                ("class", ""),
+                ("group", ""),
+                ("tls", ""),
+                ("local_signature", ""),
+                ("peer_signature", ""),
+                ("peer", UNVERIFIED),
+                ("resumed", "false"),
+                ("result", "refused"),
+                ("reason", reason),
+            ])
+            .inc();
+    }
+}

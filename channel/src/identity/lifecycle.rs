@@ -1,0 +1,357 @@
+//! Drives one identity through its life: the schedule says when, the CA says what, and this puts it into
+//! the TLS configurations. At most one request is ever under way.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures::future::BoxFuture;
+use thiserror::Error;
+use tokio::time::sleep;
+use trellis_pki::{
+    algorithm::Algorithm,
+    bundle::Bundle,
+    clock::{Clock, rfc3339},
+    csr,
+    identity::Identity,
+    key::PrivateKey,
+    leaf::Leaf,
+    renewal::{Renewal, Step},
+    tls::{InstallError, MeshTls},
+};
+use trellis_telemetry::{
+    Counter, Family, Gauge, Registry,
+    health::Health,
+    shutdown::{Shutdown, requested},
+};
+
+use super::{
+    bundle::{BundleError, BundleFile},
+    issue::{Issue, IssueError},
+    rotation::{RotateError, Rotated, Rotator},
+};
+use crate::client::InvalidAddress;
+
+/// The health condition that holds while there is a valid certificate.
+pub const CONDITION: &str = "identity";
+
+/// How often the bundle file and the clock are looked at, whatever the schedule says: a machine that
+/// slept must notice.
+const GLANCE: Duration = Duration::from_secs(60);
+/// Keeps a schedule that wants to be asked again at once from spinning.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
+/// Why a process has no identity to start with.
+#[derive(Debug, Error)]
+pub enum BootstrapError {
+    #[error("ca-address: {0}")]
+    Address(InvalidAddress),
+    #[error("bundle-file: {0}")]
+    Bundle(BundleError),
+    #[error("bundle-file: {0}")]
+    Trust(InstallError),
+    #[error("no certificate after {attempts} attempts: {last}")]
+    GaveUp { attempts: u32, last: IssueError },
+}
+
+/// Everything that one identity's life depends on.
+pub struct Lifecycle {
+    /// Whose identity it is, for the log.
+    pub name: String,
+    pub trust_domain: String,
+    pub algorithm: Algorithm,
+    pub issue: Arc<dyn Issue>,
+    /// None where trust only comes with each certificate.
+    pub bundle: Option<BundleFile>,
+    pub tls: Arc<MeshTls>,
+    pub clock: Arc<dyn Clock>,
+    pub health: Health,
+    /// In `0..1`: where in the renewal window this process renews.
+    pub jitter: f64,
+}
+
+impl Lifecycle {
+    /// Obtains the first certificate.
+    pub async fn start(mut self, registry: &Registry) -> Result<IdentityTask, BootstrapError> {
+        let metrics = Metrics::new(registry);
+        self.health.set(CONDITION, Err("there is no certificate yet".to_owned()));
+        if let Some(file) = &mut self.bundle {
+            let bundle = file.first().await.map_err(BootstrapError::Bundle)?;
+            tracing::info!(path = %file.path().display(), anchors = bundle.anchors().len(), "read the trust bundle");
+            self.tls.trust(bundle).map_err(BootstrapError::Trust)?;
+        }
+        let renewal = Renewal::new(self.jitter);
+        let mut task = IdentityTask {
+            lifecycle: self,
+            renewal,
+            metrics,
+            rotator: Rotator::default(),
+            not_after: None,
+            anchors: BTreeSet::new(),
+        };
+        task.first().await?;
+        Ok(task)
+    }
+}
+
+/// Keeps an identity valid.
+pub struct IdentityTask {
+    lifecycle: Lifecycle,
+    renewal: Renewal,
+    metrics: Metrics,
+    rotator: Rotator,
+    not_after: Option<SystemTime>,
+    /// Fingerprints of the anchors that came with the certificate, one of which issued it.
+    anchors: BTreeSet<String>,
+}
+
+/// A request that is under way.
+type Attempt = BoxFuture<'static, Result<(Identity, Bundle), IssueError>>;
+
+impl IdentityTask {
+    /// Triggers renewals once the task runs.
+    pub fn rotator(&self) -> Rotator {
+        self.rotator.clone()
+    }
+
+    /// Renews until the process stops.
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let stop = requested(shutdown);
+        tokio::pin!(stop);
+        let rotator = self.rotator.clone();
+        let mut attempt: Option<Attempt> = None;
+        loop {
+            let pause = self.advance(&mut attempt).await;
+            tokio::select! {
+                biased;
+                () = &mut stop => break,
+                outcome = under_way(&mut attempt) => {
+                    attempt = None;
+                    self.settle(outcome);
+                }
+                () = rotator.wanted(), if attempt.is_none() => {
+                    tracing::info!(workload = self.lifecycle.name, "asked for a new certificate");
+                    self.renewal.renew_now();
+                }
+                () = sleep(pause) => self.follow_bundle().await,
+            }
+        }
+        self.rotator.stop();
+    }
+
+    /// The start: one attempt after the other, until one succeeds or the schedule gives up.
+    async fn first(&mut self) -> Result<(), BootstrapError> {
+        let mut attempts = 0;
+        let mut last = IssueError::Answer("nobody asked".to_owned());
+        loop {
+            match self.renewal.poll(self.lifecycle.clock.now()) {
+                Step::Renew => {
+                    attempts += 1;
+                    let outcome = self.begin().await.await;
+                    match outcome.and_then(|issued| self.install(issued)) {
+                        Ok(_) => return Ok(()),
+                        Err(error) => {
+                            tracing::error!(workload = self.lifecycle.name, attempt = attempts, %error, "no certificate");
+                            self.failed(&error);
+                            last = error;
+                        }
+                    }
+                }
+                Step::Check { .. } => {}
+                Step::Sleep(pause) => sleep(pause).await,
+                Step::GiveUp => return Err(BootstrapError::GaveUp { attempts, last }),
+            }
+        }
+    }
+
+    /// Does what the schedule says now, and tells how long there is nothing to do.
+    async fn advance(&mut self, attempt: &mut Option<Attempt>) -> Duration {
+        let now = self.lifecycle.clock.now();
+        let left = self.not_after.map(|end| end.duration_since(now).unwrap_or_default());
+        self.reflect(left);
+        let mut pause = left.filter(|left| !left.is_zero()).unwrap_or(GLANCE).min(GLANCE);
+        while attempt.is_none() {
+            match self.renewal.poll(now) {
+                Step::Renew => *attempt = Some(self.begin().await),
+                Step::Check { expires_in } => self.log_expiry(expires_in),
+                Step::Sleep(wanted) => {
+                    pause = pause.min(wanted);
+                    break;
+                }
+                // Only a process that never had a certificate gives up.
+                Step::GiveUp => break,
+            }
+        }
+        pause.max(SHORTEST_PAUSE)
+    }
+
+    /// A request with a fresh key, checked against the newest bundle.
+    async fn begin(&mut self) -> Attempt {
+        self.follow_bundle().await;
+        let issue = self.lifecycle.issue.clone();
+        let clock = self.lifecycle.clock.clone();
+        let trust_domain = self.lifecycle.trust_domain.clone();
+        let algorithm = self.lifecycle.algorithm;
+        Box::pin(async move {
+            let key = PrivateKey::generate(algorithm).map_err(|error| IssueError::Key(error.to_string()))?;
+            let csr = csr::make(&key).map_err(|error| IssueError::Key(error.to_string()))?;
+            let issued = issue.issue(csr).await?;
+            let refused = |reason: String| IssueError::Answer(reason);
+            let bundle = Bundle::from_der(&trust_domain, issued.anchors)
+                .map_err(|error| refused(error.to_string()))?;
+            let identity = Identity::new(key, issued.leaf, &bundle, algorithm, clock.now())
+                .map_err(|error| refused(error.to_string()))?;
+            Ok((identity, bundle))
+        })
+    }
+
+    fn settle(&mut self, outcome: Result<(Identity, Bundle), IssueError>) {
+        let answer = match outcome.and_then(|issued| self.install(issued)) {
+            Ok(rotated) => Ok(rotated),
+            Err(error) => {
+                let expires_in_hours = self.not_after.map(|end| hours(end, self.lifecycle.clock.now()));
+                tracing::error!(
+                    workload = self.lifecycle.name, %error, expires_in_hours,
+                    "renewal failed; the certificate in use stays"
+                );
+                self.failed(&error);
+                Err(RotateError::Failed(error.to_string()))
+            }
+        };
+        self.rotator.answer(&answer);
+    }
+
+    fn install(&mut self, (identity, bundle): (Identity, Bundle)) -> Result<Rotated, IssueError> {
+        let before = self.lifecycle.tls.current();
+        let now = self.lifecycle.clock.now();
+        let leaf = identity.leaf().clone();
+        let anchors = fingerprints(&bundle);
+        self.lifecycle
+            .tls
+            .install(identity, bundle)
+            .map_err(|error| IssueError::Answer(error.to_string()))?;
+        self.anchors = anchors;
+        self.renewal.issued(leaf.not_before, leaf.not_after, now);
+        self.not_after = Some(leaf.not_after);
+        self.metrics.issued(&leaf);
+        tracing::info!(
+            workload = self.lifecycle.name,
+            identity = %leaf.identity,
+            serial = leaf.serial,
+            serial_before = before.as_ref().map(|leaf| leaf.serial.as_str()),
+            algorithm = leaf.algorithm.name(),
+            not_after = rfc3339(leaf.not_after),
+            expires_in_hours = hours(leaf.not_after, now),
+            "new certificate in use"
+        );
+        self.reflect(leaf.not_after.duration_since(now).ok());
+        Ok(Rotated {
+            identity: leaf.identity.to_string(),
+            serial_before: before.as_ref().map(|leaf| leaf.serial.clone()),
+            serial_after: leaf.serial.clone(),
+            algorithm_before: before.as_ref().map(|leaf| leaf.algorithm.name().to_owned()),
+            algorithm_after: leaf.algorithm.name().to_owned(),
+        })
+    }
+
+    fn failed(&mut self, error: &IssueError) {
+        self.renewal.failed(self.lifecycle.clock.now());
+        self.metrics.failed(error.reason());
+    }
+
+    /// Trusts what the bundle file says, if it changed.
+    async fn follow_bundle(&mut self) {
+        let Some(file) = &mut self.lifecycle.bundle else { return };
+        match file.changed().await {
+            Ok(None) => {}
+            Ok(Some(bundle)) => {
+                tracing::info!(
+                    path = %file.path().display(),
+                    anchors = bundle.anchors().len(),
+                    fingerprint = bundle.fingerprint(),
+                    "the trust bundle changed"
+                );
+                let anchors = fingerprints(&bundle);
+                if let Err(error) = self.lifecycle.tls.trust(bundle) {
+                    tracing::error!(%error, "the trust bundle in use stays");
+                } else if !self.anchors.is_empty() && self.anchors.is_disjoint(&anchors) {
+                    // Whoever reads the same bundle will refuse a certificate of an anchor that is gone.
+                    tracing::warn!(
+                        "no anchor that the certificate came with is trusted any more; renewing it"
+                    );
+                    self.anchors = anchors;
+                    self.renewal.renew_now();
+                }
+            }
+            Err(error) => tracing::error!(%error, "the trust bundle in use stays"),
+        }
+    }
+
+    /// Ready for as long as the certificate is valid.
+    fn reflect(&self, left: Option<Duration>) {
+        let state = match left {
+            None => Err("there is no certificate yet".to_owned()),
+            Some(Duration::ZERO) => Err("the certificate has expired".to_owned()),
+            Some(_) => Ok(()),
+        };
+        self.lifecycle.health.set(CONDITION, state);
+    }
+
+    fn log_expiry(&self, expires_in: Duration) {
+        tracing::info!(
+            workload = self.lifecycle.name,
+            expires_in_hours = expires_in.as_secs_f64() / 3600.0,
+            not_after = self.not_after.map(rfc3339),
+            "checked the certificate"
+        );
+    }
+}
+
+/// Resolves when the request that is under way does, and never if there is none.
+async fn under_way(attempt: &mut Option<Attempt>) -> Result<(Identity, Bundle), IssueError> {
+    match attempt {
+        Some(attempt) => attempt.await,
+        None => std::future::pending().await,
+    }
+}
+
+fn fingerprints(bundle: &Bundle) -> BTreeSet<String> {
+    bundle.anchors().iter().map(|anchor| anchor.fingerprint()).collect()
+}
+
+fn hours(end: SystemTime, now: SystemTime) -> f64 {
+    end.duration_since(now).unwrap_or_default().as_secs_f64() / 3600.0
+}
+
+struct Metrics {
+    expiry: Gauge,
+    renewals: Family<Counter>,
+}
+
+impl Metrics {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            expiry: registry
+                .gauge(
+                    "trellis_identity_expiry_timestamp_seconds",
+                    "When the certificate in use ends, in seconds since 1970.",
+                )
+                .with(&[]),
+            renewals: registry.counter(
+                "trellis_identity_renewals_total",
+                "Certificates asked for, by result and by the reason of a failure.",
+            ),
+        }
+    }
+
+    fn issued(&self, leaf: &Leaf) {
+        self.expiry.set(leaf.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        self.renewals.with(&[("result", "ok"), ("reason", "")]).inc();
+    }
+
+    fn failed(&self, reason: &str) {
+        self.renewals.with(&[("result", "failed"), ("reason", reason)]).inc();
+    }
+}
