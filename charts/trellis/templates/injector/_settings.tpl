@@ -14,7 +14,7 @@
   "keyExchange" .Values.proxy.keyExchange
   "signatures" .Values.proxy.signatures
   "opaquePorts" .Values.proxy.opaquePorts
-  "log" .Values.proxy.logLevel
+  "log" .Values.proxy.log
   "logFormat" .Values.log.format
   "proxy" (include "trellis.amounts" .Values.proxy.resources | fromJson)
   "capture" (include "trellis.amounts" .Values.proxy.captureResources | fromJson)
