@@ -1,0 +1,143 @@
+package bed
+
+// Images: Trellis's own, the applications', and the instruments that the suite measures with.
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+)
+
+// collectorVersion is the newest of which all parts can be had.
+const collectorVersion = "v0.155.0"
+
+// images builds all images and loads them into the nodes.
+func (b *Bed) images(ctx context.Context) error {
+	if err := b.debianPackages(ctx); err != nil {
+		return err
+	}
+	apps := filepath.Join(b.cache, "apps")
+	if err := b.goRun(ctx, filepath.Join(b.Root, "e2e", "apps"), "build", "-trimpath", "-ldflags=-s -w", "-o", apps+"/", "./web", "./orders", "./load"); err != nil {
+		return err
+	}
+	collector, err := b.collector(ctx)
+	if err != nil {
+		return err
+	}
+	// The version that the images carry is the one that the chart asks for by itself.
+	if b.Version, err = b.chartVersion(); err != nil {
+		return err
+	}
+	out := filepath.Join(b.cache, "images")
+	images := filepath.Join(b.Root, "images")
+	for _, args := range [][]string{
+		{"--bin", b.Binaries, "--version", b.Version},
+		{"--spec", filepath.Join(b.Root, "e2e", "apps", "images.json"), "--set", "APPS=" + apps},
+		{"--spec", filepath.Join(b.Root, "e2e", "suite", "bed", "instruments.json"), "--set", "COLLECTOR=" + collector, "--set", "BIN=" + b.Binaries},
+	} {
+		if err := b.goRun(ctx, images, append([]string{"run", ".", "--out", out}, args...)...); err != nil {
+			return err
+		}
+	}
+	archives, err := filepath.Glob(filepath.Join(out, "*.tar"))
+	if err != nil {
+		return err
+	}
+	if b.own {
+		return b.run(ctx, b.program(), append([]string{"load"}, archives...)...)
+	}
+	if b.Load == "" {
+		fmt.Fprintf(b.log, "TRELLIS_E2E_LOAD is not set: the images of %s are taken to be in the cluster\n", out)
+		return nil
+	}
+	words := strings.Fields(b.Load)
+	return b.run(ctx, words[0], append(words[1:], archives...)...)
+}
+
+// debianPackages installs what the instruments' images are made of, where it is missing.
+func (b *Bed) debianPackages(ctx context.Context) error {
+	var missing []string
+	for program, name := range map[string]string{
+		"/usr/bin/tcpdump": "tcpdump", "/usr/bin/prometheus": "prometheus", "/usr/bin/python3.11": "python3.11",
+		"/usr/sbin/nft": "nftables",
+	} {
+		if _, err := os.Stat(program); err != nil {
+			missing = append(missing, name)
+		}
+	}
+	if len(missing) == 0 {
+		return nil
+	}
+	if _, err := exec.LookPath("apt-get"); err != nil {
+		return fmt.Errorf("missing %s: install them, or run the suite on Debian 12", strings.Join(missing, ", "))
+	}
+	if err := b.run(ctx, "apt-get", "update", "-q"); err != nil {
+		return err
+	}
+	return b.run(ctx, "apt-get", append([]string{"install", "-q", "-y", "--no-install-recommends"}, missing...)...)
+}
+
+// collector builds an OpenTelemetry Collector with only what the suite uses.
+func (b *Bed) collector(ctx context.Context) (string, error) {
+	manifest, err := os.ReadFile(filepath.Join(b.Root, "e2e", "suite", "bed", "collector.yaml"))
+	if err != nil {
+		return "", err
+	}
+	sum := sha256.Sum256(append(manifest, collectorVersion...))
+	folder := filepath.Join(b.cache, "collector-"+hex.EncodeToString(sum[:6]))
+	program := filepath.Join(folder, "otelcol")
+	if _, err := os.Stat(program); err == nil {
+		return program, nil
+	}
+	building, err := os.MkdirTemp(b.cache, "collector-building-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(building)
+	text := strings.ReplaceAll(string(manifest), "${VERSION}", collectorVersion)
+	text = strings.ReplaceAll(text, "${FOLDER}", building)
+	file := filepath.Join(building, "builder.yaml")
+	if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+		return "", err
+	}
+	if err := b.goRun(ctx, building, "run", "go.opentelemetry.io/collector/cmd/builder@"+collectorVersion, "--config", file); err != nil {
+		return "", err
+	}
+	if err := os.RemoveAll(folder); err != nil {
+		return "", err
+	}
+	if err := os.Mkdir(folder, 0o755); err != nil {
+		return "", err
+	}
+	return program, os.Rename(filepath.Join(building, "otelcol"), program)
+}
+
+// goRun runs the go command in a folder, without cgo: what it builds shall run in an empty image.
+func (b *Bed) goRun(ctx context.Context, folder string, args ...string) error {
+	command := b.command(ctx, "go", args...)
+	command.Dir = folder
+	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
+	output, err := command.CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, output)
+	}
+	return nil
+}
+
+func (b *Bed) chartVersion() (string, error) {
+	chart, err := os.ReadFile(filepath.Join(b.Root, "charts", "trellis", "Chart.yaml"))
+	if err != nil {
+		return "", err
+	}
+	for line := range strings.Lines(string(chart)) {
+		if value, found := strings.CutPrefix(line, "appVersion:"); found {
+			return strings.Trim(strings.TrimSpace(value), `"`), nil
+		}
+	}
+	return "", fmt.Errorf("charts/trellis/Chart.yaml has no appVersion")
+}
