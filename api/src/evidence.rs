@@ -51,7 +51,7 @@ pub struct Evidence {
 }
 
 /// Connections that are alike in all that is named here.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Connections {
     /// SPIFFE ID, or `unverified:...` for a peer that proved nothing.
@@ -68,7 +68,7 @@ pub struct Connections {
     pub count: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Signatures {
     pub client: Option<String>,
@@ -84,7 +84,8 @@ pub struct Adoption {
 }
 
 impl Adoption {
-    /// Counts each connection once, and none that was refused or that a kubelet's probe made.
+    /// Counts each connection once, and none that was refused, that a kubelet's probe made, or that left
+    /// for a place which no mesh could protect.
     pub fn of<'a>(connections: impl IntoIterator<Item = &'a Connections>) -> Self {
         let mut adoption = Self::default();
         for row in connections {
@@ -102,11 +103,13 @@ impl Adoption {
 
 /// Reason of a plaintext connection that the node's kubelet made to probe the application.
 pub const KUBELET_PROBE: &str = "kubelet_probe";
+/// Reason of a plaintext connection to an address that the mesh does not know.
+pub const OUTSIDE_MESH: &str = "outside_mesh";
 /// First word of the reason of a connection that never was: it carried no byte.
 pub const REFUSED: &str = "refused_";
 
 fn is_uncounted(reason: &str) -> bool {
-    reason == KUBELET_PROBE || reason.starts_with(REFUSED)
+    reason == KUBELET_PROBE || reason == OUTSIDE_MESH || reason.starts_with(REFUSED)
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +208,7 @@ mod tests {
             row(Class::Hybrid, None, 2),
             row(Class::Classical, Some("peer_offered_no_hybrid"), 1),
             row(Class::Plaintext, Some(KUBELET_PROBE), 50),
+            row(Class::Plaintext, Some(OUTSIDE_MESH), 9),
             row(Class::Classical, Some("refused_no_common_group"), 7),
         ];
         assert_eq!(Adoption::of(&rows), Adoption { numerator: 12, denominator: 13 });
@@ -220,7 +224,8 @@ mod tests {
             open_connections: 0,
             bytes: vec![],
         };
-        let server = ProxyEvidence { inbound: vec![row(Class::Pq, None, 5)], outbound: vec![], ..client.clone() };
+        let server =
+            ProxyEvidence { inbound: vec![row(Class::Pq, None, 5)], outbound: vec![], ..client.clone() };
         let rows = merge([&client, &server]);
         assert_eq!(Adoption::of(&rows), Adoption { numerator: 5, denominator: 7 });
     }

@@ -1,0 +1,62 @@
+//! What a proxy shows: metrics and evidence to whoever may scrape it, and to its own pod what it knows
+//! and two things to change.
+
+use std::sync::Arc;
+
+use ::http::StatusCode;
+use trellis_api::evidence;
+use trellis_channel::identity::Rotator;
+use trellis_pki::{clock::rfc3339, tls::MeshTls};
+use trellis_telemetry::{
+    Registry,
+    http::{self, Response, Routes},
+    log::Reload,
+};
+
+use crate::{directory::Directory, ledger::Ledger};
+
+/// `/metrics` and `/evidence`.
+pub fn public(registry: &Registry, ledger: &Arc<Ledger>, tls: &Arc<MeshTls>) -> Routes {
+    let (ledger, tls) = (ledger.clone(), tls.clone());
+    http::metrics_routes(registry).get("/evidence", move || Response::json(&ledger.evidence(leaf(&tls))))
+}
+
+/// What only the pod itself may ask for.
+pub fn local(rotator: Rotator, reload: Reload, directory: &Directory) -> Routes {
+    let directory = directory.clone();
+    let debug = reload.clone();
+    Routes::new()
+        .get("/destinations", move || Response::json(&directory.describe()))
+        .post("/identity/rotate", move || {
+            let rotator = rotator.clone();
+            tokio::spawn(async move {
+                match rotator.rotate_now().await {
+                    Ok(rotated) => {
+                        tracing::info!(serial = rotated.serial_after, "identity rotated on request");
+                    }
+                    Err(error) => tracing::warn!(%error, "identity was not rotated"),
+                }
+            });
+            Response::text(StatusCode::ACCEPTED, "a new certificate is being asked for; /evidence shows it\n")
+        })
+        .post("/log/debug", move || set(&debug, "debug"))
+        .post("/log/info", move || set(&reload, "info"))
+}
+
+fn set(reload: &Reload, filter: &str) -> Response {
+    match reload.set(filter) {
+        Ok(()) => Response::text(StatusCode::OK, format!("logging at {filter}\n")),
+        Err(error) => Response::text(StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")),
+    }
+}
+
+fn leaf(tls: &MeshTls) -> Option<evidence::Leaf> {
+    let leaf = tls.current()?;
+    Some(evidence::Leaf {
+        identity: leaf.identity.to_string(),
+        serial: leaf.serial.clone(),
+        algorithm: leaf.algorithm.name().to_owned(),
+        not_before: rfc3339(leaf.not_before),
+        not_after: rfc3339(leaf.not_after),
+    })
+}

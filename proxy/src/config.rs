@@ -1,0 +1,258 @@
+//! What the operator and the injector tell a proxy: flags, each also an environment variable.
+
+use std::{
+    collections::HashSet,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::{Args, Parser, Subcommand};
+use trellis_api::{
+    annotations::Ports,
+    names::{
+        ADMIN_PORT, BUNDLE_FILE, DEFAULT_TRUST_DOMAIN, IDENTITY_DIR, INBOUND_PORT, METRICS_PORT,
+        OUTBOUND_PORT, READY_PORT, SYSTEM_NAMESPACE, TOKEN_FILE, TUNNEL_PORT,
+    },
+};
+use trellis_pki::{
+    algorithm::Algorithm,
+    policy::{Ladder, Policy},
+    spiffe::{SpiffeError, SpiffeId},
+};
+use trellis_telemetry::log::Format;
+
+use crate::worker::{Plaintext, Rules};
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "trellis-proxy",
+    version,
+    about = "The data plane of Trellis: one proxy beside one application"
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Carry the traffic of one application.
+    Run(Box<Run>),
+    /// Write the rules that send a pod's traffic through its proxy, then exit.
+    Capture(Capture),
+}
+
+#[derive(Debug, Args)]
+pub struct Capture {
+    /// Ports of this pod that peers reach without the proxy: 80,9000-9010.
+    #[arg(long, env = "TRELLIS_SKIP_INBOUND_PORTS", default_value = "")]
+    pub skip_inbound_ports: Ports,
+    /// Ports elsewhere that the application reaches without the proxy.
+    #[arg(long, env = "TRELLIS_SKIP_OUTBOUND_PORTS", default_value = "")]
+    pub skip_outbound_ports: Ports,
+    /// Print the rules instead of writing them.
+    #[arg(long)]
+    pub print: bool,
+    /// The program that writes them.
+    #[arg(long, env = "TRELLIS_NFT", default_value = "nft")]
+    pub nft: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct Run {
+    #[arg(long, env = "TRELLIS_POD_NAME")]
+    pub pod_name: String,
+    #[arg(long, env = "TRELLIS_POD_NAMESPACE")]
+    pub pod_namespace: String,
+    #[arg(long, env = "TRELLIS_SERVICE_ACCOUNT")]
+    pub service_account: String,
+    /// Every address of the pod. Peers are led to these and to nothing else.
+    #[arg(long, env = "TRELLIS_POD_IPS", value_delimiter = ',', required = true)]
+    pub pod_ips: Vec<IpAddr>,
+    /// Addresses of the pod's node, from which the kubelet probes.
+    #[arg(long, env = "TRELLIS_NODE_IPS", value_delimiter = ',')]
+    pub node_ips: Vec<IpAddr>,
+    #[arg(long, env = "TRELLIS_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN)]
+    pub trust_domain: String,
+    /// The namespace of the control plane, and so part of the identities that it must prove.
+    #[arg(long, env = "TRELLIS_SYSTEM_NAMESPACE", default_value = SYSTEM_NAMESPACE)]
+    pub system_namespace: String,
+    /// The CA, HOST:PORT.
+    #[arg(long, env = "TRELLIS_CA_ADDRESS")]
+    pub ca_address: String,
+    /// Discovery, HOST:PORT.
+    #[arg(long, env = "TRELLIS_DISCOVERY_ADDRESS")]
+    pub discovery_address: String,
+    #[arg(long, env = "TRELLIS_TOKEN_FILE", default_value_os_t = PathBuf::from(IDENTITY_DIR).join(TOKEN_FILE))]
+    pub token_file: PathBuf,
+    #[arg(long, env = "TRELLIS_BUNDLE_FILE", default_value_os_t = PathBuf::from(IDENTITY_DIR).join(BUNDLE_FILE))]
+    pub bundle_file: PathBuf,
+    #[arg(long, env = "TRELLIS_LEAF_ALGORITHM", default_value = "ml-dsa-65")]
+    pub leaf_algorithm: Algorithm,
+    /// Key exchange with peers: require (hybrid only), prefer (hybrid first) or classical.
+    #[arg(long, env = "TRELLIS_KEY_EXCHANGE", default_value = "require")]
+    pub key_exchange: Ladder,
+    /// Signatures of peers: require (ML-DSA only), prefer or classical.
+    #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
+    pub signatures: Ladder,
+    /// Peers without a certificate: permissive lets them in and counts them, strict refuses them.
+    #[arg(long, env = "TRELLIS_PLAINTEXT", value_enum, ignore_case = true, default_value = "permissive")]
+    pub plaintext: Plaintext,
+    /// Ports whose bytes are carried unread.
+    #[arg(long, env = "TRELLIS_OPAQUE_PORTS", default_value = "")]
+    pub opaque_ports: Ports,
+    /// Ports that the kubelet probes.
+    #[arg(long, env = "TRELLIS_PROBE_PORTS", default_value = "")]
+    pub probe_ports: Ports,
+    #[arg(long, env = "TRELLIS_OUTBOUND_LISTEN", value_delimiter = ',',
+          default_values_t = [local_v4(OUTBOUND_PORT), local_v6(OUTBOUND_PORT)])]
+    pub outbound_listen: Vec<SocketAddr>,
+    /// Also take outbound connections on a Service's own address, where nothing can be redirected.
+    #[arg(long, env = "TRELLIS_SERVICE_LISTEN", value_delimiter = ',')]
+    pub service_listen: Vec<SocketAddr>,
+    #[arg(long, env = "TRELLIS_INBOUND_LISTEN", value_delimiter = ',', default_values_t = [any(INBOUND_PORT)])]
+    pub inbound_listen: Vec<SocketAddr>,
+    #[arg(long, env = "TRELLIS_TUNNEL_LISTEN", default_value_t = any(TUNNEL_PORT))]
+    pub tunnel_listen: SocketAddr,
+    #[arg(long, env = "TRELLIS_ADMIN_LISTEN", default_value_t = local_v4(ADMIN_PORT))]
+    pub admin_listen: SocketAddr,
+    #[arg(long, env = "TRELLIS_METRICS_LISTEN", default_value_t = any(METRICS_PORT))]
+    pub metrics_listen: SocketAddr,
+    #[arg(long, env = "TRELLIS_READY_LISTEN", default_value_t = any(READY_PORT))]
+    pub ready_listen: SocketAddr,
+    /// Where the application listens, if not on the pod's own address.
+    #[arg(long, env = "TRELLIS_APPLICATION_ADDRESS")]
+    pub application_address: Option<IpAddr>,
+    /// Threads that carry traffic.
+    #[arg(long, env = "TRELLIS_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub workers: u8,
+    /// How long open connections may take to end after SIGTERM.
+    #[arg(long, env = "TRELLIS_DRAIN_SECONDS", default_value_t = 25)]
+    pub drain_seconds: u32,
+    /// Send metrics to this OpenTelemetry collector, http://HOST:4317.
+    #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
+    pub otlp_endpoint: Option<String>,
+    #[arg(long, env = "TRELLIS_LOG", default_value = "info")]
+    pub log: String,
+    #[arg(long, env = "TRELLIS_LOG_FORMAT", default_value = "text")]
+    pub log_format: Format,
+}
+
+impl Run {
+    pub fn identity(&self) -> Result<SpiffeId, SpiffeError> {
+        SpiffeId::new(&self.trust_domain, &self.pod_namespace, &self.service_account)
+    }
+
+    /// Who must answer where the control plane's `service` is.
+    pub fn system_identity(&self, service: &str) -> Result<SpiffeId, SpiffeError> {
+        SpiffeId::new(&self.trust_domain, &self.system_namespace, service)
+    }
+
+    pub fn policy(&self) -> Policy {
+        Policy { key_exchange: self.key_exchange, signatures: self.signatures }
+    }
+
+    pub fn drain(&self) -> Duration {
+        Duration::from_secs(self.drain_seconds.into())
+    }
+
+    /// What the data path must know; `gateways` are the node's addresses as the routing table shows them.
+    pub fn rules(&self, gateways: impl IntoIterator<Item = IpAddr>) -> Rules {
+        let mut own_ports = Rules::reserved_ports();
+        own_ports.extend(self.listeners().map(|listener| listener.port()));
+        // Where the proxy stands in for the application or a Service, their ports are not its own.
+        own_ports.retain(|port| {
+            let stands_in = |listener: &SocketAddr| listener.port() == *port;
+            *port == INBOUND_PORT || !self.inbound_listen.iter().any(stands_in)
+        });
+        Rules {
+            pod_ips: self.pod_ips.iter().map(IpAddr::to_canonical).collect(),
+            application: self.application_address,
+            opaque_ports: self.opaque_ports.clone(),
+            probe_ports: self.probe_ports.clone(),
+            node_ips: self.node_ips.iter().copied().chain(gateways).collect::<HashSet<_>>(),
+            plaintext: self.plaintext,
+            own_ports,
+        }
+    }
+
+    fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
+        self.outbound_listen.iter().copied().chain([
+            self.tunnel_listen,
+            self.admin_listen,
+            self.metrics_listen,
+            self.ready_listen,
+        ])
+    }
+}
+
+fn any(port: u16) -> SocketAddr {
+    SocketAddr::from(([0u16; 8], port))
+}
+
+fn local_v4(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
+}
+
+fn local_v6(port: u16) -> SocketAddr {
+    SocketAddr::from(([0, 0, 0, 0, 0, 0, 0, 1], port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn run(extra: &[&str]) -> Run {
+        let mut arguments = vec![
+            "trellis-proxy",
+            "run",
+            "--pod-name=web-0",
+            "--pod-namespace=shop",
+            "--service-account=web",
+            "--pod-ips=10.0.0.1,fd00::1",
+            "--ca-address=ca:15012",
+            "--discovery-address=discovery:15013",
+        ];
+        arguments.extend(extra);
+        match Cli::try_parse_from(arguments).unwrap().command {
+            Command::Run(run) => *run,
+            Command::Capture(_) => unreachable!("asked for run"),
+        }
+    }
+
+    #[test]
+    fn peers_are_led_to_the_pod_and_never_to_the_proxy_itself() {
+        let rules = run(&[]).rules([]);
+        for (target, admitted) in [
+            ("10.0.0.1:8080", true),
+            ("[fd00::1]:8080", true),
+            ("10.0.0.2:8080", false),
+            ("127.0.0.1:8080", false),
+            ("10.0.0.1:15000", false),
+            ("10.0.0.1:15001", false),
+            ("10.0.0.1:15006", false),
+            ("10.0.0.1:15008", false),
+            ("10.0.0.1:15020", false),
+            ("10.0.0.1:15021", false),
+        ] {
+            assert_eq!(rules.admits(target.parse().unwrap()), admitted, "{target}");
+        }
+    }
+
+    #[test]
+    fn only_the_node_on_a_probed_port_is_a_probe() {
+        let rules =
+            run(&["--probe-ports=8080", "--node-ips=192.0.2.1"]).rules(["10.0.0.254".parse().unwrap()]);
+        assert!(rules.is_probe("192.0.2.1".parse().unwrap(), 8080));
+        assert!(rules.is_probe("10.0.0.254".parse().unwrap(), 8080));
+        assert!(!rules.is_probe("192.0.2.1".parse().unwrap(), 80));
+        assert!(!rules.is_probe("10.0.0.7".parse().unwrap(), 8080));
+    }
+
+    #[test]
+    fn the_application_may_listen_elsewhere() {
+        let rules = run(&["--application-address=127.1.0.1"]).rules([]);
+        assert_eq!(rules.application("10.0.0.1:80".parse().unwrap()), "127.1.0.1:80".parse().unwrap());
+    }
+}

@@ -1,0 +1,188 @@
+//! From the world to the application: tunnels of peers that proved who they are, and, unless the pod
+//! is strict, connections of those that did not.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use http::StatusCode;
+use tokio::{net::TcpStream, time};
+use tracing::debug;
+use trellis_api::evidence::{Class, KUBELET_PROBE};
+
+use crate::{
+    handshake::Secured,
+    ledger::{Direction, Flow, Row},
+    original,
+    relay::End,
+    tunnel::{self, Asked, Target},
+    worker::{self, Plaintext, Stage, Worker},
+};
+
+/// A tunnel on which its client has opened nothing for this long is closed.
+const IDLE: Duration = Duration::from_secs(600);
+
+/// What the streams of one tunnel have in common.
+struct Session {
+    peer: String,
+    row: Arc<Row>,
+    flow: Arc<Flow>,
+    streams: AtomicUsize,
+}
+
+/// Serves the streams of one tunnel until it ends.
+pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
+    let shared = &worker.shared;
+    let posture = &secured.posture;
+    let row = shared.ledger.tunnel(Direction::Inbound, posture);
+    let session = Arc::new(Session {
+        peer: posture.peer.as_ref().map_or_else(|| "unverified:unknown".into(), ToString::to_string),
+        flow: shared.ledger.flow(Direction::Inbound, row.class),
+        row,
+        streams: AtomicUsize::new(0),
+    });
+    let (remote, epoch) = (secured.remote, secured.epoch);
+    // A peer's certificate ends, and with it what we may believe about new streams.
+    let lifetime = secured.expires.duration_since(shared.clock.now()).unwrap_or_default();
+    let mut accepted = match tunnel::accept(secured).await {
+        Ok(accepted) => accepted,
+        Err(error) => return debug!(%remote, %error, "no HTTP/2 on the tunnel"),
+    };
+    let ending = ending(worker.shared.stage.clone(), epoch, lifetime);
+    tokio::pin!(ending);
+    let mut retired = false;
+    loop {
+        let asked = tokio::select! {
+            asked = accepted.next() => asked,
+            () = &mut ending, if !retired => {
+                retired = true;
+                accepted.retire();
+                continue;
+            }
+            () = time::sleep(IDLE), if !retired && session.streams.load(Relaxed) == 0 => {
+                retired = true;
+                accepted.retire();
+                continue;
+            }
+        };
+        match asked {
+            Some(Ok(asked)) => {
+                let Ok(place) = worker.places.clone().try_acquire_owned() else {
+                    shared.ledger.refused(
+                        Direction::Inbound,
+                        session.peer.clone(),
+                        session.row.class,
+                        "too_many_connections",
+                    );
+                    asked.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                    continue;
+                };
+                let (worker, session) = (worker.clone(), session.clone());
+                session.streams.fetch_add(1, Relaxed);
+                tokio::spawn(async move {
+                    stream(&worker, &session, asked).await;
+                    session.streams.fetch_sub(1, Relaxed);
+                    drop(place);
+                });
+            }
+            Some(Err(error)) => debug!(%remote, %error, "tunnel broke"),
+            None => return,
+        }
+    }
+}
+
+/// Ends when a tunnel must take no further stream: our identity or trust changed since its handshake, the
+/// proxy drains, or the peer's certificate has come to its end.
+async fn ending(mut stage: tokio::sync::watch::Receiver<Stage>, epoch: u64, lifetime: Duration) {
+    let changed = stage.wait_for(|stage| stage.draining || stage.epoch != epoch);
+    tokio::select! {
+        // Without a sender the process is ending anyway.
+        _ = changed => {}
+        () = time::sleep(lifetime) => {}
+    }
+}
+
+/// Leads one stream to the application.
+async fn stream(worker: &Worker, session: &Session, asked: Asked) {
+    let ledger = &worker.shared.ledger;
+    let refuse = |asked: Asked, status, reason| {
+        debug!(peer = session.peer, target = ?asked.target, reason, "stream refused");
+        ledger.refused(Direction::Inbound, session.peer.clone(), session.row.class, reason);
+        asked.refuse(status);
+    };
+    let target = match asked.target {
+        Target::Address(target) => original::canonical(target),
+        Target::Invalid(reason) => return refuse(asked, StatusCode::BAD_REQUEST, reason),
+    };
+    if !worker.shared.rules.admits(target) {
+        return refuse(asked, StatusCode::FORBIDDEN, "target_not_this_pod");
+    }
+    let near = match worker::dial(worker.shared.rules.application(target)).await {
+        Ok(near) => near,
+        Err(_) => return refuse(asked, StatusCode::SERVICE_UNAVAILABLE, "application_unreachable"),
+    };
+    let far = match asked.accept() {
+        Ok(far) => far,
+        Err(error) => return debug!(peer = session.peer, %error, "peer left before its answer"),
+    };
+    let _open = session.row.opened();
+    let carried = worker::carry(worker, Direction::Inbound, target.port(), &session.flow, near, far).await;
+    if let Err(error) = carried {
+        debug!(peer = session.peer, %target, %error, "connection broke");
+    }
+}
+
+/// Serves a connection of somebody who speaks no TLS to us.
+pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) {
+    let shared = &worker.shared;
+    let remote = original::canonical(remote);
+    let Ok(target) = original::destination(&far) else { return far.abort() };
+    if !shared.rules.admits(target) {
+        count_refused(worker, remote.ip(), "target_not_this_pod");
+        return far.abort();
+    }
+    let probe = shared.rules.is_probe(remote.ip(), target.port());
+    if shared.rules.plaintext == Plaintext::Strict && !probe {
+        count_refused(worker, remote.ip(), "plaintext");
+        return far.abort();
+    }
+    let near = match worker::dial(shared.rules.application(target)).await {
+        Ok(near) => near,
+        Err(error) => {
+            debug!(%target, %error, "application unreachable");
+            count_refused(worker, remote.ip(), "application_unreachable");
+            return far.abort();
+        }
+    };
+    let counted = count(worker, remote.ip(), probe);
+    let flow = shared.ledger.flow(Direction::Inbound, Class::Plaintext);
+    let carried = worker::carry(worker, Direction::Inbound, target.port(), &flow, near, far);
+    // Asking who the peer is must not delay its bytes, nor end with them.
+    let (carried, _open) = tokio::join!(carried, counted);
+    if let Err(error) = carried {
+        debug!(%remote, %target, %error, "connection broke");
+    }
+}
+
+async fn count(worker: &Worker, from: IpAddr, probe: bool) -> crate::ledger::OpenConnection {
+    let shared = &worker.shared;
+    let (peer, reason) = if probe {
+        ("unverified:kubelet".to_owned(), KUBELET_PROBE)
+    } else {
+        (shared.directory.name(from).await, "peer_without_tls")
+    };
+    shared.ledger.plaintext(Direction::Inbound, peer, reason).opened()
+}
+
+fn count_refused(worker: &Worker, from: IpAddr, reason: &'static str) {
+    let (ledger, directory) = (worker.shared.ledger.clone(), worker.shared.directory.clone());
+    tokio::spawn(async move {
+        let peer = directory.name(from).await;
+        ledger.refused(Direction::Inbound, peer, Class::Plaintext, reason);
+    });
+}

@@ -1,0 +1,403 @@
+//! What this proxy saw, counted once and read by everyone: metrics, `/evidence` and the dashboard. A row
+//! is made per kind of connection, so that a connection costs two additions.
+
+use std::{
+    collections::HashMap,
+    net::IpAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use trellis_api::evidence::{Bytes, Class, Connections, ProxyEvidence, REFUSED, Signatures};
+use trellis_pki::{posture, posture::Posture, spiffe::SpiffeId};
+use trellis_telemetry::{Counter, Family, Gauge, Histogram, Registry};
+
+use crate::{detect::Protocol, directory::Directory};
+
+/// Kinds of connection that are told apart; beyond it peers become `other`.
+const ROWS: usize = 2_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+/// One kind of connection.
+pub struct Row {
+    pub class: Class,
+    count: AtomicU64,
+    total: Counter,
+    open: Arc<Open>,
+}
+
+/// Connections of one direction that are open now.
+struct Open {
+    count: AtomicI64,
+    gauge: Gauge,
+}
+
+/// One open connection.
+pub struct OpenConnection(Arc<Open>);
+
+/// Bytes of one direction and class.
+pub struct Flow {
+    sent: AtomicU64,
+    received: AtomicU64,
+    sent_total: Counter,
+    received_total: Counter,
+}
+
+pub struct Ledger {
+    own: Arc<str>,
+    workload: String,
+    directory: Directory,
+    rows: Mutex<HashMap<(Direction, Connections), Arc<Row>>>,
+    flows: [[Arc<Flow>; Class::ALL.len()]; 2],
+    open: [Arc<Open>; 2],
+    handshakes: Family<Counter>,
+    seconds: Family<Histogram>,
+    connections: Family<Counter>,
+    protocols: Family<Counter>,
+}
+
+const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
+
+/// Bounds of handshake times, in seconds.
+const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
+
+impl Ledger {
+    pub fn new(own: &SpiffeId, workload: String, directory: Directory, registry: &Registry) -> Self {
+        let bytes = registry.counter(
+            "trellis_bytes_total",
+            "Bytes of applications, by how well they were protected on the wire.",
+        );
+        let open = registry.gauge("trellis_connections_open", "Connections of applications that are open.");
+        let flow = |direction: Direction, class: Class| {
+            let counter = |flow| {
+                bytes.with(&[("direction", direction.as_str()), ("flow", flow), ("class", class.as_str())])
+            };
+            Arc::new(Flow {
+                sent: AtomicU64::new(0),
+                received: AtomicU64::new(0),
+                sent_total: counter("sent"),
+                received_total: counter("received"),
+            })
+        };
+        Self {
+            own: own.to_string().into(),
+            workload,
+            directory,
+            rows: Mutex::default(),
+            flows: DIRECTIONS.map(|direction| Class::ALL.map(|class| flow(direction, class))),
+            open: DIRECTIONS.map(|direction| {
+                let gauge = open.with(&[("direction", direction.as_str())]);
+                Arc::new(Open { count: AtomicI64::new(0), gauge })
+            }),
+            handshakes: registry.counter(
+                "trellis_handshakes_total",
+                "TLS handshakes by what was negotiated, as read from the connection.",
+            ),
+            seconds: registry.histogram(
+                "trellis_handshake_seconds",
+                "Time that TLS handshakes took.",
+                SECONDS,
+            ),
+            connections: registry.counter(
+                "trellis_connections_total",
+                "Connections of applications, by how well they were protected on the wire.",
+            ),
+            protocols: registry.counter(
+                "trellis_application_protocols_total",
+                "Connections of applications, by what their first bytes looked like.",
+            ),
+        }
+    }
+
+    // === connections ===
+
+    /// The row of connections that ride a tunnel with this posture.
+    pub fn tunnel(&self, direction: Direction, posture: &Posture) -> Arc<Row> {
+        let peer = posture.peer.as_ref().map_or_else(|| "unverified:unknown".into(), ToString::to_string);
+        let [source, destination] = self.ends(direction, peer);
+        let class = class(posture.class);
+        self.row(
+            direction,
+            Connections {
+                source,
+                destination,
+                tls: Some(posture.tls.to_owned()),
+                group: Some(posture.group.clone()),
+                signatures: signatures(direction, posture),
+                class,
+                resumed: posture.resumed,
+                reason: weakness(posture),
+                count: 0,
+            },
+        )
+    }
+
+    /// The row of plaintext connections with `peer`.
+    pub fn plaintext(&self, direction: Direction, peer: String, reason: &str) -> Arc<Row> {
+        let [source, destination] = self.ends(direction, peer);
+        self.row(
+            direction,
+            Connections {
+                source,
+                destination,
+                tls: None,
+                group: None,
+                signatures: Signatures::default(),
+                class: Class::Plaintext,
+                resumed: false,
+                reason: Some(reason.to_owned()),
+                count: 0,
+            },
+        )
+    }
+
+    /// Counts a connection that carried no byte, because `reason`.
+    pub fn refused(&self, direction: Direction, peer: String, class: Class, reason: &str) {
+        let [source, destination] = self.ends(direction, peer);
+        let row = self.row(
+            direction,
+            Connections {
+                source,
+                destination,
+                tls: None,
+                group: None,
+                signatures: Signatures::default(),
+                class,
+                resumed: false,
+                reason: Some(format!("{REFUSED}{reason}")),
+                count: 0,
+            },
+        );
+        row.count.fetch_add(1, Relaxed);
+        row.total.inc();
+    }
+
+    pub fn flow(&self, direction: Direction, class: Class) -> Arc<Flow> {
+        let position = Class::ALL.iter().position(|one| *one == class).unwrap_or_default();
+        self.flows[direction as usize][position].clone()
+    }
+
+    pub fn protocol(&self, direction: Direction, protocol: Protocol) {
+        self.protocols.with(&[("direction", direction.as_str()), ("protocol", protocol.as_str())]).inc();
+    }
+
+    fn ends(&self, direction: Direction, peer: String) -> [String; 2] {
+        match direction {
+            Direction::Inbound => [peer, self.own.to_string()],
+            Direction::Outbound => [self.own.to_string(), peer],
+        }
+    }
+
+    fn row(&self, direction: Direction, mut key: Connections) -> Arc<Row> {
+        let mut rows = self.rows.lock();
+        if let Some(row) = rows.get(&(direction, key.clone())) {
+            return row.clone();
+        }
+        if rows.len() >= ROWS {
+            [key.source, key.destination] = self.ends(direction, "unverified:other".into());
+        }
+        let peer = match direction {
+            Direction::Inbound => &key.source,
+            Direction::Outbound => &key.destination,
+        };
+        let total = self.connections.with(&[
+            ("direction", direction.as_str()),
+            ("class", key.class.as_str()),
+            ("peer", peer),
+            ("reason", key.reason.as_deref().unwrap_or_default()),
+        ]);
+        let open = self.open[direction as usize].clone();
+        let row = Row { class: key.class, count: AtomicU64::new(0), total, open };
+        rows.entry((direction, key)).or_insert_with(|| Arc::new(row)).clone()
+    }
+
+    // === handshakes ===
+
+    pub fn client_handshake(&self, posture: &Posture, took: Duration) {
+        self.handshake(Direction::Outbound, posture, took);
+    }
+
+    pub fn server_handshake(&self, posture: &Posture, took: Duration) {
+        self.handshake(Direction::Inbound, posture, took);
+    }
+
+    pub fn client_refused(&self, expected: &str, reason: &str) {
+        self.handshake_refused(Direction::Outbound, expected, reason);
+        self.refused(Direction::Outbound, expected.to_owned(), Class::Classical, reason);
+    }
+
+    /// A peer that proved nothing is named by its address, as far as discovery knows who lives there.
+    pub fn server_refused(self: &Arc<Self>, from: IpAddr, reason: &'static str) {
+        let ledger = self.clone();
+        tokio::spawn(async move {
+            let peer = ledger.directory.name(from).await;
+            ledger.handshake_refused(Direction::Inbound, &peer, reason);
+            ledger.refused(Direction::Inbound, peer, Class::Classical, reason);
+        });
+    }
+
+    fn handshake(&self, direction: Direction, posture: &Posture, took: Duration) {
+        let class = class(posture.class);
+        let signature = |one: Option<trellis_pki::algorithm::Algorithm>| one.map_or("", |one| one.name());
+        let peer = posture.peer.as_ref().map(ToString::to_string).unwrap_or_default();
+        self.handshakes
+            .with(&[
+                ("direction", direction.as_str()),
+                ("class", class.as_str()),
+                ("group", &posture.group),
+                ("tls", posture.tls),
+                ("local_signature", signature(posture.local_signature)),
+                ("peer_signature", signature(posture.peer_signature)),
+                ("peer", &peer),
+                ("resumed", if posture.resumed { "true" } else { "false" }),
+                ("result", "ok"),
+                ("reason", ""),
+            ])
+            .inc();
+        self.seconds
+            .with(&[("direction", direction.as_str()), ("class", class.as_str())])
+            .observe(took.as_secs_f64());
+    }
+
+    fn handshake_refused(&self, direction: Direction, peer: &str, reason: &str) {
+        self.handshakes
+            .with(&[
+                ("direction", direction.as_str()),
+                ("class", ""),
+                ("group", ""),
+                ("tls", ""),
+                ("local_signature", ""),
+                ("peer_signature", ""),
+                ("peer", peer),
+                ("resumed", "false"),
+                ("result", "refused"),
+                ("reason", reason),
+            ])
+            .inc();
+    }
+
+    // === what others read ===
+
+    pub fn evidence(&self, leaf: Option<trellis_api::evidence::Leaf>) -> ProxyEvidence {
+        let rows = self.rows.lock();
+        let side = |wanted: Direction| {
+            let mut side: Vec<Connections> = rows
+                .iter()
+                .filter(|((direction, _), _)| *direction == wanted)
+                .map(|((_, key), row)| Connections { count: row.count.load(Relaxed), ..key.clone() })
+                .filter(|row| row.count > 0)
+                .collect();
+            side.sort_by(|a, b| {
+                (&a.source, &a.destination, a.class).cmp(&(&b.source, &b.destination, b.class))
+            });
+            side
+        };
+        ProxyEvidence {
+            workload: self.workload.clone(),
+            leaf,
+            inbound: side(Direction::Inbound),
+            outbound: side(Direction::Outbound),
+            open_connections: self.open_connections(),
+            bytes: Class::ALL
+                .iter()
+                .enumerate()
+                .map(|(position, class)| {
+                    let sum =
+                        |count: fn(&Flow) -> u64| self.flows.iter().map(|side| count(&side[position])).sum();
+                    Bytes {
+                        class: *class,
+                        sent: sum(|flow| flow.sent.load(Relaxed)),
+                        received: sum(|flow| flow.received.load(Relaxed)),
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    pub fn open_connections(&self) -> u64 {
+        let open: i64 = self.open.iter().map(|open| open.count.load(Relaxed)).sum();
+        open.try_into().unwrap_or_default()
+    }
+}
+
+// === impl Row ===
+
+impl Row {
+    /// Counts one more connection, and counts it as open until the guard is dropped.
+    pub fn opened(&self) -> OpenConnection {
+        self.count.fetch_add(1, Relaxed);
+        self.total.inc();
+        OpenConnection::new(&self.open)
+    }
+}
+
+impl OpenConnection {
+    fn new(open: &Arc<Open>) -> Self {
+        let count = open.count.fetch_add(1, Relaxed) + 1;
+        open.gauge.set(count as f64);
+        Self(open.clone())
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        let count = self.0.count.fetch_sub(1, Relaxed) - 1;
+        self.0.gauge.set(count as f64);
+    }
+}
+
+// === impl Flow ===
+
+impl Flow {
+    /// `sent` is what the application said, seen from the proxy that is next to it.
+    pub fn add(&self, sent: bool, bytes: usize) {
+        let (count, total) =
+            if sent { (&self.sent, &self.sent_total) } else { (&self.received, &self.received_total) };
+        count.fetch_add(bytes as u64, Relaxed);
+        total.add(bytes as u64);
+    }
+}
+
+impl Direction {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+pub fn class(class: posture::Class) -> Class {
+    match class {
+        posture::Class::Pq => Class::Pq,
+        posture::Class::Hybrid => Class::Hybrid,
+        posture::Class::Classical => Class::Classical,
+    }
+}
+
+fn signatures(direction: Direction, posture: &Posture) -> Signatures {
+    let local = posture.local_signature.map(|one| one.name().to_owned());
+    let peer = posture.peer_signature.map(|one| one.name().to_owned());
+    match direction {
+        Direction::Inbound => Signatures { client: peer, server: local },
+        Direction::Outbound => Signatures { client: local, server: peer },
+    }
+}
+
+/// Why an accepted connection is weaker than `pq`.
+fn weakness(posture: &Posture) -> Option<String> {
+    match posture.class {
+        posture::Class::Pq => None,
+        posture::Class::Hybrid => Some("classical_signature".into()),
+        posture::Class::Classical => Some("peer_offered_no_hybrid_group".into()),
+    }
+}

@@ -1,0 +1,26 @@
+//! The data plane: one proxy beside one application. Connections come in by a listener, find their way
+//! by the directory, ride a tunnel, and are counted in the ledger.
+#![forbid(unsafe_code)]
+
+pub mod capture;
+pub mod config;
+pub mod run;
+
+mod admin;
+mod balance;
+mod detect;
+mod directory;
+mod discovery;
+mod handshake;
+mod inbound;
+mod ledger;
+mod listen;
+mod node;
+mod original;
+mod outbound;
+mod pool;
+mod relay;
+mod scratch;
+mod transport;
+mod tunnel;
+mod worker;

@@ -1,0 +1,234 @@
+//! A proxy's life: sockets, identity, threads, traffic, drain.
+
+use std::{
+    net::TcpListener as StdListener,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::Context;
+use tokio::{
+    net::TcpListener,
+    runtime,
+    sync::{mpsc, watch},
+    time,
+};
+use tracing::{info, warn};
+use trellis_api::names;
+use trellis_channel::identity::{self, IdentityConfig};
+use trellis_pki::{
+    clock::{Clock, SystemClock},
+    tls::MeshTls,
+};
+use trellis_telemetry::{Registry, health::Health, http, log, otlp, shutdown};
+
+use crate::{
+    admin,
+    config::Run,
+    directory::Directory,
+    discovery,
+    handshake::{self, Handshaker, Limits, Requests, Secured},
+    ledger::Ledger,
+    listen, node,
+    worker::{self, Listeners, Shared, Stage},
+};
+
+/// How often a change of identity or trust is looked for.
+const LOOK: Duration = Duration::from_secs(1);
+const EXPORT_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs a proxy until it was asked to stop and has drained.
+pub fn run(config: Run) -> anyhow::Result<()> {
+    let reload = log::init(&config.log, config.log_format)?;
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(live(config, reload))
+}
+
+/// The sockets that traffic comes in by.
+struct Sockets {
+    workers: Vec<Listeners>,
+    tunnel: StdListener,
+}
+
+async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
+    let stop = shutdown::signal()?;
+    let registry = Registry::new();
+    registry.build_info(env!("CARGO_PKG_VERSION"));
+    let health = Health::new(&[identity::CONDITION, discovery::CONDITION, DRAINING]);
+    health.set(DRAINING, Ok(()));
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let sockets = sockets(&config)?;
+    let ready = http::bind(config.ready_listen)?;
+    let metrics = http::bind(config.metrics_listen)?;
+    let admin = http::bind(config.admin_listen)?;
+    // These answer until the very end, so that a drain can be watched.
+    let (_serving, serve_until) = watch::channel(false);
+    tokio::spawn(http::serve(ready, health.routes(), serve_until.clone()));
+
+    let own = config.identity().context("the proxy's own identity")?;
+    let tls = Arc::new(MeshTls::new(config.policy(), config.trust_domain.clone(), clock.clone()));
+    let renewal = {
+        let config = IdentityConfig {
+            ca_address: config.ca_address.clone(),
+            trust_domain: config.trust_domain.clone(),
+            token_file: config.token_file.clone(),
+            bundle_file: config.bundle_file.clone(),
+            algorithm: config.leaf_algorithm,
+            ca_identity: config.system_identity(names::CA)?,
+            pod: format!("{}/{}", config.pod_namespace, config.pod_name),
+        };
+        let started = identity::start(config, tls.clone(), clock.clone(), health.clone(), &registry);
+        tokio::select! {
+            started = started => started?,
+            () = shutdown::requested(stop.clone()) => return Ok(()),
+        }
+    };
+    let rotator = renewal.rotator();
+    tokio::spawn(renewal.run(stop.clone()));
+
+    let (directory, wishes) = Directory::new();
+    let workload = format!("{}/{}", config.pod_namespace, config.pod_name);
+    let ledger = Arc::new(Ledger::new(&own, workload, directory.clone(), &registry));
+    tokio::spawn({
+        let expected = config.system_identity(names::DISCOVERY)?;
+        let channel =
+            trellis_channel::client::channel(&config.discovery_address, tls.clone(), expected, true)?;
+        discovery::run(channel, directory.clone(), wishes, health.clone(), rand::random)
+    });
+    let routes = admin::public(&registry, &ledger, &tls);
+    tokio::spawn(http::serve(metrics, routes.clone(), serve_until.clone()));
+    tokio::spawn(http::serve(admin, routes.merge(admin::local(rotator, reload, &directory)), serve_until));
+    let _otlp = match &config.otlp_endpoint {
+        Some(endpoint) => Some(otlp::start(&registry, endpoint, &resource(&config), EXPORT_EVERY)?),
+        None => None,
+    };
+
+    let (stage, staged) = watch::channel(Stage { epoch: tls.epoch(), draining: false });
+    let (handshaker, requests) = Handshaker::new();
+    let rules = Arc::new(config.rules(node::gateways()));
+    let shared = Shared { tls, clock, handshaker, directory, ledger, rules, stage: staged };
+    let threads = Threads::start(shared.clone(), sockets, requests)?;
+    info!(identity = %own, "serving");
+
+    tokio::select! {
+        () = follow(&stage, &shared.tls) => {}
+        () = shutdown::requested(stop) => {}
+    }
+    info!(open = shared.ledger.open_connections(), limit = ?config.drain(), "draining");
+    health.set(DRAINING, Err("the proxy is shutting down".into()));
+    stage.send_modify(|stage| stage.draining = true);
+    if time::timeout(config.drain(), threads.ended()).await.is_err() {
+        warn!(open = shared.ledger.open_connections(), "connections were still open at the end of the drain");
+    }
+    if let Some(otlp) = _otlp {
+        otlp.shutdown().await;
+    }
+    Ok(())
+}
+
+/// The condition that ends readiness once the proxy drains.
+const DRAINING: &str = "serving";
+
+fn sockets(config: &Run) -> anyhow::Result<Sockets> {
+    let count = usize::from(config.workers);
+    let mut workers: Vec<Listeners> = (0..count).map(|_| Listeners::default()).collect();
+    for address in &config.outbound_listen {
+        let bound = listen::bind_if_possible("outbound connections", *address, count)?;
+        workers.iter_mut().zip(bound).for_each(|(worker, socket)| worker.outbound.push(socket));
+    }
+    for address in &config.service_listen {
+        let bound = listen::bind("a Service's connections", *address, count)?;
+        workers.iter_mut().zip(bound).for_each(|(worker, socket)| worker.outbound.push(socket));
+    }
+    for address in &config.inbound_listen {
+        let bound = listen::bind("inbound connections", *address, count)?;
+        workers.iter_mut().zip(bound).for_each(|(worker, socket)| worker.inbound.push(socket));
+    }
+    let tunnel = listen::bind("the tunnel", config.tunnel_listen, 1)?.into_iter().next();
+    Ok(Sockets { workers, tunnel: tunnel.context("no socket for the tunnel")? })
+}
+
+fn resource(config: &Run) -> Vec<(&'static str, String)> {
+    vec![
+        ("service.name", config.service_account.clone()),
+        ("k8s.namespace.name", config.pod_namespace.clone()),
+        ("k8s.pod.name", config.pod_name.clone()),
+    ]
+}
+
+/// Tells the data path when our identity or trust has changed.
+async fn follow(stage: &watch::Sender<Stage>, tls: &MeshTls) {
+    loop {
+        time::sleep(LOOK).await;
+        let epoch = tls.epoch();
+        stage.send_if_modified(|stage| std::mem::replace(&mut stage.epoch, epoch) != epoch);
+    }
+}
+
+/// The threads that traffic runs on.
+struct Threads(mpsc::Receiver<()>);
+
+impl Threads {
+    fn start(shared: Shared, sockets: Sockets, requests: Requests) -> anyhow::Result<Self> {
+        // Nobody sends: the receiver learns that the last worker has dropped its end.
+        let (running, ended) = mpsc::channel::<()>(1);
+        let mut deliveries = Vec::new();
+        for (number, listeners) in sockets.workers.into_iter().enumerate() {
+            let (deliver, delivered) = mpsc::unbounded_channel();
+            deliveries.push(deliver);
+            let (shared, running) = (shared.clone(), running.clone());
+            thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+                let _running = running;
+                if let Err(error) = worker::run(shared, listeners, delivered) {
+                    warn!(%error, "worker ended");
+                }
+            })?;
+        }
+        thread::Builder::new().name("handshake".into()).spawn(move || {
+            if let Err(error) = handshakes(shared, sockets.tunnel, requests, deliveries) {
+                warn!(%error, "the handshake thread ended");
+            }
+        })?;
+        Ok(Self(ended))
+    }
+
+    async fn ended(mut self) {
+        while self.0.recv().await.is_some() {}
+    }
+}
+
+/// The handshake thread: accepts tunnels until the proxy drains, and connects as long as workers ask.
+fn handshakes(
+    shared: Shared,
+    tunnel: StdListener,
+    requests: Requests,
+    deliveries: Vec<mpsc::UnboundedSender<Secured>>,
+) -> std::io::Result<()> {
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(async move {
+        let Shared { tls, ledger, mut stage, handshaker, .. } = shared;
+        // Only workers may keep the requests open.
+        drop(handshaker);
+        let listener = TcpListener::from_std(tunnel)?;
+        let turn = Arc::new(AtomicUsize::new(0));
+        let deliver = move |secured| {
+            let turn = turn.fetch_add(1, Relaxed);
+            if let Some(worker) = deliveries.get(turn % deliveries.len().max(1)) {
+                // A worker that has ended lets the connection drop, which its peer sees as a close.
+                let _ = worker.send(secured);
+            }
+        };
+        let limits = Limits::default();
+        let listening = handshake::listen(listener, tls.clone(), ledger.clone(), limits, deliver);
+        let accepting = async move {
+            tokio::select! {
+                () = listening => {}
+                _ = stage.wait_for(|stage| stage.draining) => {}
+            }
+        };
+        tokio::join!(accepting, handshake::serve(requests, tls, ledger, limits));
+        Ok(())
+    })
+}

@@ -1,0 +1,273 @@
+//! A TLS byte stream made for HTTP/2 over it: writes are gathered as plaintext and sealed once per turn
+//! of the connection, so that many streams share one TLS record and one system call; reads go through
+//! the thread's shared buffer.
+//!
+//! The price is that `flush` does nothing. Whoever drives the connection must call [`Drain::poll`] after
+//! each turn, and does so through [`Driven`].
+
+use std::{
+    future::Future,
+    io::{self, IoSlice, Read, Write},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use parking_lot::Mutex;
+use rustls::Connection;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::scratch;
+
+/// Plaintext that may wait for the end of the turn.
+const GATHER: usize = 256 * 1024;
+/// What an idle connection may keep of its gathering buffer.
+const KEEP: usize = 8 * 1024;
+
+/// The stream that HTTP/2 reads and writes.
+pub struct Transport(Arc<Mutex<Inner>>);
+
+/// Sends what was gathered.
+pub struct Drain(Arc<Mutex<Inner>>);
+
+struct Inner {
+    socket: TcpStream,
+    tls: Connection,
+    /// Plaintext of this turn, not yet sealed.
+    gathered: Vec<u8>,
+    /// Ciphertext that was read and did not fit the reader; empty almost always.
+    unread: Vec<u8>,
+    taken: usize,
+    ended: bool,
+    closed: bool,
+}
+
+/// Wraps a connection whose handshake is complete.
+pub fn new(socket: TcpStream, mut tls: Connection) -> (Transport, Drain) {
+    tls.set_buffer_limit(None);
+    let inner = Arc::new(Mutex::new(Inner {
+        socket,
+        tls,
+        gathered: Vec::new(),
+        unread: Vec::new(),
+        taken: 0,
+        ended: false,
+        closed: false,
+    }));
+    (Transport(inner.clone()), Drain(inner))
+}
+
+/// A future that polls a connection and then sends what it wrote.
+pub struct Driven<C> {
+    pub connection: C,
+    pub drain: Drain,
+}
+
+impl<C: Future + Unpin> Future for Driven<C> {
+    type Output = C::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
+        let turn = Pin::new(&mut self.connection).poll(cx);
+        // A failure to send shows at the connection's next read or write.
+        let _ = self.drain.poll(cx);
+        turn
+    }
+}
+
+// === impl Drain ===
+
+impl Drain {
+    /// Seals what was gathered and sends what the socket takes; pending while some is left.
+    pub fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_drain(cx)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if !self.gathered.is_empty() {
+            // Without a limit, the writer takes everything.
+            self.tls.writer().write_all(&self.gathered)?;
+            self.gathered.clear();
+            self.gathered.shrink_to(KEEP);
+        }
+        while self.tls.wants_write() {
+            let mut sink = Ready { socket: &mut self.socket, cx };
+            match self.tls.write_tls(&mut sink) {
+                Ok(0) => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            if self.opened(buf)? || self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            if self.taken < self.unread.len() {
+                let unread = std::mem::take(&mut self.unread);
+                let result = self.open(&unread[self.taken..], buf);
+                let used = result?;
+                self.taken += used;
+                if self.taken < unread.len() {
+                    self.unread = unread;
+                } else {
+                    self.taken = 0;
+                }
+                continue;
+            }
+            let filled = scratch::with(|scratch| {
+                let mut bytes = ReadBuf::new(scratch);
+                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut bytes))?;
+                let bytes = bytes.filled();
+                if bytes.is_empty() {
+                    self.end()?;
+                    return Poll::Ready(io::Result::Ok(()));
+                }
+                let used = self.open(bytes, buf)?;
+                if used < bytes.len() {
+                    self.unread = bytes[used..].to_vec();
+                    self.taken = 0;
+                }
+                Poll::Ready(Ok(()))
+            });
+            ready!(filled)?;
+        }
+    }
+
+    /// Feeds ciphertext to TLS and moves what opens into `buf`, until either is used up.
+    fn open(&mut self, ciphertext: &[u8], buf: &mut ReadBuf<'_>) -> io::Result<usize> {
+        let mut rest = ciphertext;
+        while !rest.is_empty() {
+            if self.tls.read_tls(&mut rest)? == 0 {
+                // After close_notify nothing more is read.
+                self.ended = true;
+                return Ok(ciphertext.len());
+            }
+            let state = self
+                .tls
+                .process_new_packets()
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            if state.plaintext_bytes_to_read() > 0 {
+                self.opened(buf)?;
+                if buf.remaining() == 0 {
+                    break;
+                }
+            }
+        }
+        Ok(ciphertext.len() - rest.len())
+    }
+
+    /// Moves opened plaintext into `buf`; says whether `buf` now holds something.
+    fn opened(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
+        while buf.remaining() > 0 {
+            match self.tls.reader().read(buf.initialize_unfilled()) {
+                Ok(0) => {
+                    self.ended = true;
+                    break;
+                }
+                Ok(n) => buf.advance(n),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(!buf.filled().is_empty())
+    }
+
+    /// The peer closed its socket: an end only if it said so in TLS before.
+    fn end(&mut self) -> io::Result<()> {
+        self.tls.read_tls(&mut io::empty())?;
+        self.tls.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        self.ended = true;
+        match self.tls.reader().read(&mut [0]) {
+            Ok(0) => Ok(()),
+            Ok(_) => Err(io::ErrorKind::InvalidData.into()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+// === impl Transport ===
+
+impl AsyncRead for Transport {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.0.lock().poll_read(cx, buf)
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut inner = self.0.lock();
+        if inner.gathered.len() >= GATHER {
+            ready!(inner.poll_drain(cx))?;
+        }
+        let mut written = 0;
+        for buf in bufs {
+            inner.gathered.extend_from_slice(buf);
+            written += buf.len();
+        }
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let mut inner = self.0.lock();
+        if !inner.closed {
+            inner.closed = true;
+            // What was gathered goes out before the close_notify.
+            let gathered = std::mem::take(&mut inner.gathered);
+            inner.tls.writer().write_all(&gathered)?;
+            inner.tls.send_close_notify();
+        }
+        ready!(inner.poll_drain(cx))?;
+        Pin::new(&mut inner.socket).poll_shutdown(cx)
+    }
+}
+
+/// The socket as a blocking-style writer that says `WouldBlock` and leaves a waker behind.
+struct Ready<'a, 'b> {
+    socket: &'a mut TcpStream,
+    cx: &'a mut Context<'b>,
+}
+
+impl Write for Ready<'_, '_> {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.write_vectored(&[IoSlice::new(buf)])
+    }
+
+    fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        match Pin::new(&mut *self.socket).poll_write_vectored(self.cx, bufs) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,378 @@
+//! HBONE: HTTP/2 CONNECT over an established mutual TLS connection. The client side opens streams on a
+//! tunnel, the server side accepts them; what a stream carries is the relay's business.
+
+use std::{
+    future::poll_fn,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    task::Poll,
+    time::{Duration, SystemTime},
+};
+
+use bytes::Bytes;
+use h2::{Ping, PingPong, client, server};
+use http::{Method, Request, StatusCode, Uri, Version};
+use tokio::{net::TcpStream, sync::Notify, time};
+use tracing::debug;
+use trellis_pki::refusal::Refusal;
+
+use crate::{
+    handshake::Secured,
+    relay::Tunnelled,
+    transport::{self, Drain, Driven, Transport},
+};
+
+const STREAM_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const FRAME: u32 = 64 * 1024;
+const HEADER_LIST: u32 = 16 * 1024;
+const SEND_BUFFER: usize = 256 * 1024;
+/// Streams on one tunnel; a client that needs more opens another tunnel.
+pub const STREAMS: u32 = 1024;
+/// A client must have spoken HTTP/2 by then.
+const PREFACE: Duration = Duration::from_secs(10);
+/// An unanswered ping after this long means that the peer is gone.
+const PING_EVERY: Duration = Duration::from_secs(10);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The client side of a tunnel, for as long as it may take new streams.
+pub struct Tunnel {
+    send: client::SendRequest<Bytes>,
+    state: Arc<State>,
+    pub peer: Arc<Peer>,
+}
+
+/// What a tunnel rests on.
+pub struct Peer {
+    pub row: Arc<crate::ledger::Row>,
+    pub flow: Arc<crate::ledger::Flow>,
+    /// Neither end's certificate is older than this.
+    pub expires: SystemTime,
+    /// The state of our own identity and trust when the tunnel was made.
+    pub epoch: u64,
+}
+
+#[derive(Default)]
+struct State {
+    streams: AtomicUsize,
+    closed: AtomicBool,
+    /// A first stream came or the last one went.
+    changed: Notify,
+}
+
+/// Holds a place on a tunnel for as long as its stream lives.
+pub struct Place(Arc<State>);
+
+/// Why no stream could be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    #[error("the tunnel closed: {0}")]
+    Closed(#[from] h2::Error),
+    #[error("the peer did not accept the tunnel ({})", .0.as_str())]
+    Refused(Refusal),
+    #[error("the tunnel's address {0} makes no CONNECT authority: {1}")]
+    Authority(SocketAddr, http::Error),
+}
+
+// === the client side ===
+
+/// Speaks HTTP/2 on a secured connection. The connection lives in a task of its own until it is idle for
+/// `idle`, retired and unused, or broken.
+pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tunnel, OpenError> {
+    let socket = TcpStream::from_std(secured.socket).map_err(|_| OpenError::Refused(Refusal::Io))?;
+    let (transport, drain) = transport::new(socket, secured.tls);
+    let handshake = client::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .initial_max_send_streams(STREAMS as usize)
+        .enable_push(false)
+        .handshake::<_, Bytes>(transport);
+    let recorder = secured.recorder;
+    let refusal = |error: h2::Error| match error.into_io() {
+        Some(error) => Refusal::of_io(&error, &recorder),
+        None => Refusal::Other,
+    };
+    let (send, mut connection) = handshake.await.map_err(|error| OpenError::Refused(refusal(error)))?;
+    let state = Arc::new(State::default());
+    let mut ping = connection.ping_pong();
+    let mut driven = Driven { connection, drain };
+    // In TLS 1.3 a client is done before the server has judged its certificate. An answered ping says
+    // that the server took it: no byte of an application is risked on a tunnel that was refused.
+    tokio::select! {
+        ended = &mut driven => return Err(OpenError::Refused(ended.err().map_or(Refusal::Io, refusal))),
+        answered = answered(ping.as_mut()) => answered.map_err(OpenError::Refused)?,
+    }
+    tokio::spawn({
+        let state = state.clone();
+        async move {
+            let life = async {
+                tokio::select! {
+                    result = &mut driven => return result.err().map(|error| error.to_string()),
+                    () = unused(&state, idle) => state.closed.store(true, Relaxed),
+                }
+                // The pool drops the tunnel at its next sweep; with the last sender and stream gone the
+                // connection says goodbye and ends.
+                driven.await.err().map(|error| error.to_string())
+            };
+            let reason = tokio::select! {
+                reason = life => reason,
+                () = silent(&state, ping) => Some("the peer no longer answers".to_owned()),
+            };
+            state.closed.store(true, Relaxed);
+            debug!(reason, "tunnel closed");
+        }
+    });
+    Ok(Tunnel { send, state, peer: Arc::new(peer) })
+}
+
+impl Tunnel {
+    /// Whether one more stream fits.
+    pub fn has_room(&self) -> bool {
+        self.state.streams.load(Relaxed) < STREAMS as usize
+    }
+
+    /// Whether it is alive and rests on what we are now.
+    pub fn is_current(&self, now: SystemTime, epoch: u64) -> bool {
+        !self.state.closed.load(Relaxed) && epoch == self.peer.epoch && now < self.peer.expires
+    }
+
+    /// Takes a place, so that the tunnel stays while the stream is being opened.
+    pub fn place(&self) -> Place {
+        if self.state.streams.fetch_add(1, Relaxed) == 0 {
+            self.state.changed.notify_one();
+        }
+        Place(self.state.clone())
+    }
+
+    pub fn opener(&self) -> Opener {
+        Opener { send: self.send.clone(), state: self.state.clone() }
+    }
+}
+
+/// Opens one stream.
+pub struct Opener {
+    send: client::SendRequest<Bytes>,
+    state: Arc<State>,
+}
+
+impl Opener {
+    /// Asks the peer's proxy for a stream to `target`. Returns without waiting for its answer: what the
+    /// application says first may travel at once.
+    pub async fn open(self, target: SocketAddr) -> Result<Tunnelled, OpenError> {
+        let request = connect_request(target).map_err(|error| OpenError::Authority(target, error))?;
+        let mut send = match self.send.ready().await {
+            Ok(send) => send,
+            Err(error) => {
+                self.state.closed.store(true, Relaxed);
+                return Err(error.into());
+            }
+        };
+        let (response, stream) = send.send_request(request, false)?;
+        Ok(Tunnelled::asked(response, stream))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.0.streams.fetch_sub(1, Relaxed) == 1 {
+            self.0.changed.notify_one();
+        }
+    }
+}
+
+fn connect_request(target: SocketAddr) -> Result<Request<()>, http::Error> {
+    let authority = Uri::builder().authority(target.to_string()).build()?;
+    Request::builder().method(Method::CONNECT).version(Version::HTTP_2).uri(authority).body(())
+}
+
+async fn answered(ping: Option<&mut PingPong>) -> Result<(), Refusal> {
+    let Some(ping) = ping else { return Ok(()) };
+    match time::timeout(PREFACE, ping.ping(Ping::opaque())).await {
+        Ok(Ok(_)) => Ok(()),
+        // The connection knows better why it broke, and says so.
+        Ok(Err(_)) => std::future::pending().await,
+        Err(_) => Err(Refusal::TimedOut),
+    }
+}
+
+/// Ends once no stream has used the tunnel for `idle`.
+async fn unused(state: &State, idle: Duration) {
+    loop {
+        let changed = state.changed.notified();
+        if state.streams.load(Relaxed) > 0 {
+            changed.await;
+        } else if time::timeout(idle, changed).await.is_err() && state.streams.load(Relaxed) == 0 {
+            return;
+        }
+    }
+}
+
+/// Ends when the peer stops answering pings while streams wait for it. Without this, a peer whose node
+/// died would hold them until TCP gives up.
+async fn silent(state: &State, ping: Option<PingPong>) {
+    let Some(mut ping) = ping else { return std::future::pending().await };
+    loop {
+        time::sleep(PING_EVERY).await;
+        if state.streams.load(Relaxed) == 0 {
+            continue;
+        }
+        match time::timeout(PING_TIMEOUT, ping.ping(Ping::opaque())).await {
+            Ok(Ok(_)) => {}
+            // The connection itself reports its own end.
+            Ok(Err(_)) => return std::future::pending().await,
+            Err(_) => return,
+        }
+    }
+}
+
+// === the server side ===
+
+/// One stream that a peer asks for.
+pub struct Asked {
+    pub target: Target,
+    recv: h2::RecvStream,
+    respond: server::SendResponse<Bytes>,
+}
+
+/// Where a peer wants to go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    Address(SocketAddr),
+    /// Not a CONNECT to an address and port.
+    Invalid(&'static str),
+}
+
+/// Why a peer's connection became no tunnel.
+#[derive(Debug, thiserror::Error)]
+pub enum AcceptError {
+    #[error(transparent)]
+    Socket(#[from] std::io::Error),
+    #[error(transparent)]
+    Http2(#[from] h2::Error),
+    #[error("the peer did not begin HTTP/2 in time")]
+    Silent,
+}
+
+/// The server side of a tunnel.
+pub struct Accepted {
+    connection: server::Connection<Transport, Bytes>,
+    drain: Drain,
+}
+
+pub async fn accept(secured: Secured) -> Result<Accepted, AcceptError> {
+    let socket = TcpStream::from_std(secured.socket)?;
+    let (transport, drain) = transport::new(socket, secured.tls);
+    let handshake = server::Builder::new()
+        .initial_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .max_header_list_size(HEADER_LIST)
+        .max_send_buffer_size(SEND_BUFFER)
+        .max_concurrent_streams(STREAMS)
+        .handshake::<_, Bytes>(transport);
+    tokio::pin!(handshake);
+    let handshake = poll_fn(|cx| {
+        let result = std::future::Future::poll(handshake.as_mut(), cx);
+        let _ = drain.poll(cx);
+        result
+    });
+    match time::timeout(PREFACE, handshake).await {
+        Ok(connection) => Ok(Accepted { connection: connection?, drain }),
+        Err(_) => Err(AcceptError::Silent),
+    }
+}
+
+impl Accepted {
+    /// The next stream; `None` when the connection has ended.
+    pub async fn next(&mut self) -> Option<Result<Asked, h2::Error>> {
+        let Self { connection, drain } = self;
+        let accepted = poll_fn(|cx| {
+            let turn = connection.poll_accept(cx);
+            let _ = drain.poll(cx);
+            match turn {
+                Poll::Ready(None) => Poll::Ready(None),
+                other => other,
+            }
+        });
+        let (request, respond) = match accepted.await? {
+            Ok(stream) => stream,
+            Err(error) => return Some(Err(error)),
+        };
+        let target = target(&request);
+        Some(Ok(Asked { target, recv: request.into_body(), respond }))
+    }
+
+    /// Takes no further stream and ends with the last one.
+    pub fn retire(&mut self) {
+        self.connection.graceful_shutdown();
+    }
+}
+
+impl Asked {
+    pub fn accept(mut self) -> Result<Tunnelled, h2::Error> {
+        let mut response = http::Response::new(());
+        *response.status_mut() = StatusCode::OK;
+        let send = self.respond.send_response(response, false)?;
+        Ok(Tunnelled::accepted(self.recv, send))
+    }
+
+    pub fn refuse(mut self, status: StatusCode) {
+        let mut response = http::Response::new(());
+        *response.status_mut() = status;
+        // A peer that has gone already needs no answer.
+        let _ = self.respond.send_response(response, true);
+    }
+}
+
+fn target<B>(request: &Request<B>) -> Target {
+    if request.method() != Method::CONNECT {
+        return Target::Invalid("method_not_connect");
+    }
+    if request.extensions().get::<h2::ext::Protocol>().is_some() {
+        return Target::Invalid("extended_connect");
+    }
+    let Some(authority) = request.uri().authority() else {
+        return Target::Invalid("no_authority");
+    };
+    match authority.as_str().parse::<SocketAddr>() {
+        Ok(address) if address.port() != 0 => Target::Address(address),
+        _ => Target::Invalid("authority_not_address"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(method: Method, uri: &str) -> Request<()> {
+        Request::builder().method(method).uri(uri).body(()).unwrap()
+    }
+
+    #[test]
+    fn only_connect_to_an_address_and_port_is_a_target() {
+        let cases = [
+            (Method::CONNECT, "10.0.0.1:80", Target::Address("10.0.0.1:80".parse().unwrap())),
+            (Method::CONNECT, "[fd00::1]:80", Target::Address("[fd00::1]:80".parse().unwrap())),
+            (Method::CONNECT, "10.0.0.1:0", Target::Invalid("authority_not_address")),
+            (Method::CONNECT, "example.org:80", Target::Invalid("authority_not_address")),
+            (Method::CONNECT, "user@10.0.0.1:80", Target::Invalid("authority_not_address")),
+            (Method::GET, "http://10.0.0.1:80/", Target::Invalid("method_not_connect")),
+        ];
+        for (method, uri, expected) in cases {
+            assert_eq!(target(&request(method, uri)), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_request_carries_the_target_as_its_authority() {
+        let built = connect_request("[fd00::1]:8080".parse().unwrap()).unwrap();
+        assert_eq!(built.uri().authority().unwrap().as_str(), "[fd00::1]:8080");
+        assert_eq!(target(&built), Target::Address("[fd00::1]:8080".parse().unwrap()));
+    }
+}

@@ -1,0 +1,256 @@
+//! One thread that serves connections: a single-threaded runtime with tunnels of its own, so that no
+//! connection is handed from core to core and many streams share each write.
+
+use std::{
+    collections::HashSet,
+    io,
+    net::{IpAddr, SocketAddr, TcpListener as StdListener},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    runtime,
+    sync::{Semaphore, mpsc, watch},
+    time,
+};
+use trellis_api::names::{ADMIN_PORT, INBOUND_PORT, METRICS_PORT, OUTBOUND_PORT, READY_PORT, TUNNEL_PORT};
+use trellis_pki::{clock::Clock, spiffe::SpiffeId, tls::MeshTls};
+
+use crate::{
+    detect::Protocol,
+    directory::Directory,
+    handshake::{self, ConnectError, Handshaker, Secured},
+    inbound,
+    ledger::{Direction, Flow, Ledger},
+    outbound,
+    pool::Pool,
+    relay::{End, Relay},
+    tunnel::Tunnel,
+};
+
+/// A tunnel that carried nothing for this long is closed.
+pub const TUNNEL_IDLE: Duration = Duration::from_secs(300);
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long the application, or a peer without a proxy, may take to accept a connection.
+const DIAL: Duration = Duration::from_secs(5);
+/// Connections of applications that one worker carries.
+const CONNECTIONS: usize = 20_000;
+
+/// Tunnels by address and the identity that must answer there.
+pub type Tunnels = Pool<(SocketAddr, SpiffeId), Tunnel, ConnectError>;
+
+/// What the operator decided about this pod's traffic.
+#[derive(Debug, Default)]
+pub struct Rules {
+    pub pod_ips: HashSet<IpAddr>,
+    /// Where the application listens, when that is not the pod's own address.
+    pub application: Option<IpAddr>,
+    pub opaque_ports: trellis_api::annotations::Ports,
+    pub probe_ports: trellis_api::annotations::Ports,
+    /// Addresses from which the node's kubelet probes the application.
+    pub node_ips: HashSet<IpAddr>,
+    pub plaintext: Plaintext,
+    /// Ports of the proxy itself, which nobody reaches through it.
+    pub own_ports: HashSet<u16>,
+}
+
+/// Whether peers without a certificate may reach the application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Plaintext {
+    #[default]
+    Permissive,
+    Strict,
+}
+
+/// Everything that a connection needs; one for all workers but for the tunnels.
+#[derive(Clone)]
+pub struct Shared {
+    pub tls: Arc<MeshTls>,
+    pub clock: Arc<dyn Clock>,
+    pub handshaker: Handshaker,
+    pub directory: Directory,
+    pub ledger: Arc<Ledger>,
+    pub rules: Arc<Rules>,
+    /// Changes when tunnels must be retired: a new leaf, a new bundle, or the end of this process.
+    pub stage: watch::Receiver<Stage>,
+}
+
+/// Where the proxy is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stage {
+    pub epoch: u64,
+    pub draining: bool,
+}
+
+pub struct Worker {
+    pub shared: Shared,
+    pub tunnels: Tunnels,
+    pub places: Arc<Semaphore>,
+}
+
+/// Sockets that a worker accepts from.
+#[derive(Default)]
+pub struct Listeners {
+    pub outbound: Vec<StdListener>,
+    pub inbound: Vec<StdListener>,
+}
+
+/// Runs a worker on the calling thread until the proxy drains and the last connection has ended.
+pub fn run(
+    shared: Shared,
+    listeners: Listeners,
+    secured: mpsc::UnboundedReceiver<Secured>,
+) -> io::Result<()> {
+    runtime::Builder::new_current_thread()
+        .enable_all()
+        // Look for new readiness often enough that one busy connection does not delay the others.
+        .event_interval(31)
+        .build()?
+        .block_on(serve(shared, listeners, secured))
+}
+
+async fn serve(
+    shared: Shared,
+    listeners: Listeners,
+    mut secured: mpsc::UnboundedReceiver<Secured>,
+) -> io::Result<()> {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let worker = Arc::new(Worker { shared, tunnels: Tunnels::default(), places });
+    for listener in listeners.outbound {
+        let (listener, worker) = (TcpListener::from_std(listener)?, worker.clone());
+        tokio::spawn(accept(listener, worker, Direction::Outbound));
+    }
+    for listener in listeners.inbound {
+        let (listener, worker) = (TcpListener::from_std(listener)?, worker.clone());
+        tokio::spawn(accept(listener, worker, Direction::Inbound));
+    }
+    tokio::spawn(sweep(worker.clone()));
+    let mut stage = worker.shared.stage.clone();
+    loop {
+        tokio::select! {
+            Some(secured) = secured.recv() => {
+                tokio::spawn(inbound::tunnel(worker.clone(), secured));
+            }
+            drained = stage.wait_for(|stage| stage.draining) => {
+                drop(drained);
+                break;
+            }
+        }
+    }
+    // Every open connection holds one place.
+    let _ = worker.places.acquire_many(CONNECTIONS as u32).await;
+    Ok(())
+}
+
+/// Accepts connections that the pod's rules sent here, until the proxy drains.
+async fn accept(listener: TcpListener, worker: Arc<Worker>, direction: Direction) {
+    let mut stage = worker.shared.stage.clone();
+    loop {
+        let (socket, remote) = tokio::select! {
+            accepted = handshake::accept(&listener) => accepted,
+            _ = stage.wait_for(|stage| stage.draining) => return,
+        };
+        let Ok(place) = worker.places.clone().try_acquire_owned() else {
+            let peer = "unverified:unknown".to_owned();
+            worker.shared.ledger.refused(
+                direction,
+                peer,
+                trellis_api::evidence::Class::Plaintext,
+                "too_many_connections",
+            );
+            continue;
+        };
+        let _ = socket.set_nodelay(true);
+        let worker = worker.clone();
+        match direction {
+            Direction::Outbound => {
+                tokio::spawn(async move {
+                    let _place = place;
+                    outbound::connection(&worker, socket).await;
+                });
+            }
+            Direction::Inbound => {
+                tokio::spawn(async move {
+                    let _place = place;
+                    inbound::plaintext(&worker, socket, remote).await;
+                });
+            }
+        }
+    }
+}
+
+/// Closes what is no longer of use.
+async fn sweep(worker: Arc<Worker>) {
+    let mut stage = worker.shared.stage.clone();
+    loop {
+        tokio::select! {
+            () = time::sleep(SWEEP_EVERY) => {}
+            changed = stage.changed() => if changed.is_err() { return },
+        }
+        let (now, epoch) = (worker.shared.clock.now(), worker.shared.tls.epoch());
+        worker.tunnels.sweep(|tunnel| tunnel.is_current(now, epoch));
+    }
+}
+
+/// Connects in plaintext.
+pub async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = time::timeout(DIAL, TcpStream::connect(address))
+        .await
+        .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+    let _ = socket.set_nodelay(true);
+    Ok(socket)
+}
+
+/// Carries a connection to its end and counts what it moved. `near` is always the application.
+pub async fn carry<N: End, F: End>(
+    worker: &Worker,
+    direction: Direction,
+    port: u16,
+    flow: &Flow,
+    near: N,
+    far: F,
+) -> io::Result<()> {
+    let ledger = &worker.shared.ledger;
+    let client_is_near = direction == Direction::Outbound;
+    let seen = std::cell::Cell::new(false);
+    if worker.shared.rules.opaque_ports.contains(port) {
+        seen.set(true);
+        ledger.protocol(direction, Protocol::Opaque);
+    }
+    let seen = Seen(seen);
+    Relay::new(near, far, move |outward: bool, data: &bytes::Bytes| {
+        flow.add(outward, data.len());
+        if !seen.0.replace(true) {
+            let from_client = outward == client_is_near;
+            let protocol = if from_client { Protocol::of_client(data) } else { Protocol::ServerFirst };
+            ledger.protocol(direction, protocol);
+        }
+    })
+    .await
+}
+
+/// Whether the first bytes went by. A relay is polled by one thread at a time.
+struct Seen(std::cell::Cell<bool>);
+
+impl Rules {
+    /// Whether a peer may be led to `target`: the pod itself, and not the proxy in it.
+    pub fn admits(&self, target: SocketAddr) -> bool {
+        self.pod_ips.contains(&target.ip()) && !self.own_ports.contains(&target.port())
+    }
+
+    /// Where the application behind `target` listens.
+    pub fn application(&self, target: SocketAddr) -> SocketAddr {
+        SocketAddr::new(self.application.unwrap_or(target.ip()), target.port())
+    }
+
+    /// Whether a connection without TLS is the node asking after the application's health.
+    pub fn is_probe(&self, from: IpAddr, port: u16) -> bool {
+        self.node_ips.contains(&from) && self.probe_ports.contains(port)
+    }
+
+    pub fn reserved_ports() -> HashSet<u16> {
+        HashSet::from([OUTBOUND_PORT, INBOUND_PORT, TUNNEL_PORT, ADMIN_PORT, METRICS_PORT, READY_PORT])
+    }
+}
