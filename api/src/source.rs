@@ -4,8 +4,7 @@
 use std::{fmt::Debug, sync::Arc};
 
 use futures::stream::BoxStream;
-use k8s_openapi::{Metadata, Resource};
-use kube::api::ObjectMeta;
+use kube::Resource;
 use serde::de::DeserializeOwned;
 
 /// A change of the set of objects of one kind.
@@ -19,14 +18,14 @@ pub enum Change<K> {
     Deleted(Arc<K>),
 }
 
-/// A kind that a source can watch.
+/// A kind that a source can watch: those of Kubernetes itself, and custom resources derived with kube.
 pub trait Watched:
-    Resource + Metadata<Ty = ObjectMeta> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
 }
 
 impl<K> Watched for K where
-    K: Resource + Metadata<Ty = ObjectMeta> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
 {
 }
 

@@ -10,8 +10,9 @@ use std::{
     time::Duration,
 };
 
+pub use ::http::StatusCode;
 use ::http::{
-    HeaderMap, Method, Request, StatusCode,
+    HeaderMap, Method, Request,
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN},
 };
 use bytes::Bytes;

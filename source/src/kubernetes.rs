@@ -1,0 +1,132 @@
+//! The Kubernetes API as a source.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use kube::{
+    Api, Client,
+    runtime::{
+        WatchStreamExt,
+        watcher::{self, Event, watcher},
+    },
+};
+use parking_lot::Mutex;
+use trellis_api::source::{Change, Watched};
+
+use crate::problem::{Place, Problem, Severity};
+
+/// Objects per answer while the state is listed.
+const PAGE_SIZE: u32 = 500;
+
+#[derive(Clone)]
+pub(crate) struct Kubernetes {
+    client: Client,
+    /// By `apiVersion kind`.
+    problems: Arc<Mutex<BTreeMap<String, Problem>>>,
+}
+
+impl Kubernetes {
+    pub(crate) fn new(client: Client) -> Self {
+        Self { client, problems: Arc::default() }
+    }
+
+    pub(crate) fn problems(&self) -> Vec<Problem> {
+        self.problems.lock().values().cloned().collect()
+    }
+
+    pub(crate) fn watch<K: Watched>(&self) -> BoxStream<'static, Change<K>> {
+        let configuration = watcher::Config::default().page_size(PAGE_SIZE);
+        let events = watcher(Api::<K>::all(self.client.clone()), configuration).default_backoff();
+        let mut listing = Listing::<K> { problems: self.problems.clone(), listed: Vec::new() };
+        // Should kube ever end the stream, the last state stays in force.
+        events
+            .filter_map(move |event| std::future::ready(listing.take(event)))
+            .chain(stream::pending())
+            .boxed()
+    }
+}
+
+/// What was listed so far, until the list is complete.
+struct Listing<K> {
+    problems: Arc<Mutex<BTreeMap<String, Problem>>>,
+    listed: Vec<Arc<K>>,
+}
+
+impl<K: Watched> Listing<K> {
+    fn take(&mut self, event: Result<Event<K>, watcher::Error>) -> Option<Change<K>> {
+        let event = match event {
+            Ok(event) => event,
+            Err(error) => {
+                self.failed(&error);
+                return None;
+            }
+        };
+        match event {
+            // Begins every attempt, even one that then fails: it says nothing about success.
+            Event::Init => {
+                self.listed.clear();
+                return None;
+            }
+            Event::InitApply(object) => {
+                self.listed.push(slim(object));
+                return None;
+            }
+            _ => self.works(),
+        }
+        match event {
+            Event::InitDone => Some(Change::Reset(std::mem::take(&mut self.listed))),
+            Event::Apply(object) => Some(Change::Applied(slim(object))),
+            Event::Delete(object) => Some(Change::Deleted(slim(object))),
+            Event::Init | Event::InitApply(_) => None,
+        }
+    }
+
+    fn works(&self) {
+        if self.problems.lock().remove(&name::<K>()).is_some() {
+            tracing::info!(kind = %name::<K>(), "the watch works again");
+        }
+    }
+
+    /// Logged when it changes, not at every attempt.
+    fn failed(&self, error: &watcher::Error) {
+        let place = Place::Watch { api_version: K::api_version(&()).into(), kind: K::kind(&()).into() };
+        let problem = Problem { place, field: None, message: explain::<K>(error), severity: Severity::Error };
+        if self.problems.lock().insert(name::<K>(), problem.clone()).as_ref() != Some(&problem) {
+            problem.log();
+        }
+    }
+}
+
+fn name<K: Watched>() -> String {
+    format!("{} {}", K::api_version(&()), K::kind(&()))
+}
+
+fn explain<K: Watched>(error: &watcher::Error) -> String {
+    let code = match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
+    };
+    let remedy = match code {
+        Some(401) => "; the token or certificate of this client is not accepted".to_owned(),
+        Some(403) => format!(
+            "; allow list and watch of {} in the API group {:?} to this ServiceAccount",
+            K::plural(&()),
+            K::group(&())
+        ),
+        Some(404) => format!("; the cluster does not serve {}: install its definition", name::<K>()),
+        _ => String::new(),
+    };
+    format!("{error}{remedy}; the last good state stays in force, and this is tried again")
+}
+
+/// Managed fields are most of many objects, and nobody here reads them.
+fn slim<K: Watched>(mut object: K) -> Arc<K> {
+    object.meta_mut().managed_fields = None;
+    Arc::new(object)
+}
