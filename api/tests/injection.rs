@@ -1,5 +1,6 @@
 //! The injector's promises at its border: which pods are injected, what they look like then, and that
 //! doing it again changes nothing.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 
