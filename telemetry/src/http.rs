@@ -266,3 +266,6 @@ fn has_ipv6() -> bool {
         .and_then(|socket| socket.bind(&SocketAddr::from((std::net::Ipv6Addr::UNSPECIFIED, 0)).into()))
         .is_ok()
 }
+
+#[cfg(test)]
+mod tests;

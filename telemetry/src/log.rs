@@ -92,7 +92,7 @@ fn parse(filter: &str) -> Result<Targets, LogError> {
     let wrong = |reason: String| LogError::Filter { filter: filter.to_owned(), reason };
     // To `Targets` a word that is no level is a target with every level on: a typing error would flood.
     for part in filter.split(',').map(str::trim).filter(|part| !part.contains('=')) {
-        if LevelFilter::from_str(part).is_err() {
+        if part.is_empty() || LevelFilter::from_str(part).is_err() {
             return Err(wrong(format!("{part:?} is not a level")));
         }
     }

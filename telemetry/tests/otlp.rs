@@ -90,7 +90,9 @@ async fn a_collector_that_comes_late_gets_everything_so_far() -> Result<()> {
     let registry = Registry::new();
     registry.counter("trellis_bytes_total", "Bytes.").with(&[("class", "pq")]).add(3);
     let (sender, mut collected) = mpsc::unbounded_channel();
-    registry.on_collect(Box::new(move || drop(sender.send(()))));
+    registry.on_collect(Box::new(move || {
+        let _ = sender.send(());
+    }));
     let _otlp = otlp::start(&registry, &format!("http://{address}"), &[], INTERVAL)?;
 
     drop(listener.accept().await?);
@@ -100,9 +102,8 @@ async fn a_collector_that_comes_late_gets_everything_so_far() -> Result<()> {
     assert!(registry.counter("trellis_otlp_exports_total", "").with(&[("result", "failed")]).get() > 0);
 
     let mut collector = Collector::on(listener, 0)?;
-    let Some(Data::Sum(sum)) = &by_name(&collector.next().await?)["trellis_bytes_total"].data else {
-        panic!()
-    };
+    let request = collector.next().await?;
+    let Some(Data::Sum(sum)) = &by_name(&request)["trellis_bytes_total"].data else { panic!() };
     assert_eq!(sum.data_points[0].value, Some(number_data_point::Value::AsInt(3)));
     Ok(())
 }
