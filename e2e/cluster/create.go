@@ -1,0 +1,309 @@
+package main
+
+// From built binaries to a cluster that answers. What can go side by side does: nodes import images
+// while the API server starts.
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"sync"
+	"syscall"
+	"time"
+)
+
+const (
+	apiPatience  = 90 * time.Second
+	nodePatience = 90 * time.Second
+)
+
+// creation is a cluster on its way up.
+type creation struct {
+	layout Layout
+	// tracked is the folder of the cgroup by which `down` finds the servers.
+	tracked string
+
+	guard  sync.Mutex
+	record Record
+}
+
+func create(ctx context.Context, layout Layout, name string, nodes int, built Built, now time.Time) error {
+	plan, err := enterMachine(ctx, layout, name, nodes)
+	if err != nil {
+		return err
+	}
+	c := &creation{layout: layout, record: Record{Plan: plan, Built: built}}
+	if err := c.prepare(ctx, plan, now); err != nil {
+		return err
+	}
+	parallel := []task{c.control}
+	for _, node := range plan.AllNodes() {
+		parallel = append(parallel, func(ctx context.Context) error { return c.containers(ctx, node) })
+	}
+	if err := together(ctx, parallel...); err != nil {
+		return err
+	}
+	for _, node := range plan.AllNodes() {
+		if err := c.join(node); err != nil {
+			return err
+		}
+	}
+	if err := c.awaitNodes(ctx); err != nil {
+		return err
+	}
+	if err := c.awaitDNS(ctx); err != nil {
+		return err
+	}
+	c.record.Ready = true
+	return layout.save(c.record)
+}
+
+// prepare makes all that needs no process: namespaces, cgroups, files and keys.
+func (c *creation) prepare(ctx context.Context, plan Plan, now time.Time) error {
+	cgroups, err := detectCgroups()
+	if err != nil {
+		return err
+	}
+	if c.tracked, err = cgroups.createTracked(plan.Cgroup() + "/servers"); err != nil {
+		return err
+	}
+	for _, node := range plan.AllNodes() {
+		if err := cgroups.create(node.Cgroup); err != nil {
+			return err
+		}
+		if err := writeNode(c.layout, plan, node); err != nil {
+			return err
+		}
+	}
+	if err := createNetwork(ctx, plan); err != nil {
+		return err
+	}
+	for program, target := range map[string]string{"kubectl": c.record.Built.Kube, "helm": c.record.Built.Helm} {
+		if err := os.Symlink(target, c.layout.path("bin", program)); err != nil {
+			return err
+		}
+	}
+	return writeKeys(c.layout, plan, now)
+}
+
+// control starts the control plane and gives it the name service to run.
+func (c *creation) control(ctx context.Context) error {
+	plan := c.record.Plan
+	space := plan.node(1).Namespace
+	for _, server := range []Server{etcd(c.layout), apiServer(c.layout, plan)} {
+		if _, err := c.start(server, Launch{Network: space}); err != nil {
+			return err
+		}
+	}
+	api, err := newAPI(c.layout, plan)
+	if err != nil {
+		return err
+	}
+	if err := c.await(ctx, apiPatience, "kube-apiserver", api.ready); err != nil {
+		return err
+	}
+	for _, server := range []Server{controllerManager(c.layout), scheduler(c.layout)} {
+		if _, err := c.start(server, Launch{Network: space}); err != nil {
+			return err
+		}
+	}
+	manifest, err := corednsManifest(plan)
+	if err != nil {
+		return err
+	}
+	return c.await(ctx, apiPatience, "kube-apiserver", func(ctx context.Context) error {
+		return apply(ctx, c.layout, c.record.Built.Kube, manifest)
+	})
+}
+
+// containers starts a node's containerd, in a mount namespace that the node's other servers then join.
+func (c *creation) containers(ctx context.Context, node Node) error {
+	program, err := lookPath("containerd")
+	if err != nil {
+		return err
+	}
+	name := "containerd-" + node.Name
+	launch := Launch{
+		Network: node.Namespace,
+		Covers:  covers(c.layout, node),
+		Program: program,
+	}
+	server := Server{name, []string{"--config=/run/containerd/config.toml"}}
+	if _, err := c.start(server, launch); err != nil {
+		return err
+	}
+	if err := c.await(ctx, nodePatience, name, func(ctx context.Context) error {
+		_, err := ctr(ctx, c.layout, node, "version")
+		return err
+	}); err != nil {
+		return err
+	}
+	_, err = loadImages(ctx, c.layout, []Node{node}, []string{c.record.Built.Pause, c.record.Built.Coredns})
+	return err
+}
+
+// join starts what makes a node of a container runtime.
+func (c *creation) join(node Node) error {
+	runtime, err := c.record.server("containerd-" + node.Name)
+	if err != nil {
+		return err
+	}
+	for _, server := range []Server{kubelet(node), kubeProxy(node)} {
+		if _, err := c.start(server, Launch{Network: node.Namespace, Mounts: runtime.PID}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *creation) awaitNodes(ctx context.Context) error {
+	api, err := newAPI(c.layout, c.record.Plan)
+	if err != nil {
+		return err
+	}
+	// Which node is late is only known by name; the first one's log stands for all until then.
+	return c.await(ctx, nodePatience, "kubelet-n1", func(ctx context.Context) error {
+		return api.nodesReady(ctx, c.record.Plan)
+	})
+}
+
+func (c *creation) awaitDNS(ctx context.Context) error {
+	api, err := newAPI(c.layout, c.record.Plan)
+	if err != nil {
+		return err
+	}
+	if err := c.await(ctx, nodePatience, "kubelet-n1", api.dnsAvailable); err != nil {
+		return err
+	}
+	return c.await(ctx, nodePatience, "kube-proxy-n1", func(ctx context.Context) error {
+		return dnsAnswers(ctx, c.record.Plan)
+	})
+}
+
+// dnsAnswers asks the name service from the machine and from each node, over both families.
+func dnsAnswers(ctx context.Context, plan Plan) error {
+	var all error
+	for _, server := range []netip.Addr{plan.DNS4(), plan.DNS6()} {
+		ask := func() error { return probeDNS(ctx, server, plan.APIService()) }
+		if err := ask(); err != nil {
+			all = errors.Join(all, fmt.Errorf("DNS at %s from this machine: %w", server, err))
+		}
+		for _, node := range plan.AllNodes() {
+			if err := inNetwork(node.Namespace, ask); err != nil {
+				all = errors.Join(all, fmt.Errorf("DNS at %s from node %s: %w", server, node.Name, err))
+			}
+		}
+	}
+	return all
+}
+
+// start starts a server and writes it down at once, so that `down` finds it after any crash.
+func (c *creation) start(server Server, launch Launch) (Process, error) {
+	if launch.Program == "" {
+		launch.Program = c.record.Built.Kube
+	}
+	launch.Args = append([]string{server.Name}, server.Args...)
+	launch.Env = []string{"PATH=" + os.Getenv("PATH"), "HOME=/root"}
+	launch.Cgroups = []string{c.tracked}
+	process, err := launch.start(server.Name, c.layout.Log(server.Name))
+	if err != nil {
+		return Process{}, err
+	}
+	c.guard.Lock()
+	defer c.guard.Unlock()
+	c.record.Servers = append(c.record.Servers, process)
+	return process, c.layout.save(c.record)
+}
+
+// await repeats a check until it passes. It gives up when time is over or any server has ended; about
+// names the server whose log is most likely to say why.
+func (c *creation) await(ctx context.Context, patience time.Duration, about string, check task) error {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return nil
+		}
+		if ended := c.ended(); ended != nil {
+			return ended
+		}
+		select {
+		case <-ctx.Done():
+			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+				return ctx.Err()
+			}
+			return serverFailure(fmt.Sprintf("after %s: %v", patience, err), c.layout.Log(about))
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+func (c *creation) ended() error {
+	c.guard.Lock()
+	defer c.guard.Unlock()
+	return c.record.ended()
+}
+
+// ended tells of the first server that no longer runs.
+func (r Record) ended() error {
+	for _, process := range r.Servers {
+		if !process.Alive() {
+			return serverFailure(process.Name+" has ended", process.Log)
+		}
+	}
+	return nil
+}
+
+func (r Record) server(name string) (Process, error) {
+	for _, process := range r.Servers {
+		if process.Name == name {
+			return process, nil
+		}
+	}
+	return Process{}, fmt.Errorf("the cluster has no server %q", name)
+}
+
+// healthy is nil when a cluster that once was up still works.
+func healthy(ctx context.Context, layout Layout, record Record) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := record.ended(); err != nil {
+		return err
+	}
+	api, err := newAPI(layout, record.Plan)
+	if err != nil {
+		return err
+	}
+	if err := api.ready(ctx); err != nil {
+		return err
+	}
+	return errors.Join(api.nodesReady(ctx, record.Plan), api.dnsAvailable(ctx), dnsAnswers(ctx, record.Plan))
+}
+
+type task func(context.Context) error
+
+// together runs tasks side by side; the first that fails stops the others.
+func together(ctx context.Context, tasks ...task) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var group sync.WaitGroup
+	for _, t := range tasks {
+		group.Go(func() {
+			if err := t(ctx); err != nil {
+				cancel(err)
+			}
+		})
+	}
+	group.Wait()
+	return context.Cause(ctx)
+}
+
+func requireRoot(command string) error {
+	if syscall.Geteuid() == 0 {
+		return nil
+	}
+	return fmt.Errorf("%s makes namespaces, mounts and cgroups: run it as root", command)
+}
