@@ -1,1 +1,121 @@
-fn main() {}
+//! `trellis-discovery`: parses, wires, runs.
+#![forbid(unsafe_code)]
+
+use std::{sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use tokio::{runtime, sync::watch, time};
+use trellis_channel::{
+    identity::{self, IdentityConfig, IdentityTask},
+    server::{Limits, Listener},
+};
+use trellis_discovery::{
+    feed,
+    flags::Flags,
+    hub::Hub,
+    serve::{self, Service},
+};
+use trellis_pki::{
+    clock::{Clock, SystemClock},
+    policy::{Ladder, Policy},
+    tls::{ClientAuth, MeshTls},
+};
+use trellis_telemetry::{Registry, health::Health, http, log, otlp, shutdown};
+
+/// The health condition that holds once every object has been seen.
+const SOURCE: &str = "source";
+/// How long streams may take to end when the process does.
+const DRAIN: Duration = Duration::from_secs(10);
+const EXPORT_EVERY: Duration = Duration::from_secs(10);
+
+fn main() -> Result<()> {
+    let flags = Flags::parse();
+    log::init(&flags.log, flags.log_format)?;
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(flags))
+}
+
+async fn run(flags: Flags) -> Result<()> {
+    let stop = shutdown::signal()?;
+    let registry = Registry::new();
+    registry.build_info(env!("CARGO_PKG_VERSION"));
+    let health = Health::new(&[SOURCE, identity::CONDITION]);
+    // These answer until the very end, so that an end can be watched.
+    let (_until_the_end, end) = watch::channel(false);
+    tokio::spawn(http::serve(http::bind(flags.ready_listen)?, health.routes(), end.clone()));
+    tokio::spawn(http::serve(http::bind(flags.metrics_listen)?, http::metrics_routes(&registry), end));
+    let otlp = flags.otlp_endpoint.as_deref().map(|endpoint| {
+        let resource = [("service.name", "trellis-discovery".to_owned())];
+        otlp::start(&registry, endpoint, &resource, EXPORT_EVERY)
+    });
+    let otlp = otlp.transpose()?;
+
+    let outcome = tokio::select! {
+        outcome = discover(&flags, &registry, &health, stop.clone()) => outcome,
+        () = stopped_and_drained(stop) => Ok(()),
+    };
+    if let Some(otlp) = otlp {
+        otlp.shutdown().await;
+    }
+    outcome
+}
+
+/// From the first object to the last stream.
+async fn discover(
+    flags: &Flags,
+    registry: &Registry,
+    health: &Health,
+    stop: shutdown::Shutdown,
+) -> Result<()> {
+    let source = flags.source.open(None).await.context("--source")?;
+    let hub = Arc::new(Hub::default());
+    let feed = feed::run(&source, &hub, |missing| match missing {
+        [] => health.set(SOURCE, Ok(())),
+        kinds => health.set(SOURCE, Err(format!("not yet seen: every {}", kinds.join(", ")))),
+    });
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tls = Arc::new(MeshTls::new(Policy::default(), &flags.trust_domain, clock.clone()));
+    let serving = async {
+        let renewal = tokio::select! {
+            renewal = identify(flags, &tls, &clock, health, registry) => renewal?,
+            () = shutdown::requested(stop.clone()) => return Ok(()),
+        };
+        tokio::spawn(renewal.run(stop.clone()));
+        let listener = http::bind(flags.listen)?;
+        // Which key a workload may have is the CA's decision; the key exchange is hybrid in any case.
+        let tls = Arc::new(tls.under(Policy { signatures: Ladder::Prefer, ..Policy::default() }));
+        let listener = Listener::new(listener, tls, ClientAuth::Required, Limits::default(), clock, registry);
+        let service = Service::new(hub.clone(), &flags.trust_domain, registry, stop.clone());
+        tracing::info!(listen = %flags.listen, source = %flags.source, "serving");
+        serve::run(service, listener.incoming()).await.context("gRPC")
+    };
+    tokio::select! {
+        ended = feed => bail!(ended),
+        outcome = serving => outcome,
+    }
+}
+
+async fn identify(
+    flags: &Flags,
+    tls: &Arc<MeshTls>,
+    clock: &Arc<dyn Clock>,
+    health: &Health,
+    registry: &Registry,
+) -> Result<IdentityTask> {
+    let config = IdentityConfig {
+        ca_address: flags.ca_address.clone(),
+        trust_domain: flags.trust_domain.clone(),
+        token_file: flags.token_file.clone(),
+        bundle_file: flags.bundle_file.clone(),
+        algorithm: flags.leaf_algorithm,
+        ca_identity: flags.ca_identity().context("the CA's identity, of --trust-domain and --namespace")?,
+        pod: format!("{}/trellis-discovery", flags.namespace),
+    };
+    Ok(identity::start(config, tls.clone(), clock.clone(), health.clone(), registry).await?)
+}
+
+async fn stopped_and_drained(stop: shutdown::Shutdown) {
+    shutdown::requested(stop).await;
+    time::sleep(DRAIN).await;
+    tracing::warn!("streams were still open at the end of the drain");
+}

@@ -1,0 +1,88 @@
+//! What discovery keeps of a Pod: who it is, where it is, and whether it has a proxy of its own.
+
+use std::{net::IpAddr, sync::Arc};
+
+use k8s_openapi::api::core::v1 as k8s;
+use trellis_api::{
+    annotations::{Ports, SKIP_INBOUND_PORTS},
+    names,
+};
+
+use crate::{answer::Reason, name::Name, service::addresses};
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pod {
+    pub addresses: Box<[IpAddr]>,
+    pub service_account: Arc<str>,
+    pub sidecar: Sidecar,
+    /// Ports that the pod's capture leaves to the application.
+    pub skipped: Ports,
+    /// The pod was told to end. It lives until its phase says that it is over.
+    pub leaving: bool,
+    /// Seconds since 1970; the younger of two pods with one address has it.
+    pub created: i64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sidecar {
+    Injected,
+    Absent,
+    /// The pod's addresses are its node's; nothing can be captured there.
+    HostNetwork,
+}
+
+impl Pod {
+    /// Nothing, where the pod has no address, or none any more: what has ended gives its address back
+    /// before its object goes.
+    pub fn of(pod: &k8s::Pod) -> Option<Self> {
+        let (spec, status) = (pod.spec.as_ref()?, pod.status.as_ref()?);
+        if matches!(status.phase.as_deref(), Some("Succeeded" | "Failed")) {
+            return None;
+        }
+        let all = status.pod_ips.iter().flatten().map(|one| &one.ip).chain(status.pod_ip.iter());
+        let addresses = addresses(all);
+        if addresses.is_empty() {
+            return None;
+        }
+        let account = spec.service_account_name.as_deref().filter(|account| !account.is_empty());
+        let notes = pod.metadata.annotations.as_ref();
+        let sidecar = if spec.host_network.unwrap_or(false) {
+            Sidecar::HostNetwork
+        } else if notes.is_some_and(|notes| notes.contains_key(names::INJECTED)) {
+            Sidecar::Injected
+        } else {
+            Sidecar::Absent
+        };
+        Some(Self {
+            addresses,
+            service_account: account.unwrap_or("default").into(),
+            sidecar,
+            skipped: skipped(pod),
+            leaving: pod.metadata.deletion_timestamp.is_some(),
+            created: pod.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_second()),
+        })
+    }
+
+    /// Why a port of the pod is not behind its proxy, or nothing where it is. Port 0 means the pod.
+    pub fn plaintext(&self, port: u16) -> Option<Reason> {
+        match self.sidecar {
+            Sidecar::HostNetwork => Some(Reason::HostNetwork),
+            Sidecar::Absent => Some(Reason::NotInjected),
+            Sidecar::Injected if self.skipped.contains(port) => Some(Reason::PortSkipped),
+            Sidecar::Injected => None,
+        }
+    }
+}
+
+/// The injector refuses what is malformed. Where it was not asked, nothing is skipped: a tunnel that
+/// fails is seen, plaintext that nobody wanted is not.
+fn skipped(pod: &k8s::Pod) -> Ports {
+    let Some(text) = pod.metadata.annotations.as_ref().and_then(|all| all.get(SKIP_INBOUND_PORTS)) else {
+        return Ports::default();
+    };
+    text.parse().unwrap_or_else(|error| {
+        tracing::warn!(pod = %Name::of(&pod.metadata), annotation = SKIP_INBOUND_PORTS, value = text, %error,
+            "no port is skipped: write ports and ranges with commas between them, as in `80,9000-9010`");
+        Ports::default()
+    })
+}

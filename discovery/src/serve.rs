@@ -1,0 +1,210 @@
+//! The gRPC service: mutual TLS in front, one conversation per proxy behind. Whoever has a mesh identity
+//! may ask; nobody may take more than its share.
+
+use std::{
+    collections::HashMap,
+    convert::Infallible,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures::{Stream, StreamExt, stream::BoxStream};
+use parking_lot::Mutex;
+use tonic::{
+    Request, Response, Status, Streaming,
+    transport::{Error, Server},
+};
+use trellis_api::proto::discovery::{
+    ResolveRequest, ResolveResponse,
+    discovery_server::{Discovery, DiscoveryServer},
+};
+use trellis_channel::server::{Peer, Secured};
+use trellis_telemetry::{Counter, Registry, shutdown};
+
+use crate::{hub::Hub, session::Conversation};
+
+/// A request names one address; whatever is longer is not one.
+const MAX_REQUEST: usize = 4 * 1024;
+/// Streams of one certificate: the one in use, the one that is about to replace it, and as many again.
+const STREAMS_PER_CERTIFICATE: usize = 4;
+/// HTTP/2's own bound on the same, per connection.
+const STREAMS_PER_CONNECTION: u32 = 4;
+/// How long a connection may be silent before it is asked, and how long it may take to answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+/// A connection takes new streams for this long. Streams end soon after, so that proxies spread again
+/// over the replicas there are.
+const CONNECTION_AGE: Duration = Duration::from_secs(50 * 60);
+const STREAM_AGE: Duration = Duration::from_secs(55 * 60);
+const STREAM_AGE_SPREAD: Duration = Duration::from_secs(10 * 60);
+
+/// The service before TLS and transport.
+#[derive(Clone)]
+pub struct Service {
+    hub: Arc<Hub>,
+    trust_domain: Arc<str>,
+    updates: Counter,
+    streams: Arc<Streams>,
+    stop: shutdown::Shutdown,
+}
+
+impl Service {
+    /// Registers its metrics, too.
+    pub fn new(hub: Arc<Hub>, trust_domain: &str, registry: &Registry, stop: shutdown::Shutdown) -> Self {
+        measure(&hub, registry);
+        let updates =
+            registry.counter("trellis_discovery_updates_total", "Answers sent to proxies.").with(&[]);
+        Self { hub, trust_domain: trust_domain.into(), updates, streams: Arc::default(), stop }
+    }
+}
+
+/// Serves until the process is asked to stop and every stream has been told.
+pub async fn run(
+    service: Service,
+    incoming: impl Stream<Item = Result<Secured, Infallible>>,
+) -> Result<(), Error> {
+    let stop = service.stop.clone();
+    Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE))
+        .max_connection_age(CONNECTION_AGE)
+        .add_service(DiscoveryServer::new(service).max_decoding_message_size(MAX_REQUEST))
+        .serve_with_incoming_shutdown(incoming, shutdown::requested(stop))
+        .await
+}
+
+#[tonic::async_trait]
+impl Discovery for Service {
+    type ResolveStream = BoxStream<'static, Result<ResolveResponse, Status>>;
+
+    async fn resolve(
+        &self,
+        request: Request<Streaming<ResolveRequest>>,
+    ) -> Result<Response<Self::ResolveStream>, Status> {
+        let peer = request.extensions().get::<Peer>();
+        let (Some(identity), Some(peer)) = (peer.and_then(|peer| peer.identity.clone()), peer) else {
+            return Err(Status::unauthenticated(
+                "this connection proved no identity; connect with the workload's certificate",
+            ));
+        };
+        let missing = self.hub.missing();
+        if !missing.is_empty() {
+            let missing = missing.join(", ");
+            return Err(Status::unavailable(format!(
+                "this replica has not yet seen every {missing}; try another"
+            )));
+        }
+        let serial = peer.posture.peer_serial.clone().unwrap_or_default();
+        let place = self.streams.enter(serial).ok_or_else(|| {
+            Status::resource_exhausted(format!(
+                "this certificate has {STREAMS_PER_CERTIFICATE} streams open, the most there may be; end one first"
+            ))
+        })?;
+        let session = self.hub.join();
+        tracing::info!(%identity, remote = %peer.remote, "a proxy asks");
+        let age = age(session.id());
+        let stop = self.stop.clone();
+        let until = Box::pin(async move {
+            tokio::select! {
+                () = shutdown::requested(stop) => {}
+                () = tokio::time::sleep(age) => {}
+            }
+            // Given back with the stream, also when the proxy ends it.
+            drop(place);
+        });
+        let conversation = Conversation {
+            session,
+            requests: request.into_inner(),
+            trust_domain: self.trust_domain.clone(),
+            updates: self.updates.clone(),
+            until,
+        };
+        Ok(Response::new(conversation.answers().boxed()))
+    }
+}
+
+/// Spread evenly, so that streams that came together do not leave together: multiples of the golden
+/// ratio never bunch.
+fn age(session: u64) -> Duration {
+    let turn = (session as f64 * 0.618_033_988_749_895).fract();
+    STREAM_AGE + STREAM_AGE_SPREAD.mul_f64(turn)
+}
+
+fn measure(hub: &Arc<Hub>, registry: &Registry) {
+    let streams = registry.gauge("trellis_discovery_streams", "Streams of proxies now.").with(&[]);
+    let subscriptions = registry
+        .gauge("trellis_discovery_subscriptions", "Destinations that proxies are subscribed to now.")
+        .with(&[]);
+    let objects = registry.gauge("trellis_discovery_objects", "Objects kept, by kind.");
+    let [services, slices, pods] =
+        ["Service", "EndpointSlice", "Pod"].map(|kind| objects.with(&[("kind", kind)]));
+    let hub = Arc::downgrade(hub);
+    registry.on_collect(Box::new(move || {
+        let Some(figures) = Weak::upgrade(&hub).map(|hub| hub.figures()) else { return };
+        streams.set(figures.sessions as f64);
+        subscriptions.set(figures.subscriptions as f64);
+        services.set(figures.objects.services as f64);
+        slices.set(figures.objects.slices as f64);
+        pods.set(figures.objects.pods as f64);
+    }));
+}
+
+/// Open streams by the serial number of the certificate they came with.
+#[derive(Default)]
+struct Streams(Mutex<HashMap<String, usize>>);
+
+impl Streams {
+    fn enter(self: &Arc<Self>, serial: String) -> Option<Place> {
+        let mut open = self.0.lock();
+        let count = open.entry(serial.clone()).or_insert(0);
+        if *count >= STREAMS_PER_CERTIFICATE {
+            return None;
+        }
+        *count += 1;
+        Some(Place { streams: self.clone(), serial })
+    }
+}
+
+struct Place {
+    streams: Arc<Streams>,
+    serial: String,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.streams.0.lock();
+        if let Some(count) = open.get_mut(&self.serial) {
+            *count -= 1;
+            if *count == 0 {
+                open.remove(&self.serial);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_certificate_has_a_bounded_number_of_streams() {
+        let streams = Arc::new(Streams::default());
+        let mut places: Vec<_> =
+            (0..STREAMS_PER_CERTIFICATE).map(|_| streams.enter("aa".into()).unwrap()).collect();
+        assert!(streams.enter("aa".into()).is_none());
+        assert!(streams.enter("bb".into()).is_some());
+        places.pop();
+        assert!(streams.enter("aa".into()).is_some());
+        drop(places);
+        assert!(streams.0.lock().is_empty());
+    }
+
+    #[test]
+    fn streams_that_came_together_end_apart() {
+        let mut ages: Vec<_> = (1..=600).map(age).collect();
+        assert!(ages.iter().all(|age| (STREAM_AGE..=STREAM_AGE + STREAM_AGE_SPREAD).contains(age)));
+        ages.sort();
+        let widest = ages.windows(2).map(|two| two[1] - two[0]).max().unwrap();
+        assert!(widest < Duration::from_secs(3), "{widest:?}");
+    }
+}

@@ -1,0 +1,77 @@
+//! One proxy's stream: its requests in, the answers it subscribed to out. The whole exchange is one
+//! stream that is polled only when the proxy can take an answer, so one that stops reading also stops
+//! being read.
+
+use std::{pin::Pin, sync::Arc};
+
+use futures::{Stream, StreamExt, stream};
+use tonic::Status;
+use trellis_api::proto::discovery::{ResolveRequest, ResolveResponse, resolve_request::Action};
+use trellis_telemetry::Counter;
+
+use crate::{
+    destination::{Destination, InvalidDestination},
+    hub::Session,
+};
+
+pub struct Conversation<R> {
+    pub session: Session,
+    pub requests: R,
+    pub trust_domain: Arc<str>,
+    /// Counts the answers sent.
+    pub updates: Counter,
+    /// When this ends, so does the stream, without an error: the proxy shall come again.
+    pub until: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+impl<R> Conversation<R>
+where
+    R: Stream<Item = Result<ResolveRequest, Status>> + Send + Unpin + 'static,
+{
+    pub fn answers(self) -> impl Stream<Item = Result<ResolveResponse, Status>> + Send + 'static {
+        stream::unfold(Some(self), |conversation| async {
+            let mut conversation = conversation?;
+            match conversation.next().await {
+                Ok(Some(answer)) => Some((Ok(answer), Some(conversation))),
+                Ok(None) => None,
+                Err(status) => Some((Err(status), None)),
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Result<Option<ResolveResponse>, Status> {
+        loop {
+            tokio::select! {
+                request = self.requests.next() => match request {
+                    Some(request) => self.asked(&request?)?,
+                    None => return Ok(None),
+                },
+                (destination, answer) = self.session.next() => {
+                    self.updates.add(1);
+                    return Ok(Some(answer.to_proto(destination, &self.trust_domain)));
+                }
+                () = &mut self.until => return Ok(None),
+            }
+        }
+    }
+
+    fn asked(&self, request: &ResolveRequest) -> Result<(), Status> {
+        let read = |destination: &_| {
+            Destination::try_from(destination)
+                .map_err(|error: InvalidDestination| Status::invalid_argument(error.to_string()))
+        };
+        match &request.action {
+            Some(Action::Subscribe(destination)) => self
+                .session
+                .subscribe(read(destination)?)
+                .map_err(|full| Status::resource_exhausted(full.to_string())),
+            Some(Action::Unsubscribe(destination)) => {
+                self.session.unsubscribe(read(destination)?);
+                Ok(())
+            }
+            None => Err(Status::invalid_argument(
+                "action: none that this version knows; send `subscribe` or `unsubscribe`",
+            )),
+        }
+    }
+}

@@ -1,0 +1,9 @@
+//! Discovery at its borders: manifests in, answers out; changes in, pushes out; and the whole of it over
+//! real mutual TLS.
+#![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on says where
+
+mod lookup;
+mod mesh;
+mod properties;
+mod push;
+mod world;

@@ -1,0 +1,189 @@
+//! What must hold of any world and any order of changes: being told changes one by one is the same as
+//! looking at the whole, and a namespace never gets at what is another's.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures::FutureExt;
+use proptest::{collection::vec, option, prelude::*, sample::select};
+use serde_json::{Value, json};
+use trellis_discovery::{
+    answer::{Answer, Who},
+    destination::Destination,
+    hub::Hub,
+    state::State,
+};
+
+use crate::world::{applied, deleted, resets, state, told};
+
+const NAMESPACES: [&str; 2] = ["a", "b"];
+const NAMES: [&str; 3] = ["x", "y", "z"];
+/// Few, so that pods, Services and hand-written endpoints collide all the time.
+const ADDRESSES: [&str; 6] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "10.0.0.4", "10.0.0.5"];
+const PORTS: [u16; 3] = [0, 80, 8080];
+
+type World = BTreeMap<(String, String, String), Value>;
+
+#[derive(Clone, Debug)]
+struct Step {
+    object: Value,
+    delete: bool,
+}
+
+fn address() -> impl Strategy<Value = &'static str> {
+    select(ADDRESSES.as_slice())
+}
+
+fn service() -> impl Strategy<Value = Value> {
+    (vec(address(), 0..3), vec(address(), 0..2), any::<bool>(), 0..3i64).prop_map(
+        |(cluster, external, early, age)| {
+            json!({
+                "kind": "Service",
+                "metadata": {"creationTimestamp": format!("2026-01-0{}T00:00:00Z", age + 1)},
+                "spec": {
+                    "clusterIPs": cluster, "externalIPs": external, "publishNotReadyAddresses": early,
+                    "ports": [{"name": "http", "port": 80}]
+                }
+            })
+        },
+    )
+}
+
+fn slice() -> impl Strategy<Value = Value> {
+    let conditions = (any::<Option<bool>>(), any::<Option<bool>>(), any::<Option<bool>>());
+    let target = option::of((select(NAMESPACES.as_slice()), select(NAMES.as_slice())));
+    let endpoint = (address(), conditions, target).prop_map(|(address, (ready, serving, terminating), target)| {
+        json!({
+            "addresses": [address],
+            "conditions": {"ready": ready, "serving": serving, "terminating": terminating},
+            "targetRef": target.map(|(namespace, name)| json!({"kind": "Pod", "namespace": namespace, "name": name}))
+        })
+    });
+    (select(NAMES.as_slice()), vec(endpoint, 0..4), select(["http", "other"].as_slice())).prop_map(
+        |(service, endpoints, port)| {
+            json!({
+                "kind": "EndpointSlice",
+                "metadata": {"labels": {"kubernetes.io/service-name": service}},
+                "addressType": "IPv4",
+                "ports": [{"name": port, "port": 8080}],
+                "endpoints": endpoints
+            })
+        },
+    )
+}
+
+fn pod() -> impl Strategy<Value = Value> {
+    let phase = select(["Running", "Running", "Pending", "Succeeded", "Failed"].as_slice());
+    let skip = option::of(Just("8080"));
+    (vec(address(), 0..3), phase, any::<(bool, bool, bool)>(), skip, 0..3i64).prop_map(
+        |(addresses, phase, (injected, host, leaving), skip, age)| {
+            let mut annotations = serde_json::Map::new();
+            if injected {
+                annotations.insert("trellis.dev/injected".into(), "0.1.0".into());
+            }
+            if let Some(skip) = skip {
+                annotations.insert("trellis.dev/skip-inbound-ports".into(), skip.into());
+            }
+            json!({
+                "kind": "Pod",
+                "metadata": {
+                    "annotations": annotations,
+                    "creationTimestamp": format!("2026-01-0{}T00:00:00Z", age + 1),
+                    "deletionTimestamp": leaving.then_some("2026-02-01T00:00:00Z")
+                },
+                "spec": {"hostNetwork": host, "serviceAccountName": "sa", "containers": []},
+                "status": {"phase": phase, "podIPs": addresses.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>()}
+            })
+        },
+    )
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let object = prop_oneof![service(), slice(), pod()];
+    let named = (object, select(NAMESPACES.as_slice()), select(NAMES.as_slice()));
+    (named, prop::bool::weighted(0.25)).prop_map(|((mut object, namespace, name), delete)| {
+        object["metadata"]["namespace"] = namespace.into();
+        object["metadata"]["name"] = name.into();
+        Step { object, delete }
+    })
+}
+
+fn key(object: &Value) -> (String, String, String) {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    (text(&object["kind"]), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
+}
+
+fn destinations() -> impl Iterator<Item = Destination> {
+    ADDRESSES.iter().flat_map(|address| PORTS.map(|port| Destination::new(address.parse().unwrap(), port)))
+}
+
+/// A fresh look at the whole.
+fn whole(world: &World) -> State {
+    state(&world.values().cloned().collect::<Vec<_>>())
+}
+
+fn check_borders(world: &World, answer: &Answer) -> Result<(), TestCaseError> {
+    let (name, endpoints) = match answer {
+        Answer::Service { name, endpoints } => (Some(name), endpoints.iter().collect::<Vec<_>>()),
+        Answer::Workload(endpoint) => (None, vec![endpoint]),
+        Answer::Unknown => return Ok(()),
+    };
+    for endpoint in endpoints {
+        if let Some(name) = name {
+            prop_assert_eq!(&endpoint.namespace, &name.namespace, "an endpoint of another namespace");
+        }
+        match &endpoint.who {
+            Who::Nobody => prop_assert!(name.is_some(), "a workload that is nobody"),
+            Who::Pod { pod, plaintext, .. } => {
+                let known = ("Pod".to_owned(), endpoint.namespace.to_string(), pod.to_string());
+                let Some(pod) = world.get(&known) else {
+                    return Err(TestCaseError::fail(format!("{known:?} does not exist")));
+                };
+                let address = endpoint.address.to_string();
+                let has = pod["status"]["podIPs"].as_array().unwrap().iter().any(|ip| ip["ip"] == *address);
+                prop_assert!(has, "{pod} does not have {address}");
+                if plaintext.is_none() {
+                    prop_assert!(pod["metadata"]["annotations"]["trellis.dev/injected"].is_string());
+                    prop_assert_ne!(&pod["spec"]["hostNetwork"], &json!(true));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    #[test]
+    fn being_told_changes_is_the_same_as_seeing_the_whole(steps in vec(step(), 1..40)) {
+        let hub = Arc::new(Hub::default());
+        hub.apply(resets(&[]));
+        let session = hub.join();
+        let mut view = BTreeMap::new();
+        for at in destinations() {
+            session.subscribe(at).unwrap();
+        }
+        let mut world = World::new();
+        for Step { object, delete } in steps {
+            if delete {
+                world.remove(&key(&object));
+                hub.apply([deleted(&object)]);
+            } else {
+                world.insert(key(&object), object.clone());
+                hub.apply([applied(&object)]);
+            }
+            while let Some((at, answer)) = session.next().now_or_never() {
+                view.insert(at, answer);
+            }
+            let whole = whole(&world);
+            for at in destinations() {
+                let answer = &view[&at];
+                prop_assert_eq!(told(answer, at), told(&whole.lookup(at), at), "{} after {}", at, object);
+                check_borders(&world, answer)?;
+            }
+        }
+        // A source that starts over with the same world changes nothing.
+        hub.apply(resets(&world.values().cloned().collect::<Vec<_>>()));
+        prop_assert!(session.next().now_or_never().is_none());
+    }
+}

@@ -1,0 +1,101 @@
+//! Manifests as events, and answers as a line that a table can hold.
+
+use std::sync::Arc;
+
+use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use trellis_api::{proto::discovery as proto, source::Change};
+use trellis_discovery::{
+    answer::Answer,
+    destination::Destination,
+    state::{Event, State, Touched},
+};
+
+pub const WORLD: &str = include_str!("world.yaml");
+
+pub fn manifests(yaml: &str) -> Vec<Value> {
+    serde_saphyr::from_multiple(yaml).unwrap()
+}
+
+pub fn parse<K: DeserializeOwned>(manifest: &Value) -> Arc<K> {
+    Arc::new(serde_json::from_value(manifest.clone()).unwrap())
+}
+
+/// The one object of the world that has this kind and name, to be changed.
+pub fn object(kind: &str, name: &str) -> Value {
+    let all = manifests(WORLD).into_iter();
+    let mut found = all.filter(|object| object["kind"] == kind && object["metadata"]["name"] == name);
+    found.next().unwrap()
+}
+
+pub fn applied(object: &Value) -> Event {
+    match object["kind"].as_str().unwrap() {
+        "Service" => Event::Services(Change::Applied(parse(object))),
+        "EndpointSlice" => Event::Slices(Change::Applied(parse(object))),
+        "Pod" => Event::Pods(Change::Applied(parse(object))),
+        other => panic!("no {other} in discovery"),
+    }
+}
+
+pub fn deleted(object: &Value) -> Event {
+    match object["kind"].as_str().unwrap() {
+        "Service" => Event::Services(Change::Deleted(parse(object))),
+        "EndpointSlice" => Event::Slices(Change::Deleted(parse(object))),
+        "Pod" => Event::Pods(Change::Deleted(parse(object))),
+        other => panic!("no {other} in discovery"),
+    }
+}
+
+/// The whole world at once, as a source begins.
+pub fn resets(objects: &[Value]) -> [Event; 3] {
+    fn all<K: DeserializeOwned>(kind: &str, objects: &[Value]) -> Change<K> {
+        Change::Reset(objects.iter().filter(|object| object["kind"] == kind).map(parse).collect())
+    }
+    [
+        Event::Services(all::<core::Service>("Service", objects)),
+        Event::Slices(all::<discovery::EndpointSlice>("EndpointSlice", objects)),
+        Event::Pods(all::<core::Pod>("Pod", objects)),
+    ]
+}
+
+pub fn state(objects: &[Value]) -> State {
+    let mut state = State::default();
+    for event in resets(objects) {
+        state.apply(event, &mut Touched::new());
+    }
+    state
+}
+
+/// `ADDRESS PORT`, since a table of IPv6 addresses in brackets reads badly.
+pub fn destination(text: &str) -> Destination {
+    let (address, port) = text.split_once(' ').unwrap();
+    Destination::new(address.parse().unwrap(), port.parse().unwrap())
+}
+
+pub fn told(answer: &Answer, at: Destination) -> String {
+    line(answer.to_proto(at, "cluster.local").answer.unwrap())
+}
+
+pub fn line(answer: proto::resolve_response::Answer) -> String {
+    use proto::resolve_response::Answer as Wire;
+    match answer {
+        Wire::Service(service) => {
+            let endpoints: Vec<_> = service.endpoints.iter().map(endpoint).collect();
+            format!("service {}/{} [{}]", service.namespace, service.name, endpoints.join(", "))
+        }
+        Wire::Workload(workload) => format!("workload {}", endpoint(&workload.endpoint.unwrap())),
+        Wire::Unknown(_) => "unknown".into(),
+    }
+}
+
+fn endpoint(endpoint: &proto::Endpoint) -> String {
+    use proto::endpoint::Reach;
+    let reach = match &endpoint.reach {
+        Some(Reach::Tunnel(tunnel)) => format!("tunnel {} {}", tunnel.port, tunnel.identity),
+        Some(Reach::Plaintext(plaintext)) => plaintext.reason().as_str_name().to_owned(),
+        None => "no reach".into(),
+    };
+    let (namespace, pod, account) = (&endpoint.namespace, &endpoint.pod, &endpoint.service_account);
+    format!("{} {} {namespace}/{pod}/{account} {reach}", endpoint.address, endpoint.port)
+}
