@@ -3,7 +3,7 @@
 //! handed to the worker that will serve it.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io,
     net::{IpAddr, SocketAddr},
     sync::Arc,
@@ -15,6 +15,7 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, oneshot},
+    task::{AbortHandle, JoinHandle},
     time::{self, Instant},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -53,7 +54,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { in_flight: 256, per_source: 64, timeout: Duration::from_secs(10) }
+        Self { in_flight: 512, per_source: 64, timeout: Duration::from_secs(10) }
     }
 }
 
@@ -172,19 +173,22 @@ pub async fn listen(
     limits: Limits,
     deliver: impl Fn(Secured) + Clone + Send + 'static,
 ) {
-    let places = Arc::new(Semaphore::new(limits.in_flight));
     let sources = Sources::default();
+    let mut pending = Pending::default();
     loop {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
         let (socket, remote) = accept(&listener).await;
         let remote = canonical(remote);
         let Some(source) = sources.admit(remote.ip(), limits.per_source) else {
             ledger.server_refused(remote.ip(), "too_many_handshakes");
             continue;
         };
+        // Whoever holds handshakes open must not keep others out: the oldest makes room.
+        for crowded_out in pending.make_room(limits.in_flight) {
+            ledger.server_refused(crowded_out, "crowded_out");
+        }
         let (tls, ledger, deliver) = (tls.clone(), ledger.clone(), deliver.clone());
-        tokio::spawn(async move {
-            let _held = (place, source);
+        let handshake = tokio::spawn(async move {
+            let _held = source;
             match secure(socket, remote, &tls, limits.timeout).await {
                 Ok((secured, took)) => {
                     ledger.server_handshake(&secured.posture, took);
@@ -196,6 +200,31 @@ pub async fn listen(
                 }
             }
         });
+        pending.push(remote.ip(), handshake);
+    }
+}
+
+/// Handshakes that peers have begun, the oldest first.
+#[derive(Default)]
+struct Pending(VecDeque<(IpAddr, AbortHandle)>);
+
+impl Pending {
+    fn push(&mut self, remote: IpAddr, handshake: JoinHandle<()>) {
+        self.0.push_back((remote, handshake.abort_handle()));
+    }
+
+    /// Ends the oldest handshakes until one more fits; says whose they were.
+    fn make_room(&mut self, limit: usize) -> Vec<IpAddr> {
+        if self.0.len() < limit {
+            return Vec::new();
+        }
+        self.0.retain(|(_, handshake)| !handshake.is_finished());
+        let excess = (self.0.len() + 1).saturating_sub(limit);
+        let ended = self.0.drain(..excess).map(|(remote, handshake)| {
+            handshake.abort();
+            remote
+        });
+        ended.collect()
     }
 }
 
@@ -299,6 +328,18 @@ impl Drop for Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_oldest_handshake_makes_room_for_the_newest() {
+        let mut pending = Pending::default();
+        let ip = |last| IpAddr::from([10, 0, 0, last]);
+        for last in 1..=3 {
+            assert!(pending.make_room(3).is_empty());
+            pending.push(ip(last), tokio::spawn(std::future::pending()));
+        }
+        assert_eq!(pending.make_room(3), [ip(1)]);
+        assert_eq!(pending.0.len(), 2);
+    }
 
     #[test]
     fn one_source_cannot_take_all_places() {

@@ -22,6 +22,7 @@ use trellis_api::names;
 use trellis_channel::identity::{self, IdentityConfig};
 use trellis_pki::{
     clock::{Clock, SystemClock},
+    policy::Policy,
     tls::MeshTls,
 };
 use trellis_telemetry::{Registry, health::Health, http, log, otlp, shutdown};
@@ -69,7 +70,8 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     tokio::spawn(http::serve(ready, health.routes(), serve_until.clone()));
 
     let own = config.identity().context("the proxy's own identity")?;
-    let tls = Arc::new(MeshTls::new(config.policy(), config.trust_domain.clone(), clock.clone()));
+    // The control plane is spoken to as strictly as can be, whatever this pod's peers are allowed.
+    let tls = Arc::new(MeshTls::new(Policy::default(), config.trust_domain.clone(), clock.clone()));
     let renewal = {
         let config = IdentityConfig {
             ca_address: config.ca_address.clone(),
@@ -106,6 +108,7 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
         None => None,
     };
 
+    let tls = Arc::new(tls.under(config.policy()));
     let (stage, staged) = watch::channel(Stage { epoch: tls.epoch(), draining: false });
     let (handshaker, requests) = Handshaker::new();
     let rules = Arc::new(config.rules(node::gateways()));

@@ -1,0 +1,140 @@
+//! What a bounded run must have shown, judged on the evidence document alone.
+
+use trellis_api::evidence::{Class, Connections, Evidence, REFUSED};
+use trellis_local::Running;
+
+use super::{shop::Shop, strangers::EACH};
+
+pub struct Promise {
+    pub name: &'static str,
+    pub kept: bool,
+    pub found: String,
+}
+
+pub fn judge(evidence: &Evidence, shop: &Shop) -> Vec<Promise> {
+    let pairs = [(&shop.visitor, &shop.web), (&shop.web, &shop.catalog), (&shop.web, &shop.orders)];
+    let mut promises: Vec<Promise> =
+        pairs.into_iter().map(|(from, to)| post_quantum(evidence, from, to)).collect();
+    let classical = rows(evidence, |row| row.class == Class::Classical && !refused(row));
+    promises.push(counted("a classical client is seen and counted", &classical, EACH, |row| {
+        row.group.as_deref() == Some("X25519")
+            && row.signatures.client.as_deref() == Some("ECDSA-P256")
+            && row.source == identity(&shop.legacy)
+            && row.reason.is_some()
+    }));
+    let plaintext = rows(evidence, |row| row.class == Class::Plaintext && !refused(row));
+    promises.push(counted("a client without TLS is seen and counted", &plaintext, EACH, |row| {
+        row.tls.is_none() && row.reason.as_deref() == Some("peer_without_tls")
+    }));
+    let knocked = rows(evidence, refused);
+    promises.push(counted("a client without a certificate is refused and counted", &knocked, EACH, |row| {
+        row.reason.as_deref() == Some("refused_no_certificate") && row.destination == identity(&shop.orders)
+    }));
+    promises.push(adoption(evidence));
+    promises.push(requests(evidence));
+    promises.push(rotations(evidence));
+    promises
+}
+
+/// Every connection between two workloads is as good as it can be.
+fn post_quantum(evidence: &Evidence, from: &Running, to: &Running) -> Promise {
+    let (source, destination) = (identity(from), identity(to));
+    let rows = rows(evidence, |row| row.source == source && row.destination == destination);
+    let best = |row: &&Connections| {
+        row.class == Class::Pq
+            && row.tls.as_deref() == Some("1.3")
+            && row.group.as_deref() == Some("X25519MLKEM768")
+            && row.signatures.client.as_deref() == Some("ML-DSA-65")
+            && row.signatures.server.as_deref() == Some("ML-DSA-65")
+            && !row.resumed
+    };
+    let name = "every connection between workloads is post-quantum";
+    Promise { name, kept: !rows.is_empty() && rows.iter().all(best), found: describe(&rows) }
+}
+
+fn counted(
+    name: &'static str,
+    rows: &[&Connections],
+    expected: u64,
+    as_it_should: impl Fn(&Connections) -> bool,
+) -> Promise {
+    let count: u64 = rows.iter().map(|row| row.count).sum();
+    let kept = count == expected && rows.iter().all(|row| as_it_should(row));
+    Promise { name, kept, found: format!("{} (of {expected})", describe(rows)) }
+}
+
+fn adoption(evidence: &Evidence) -> Promise {
+    let (numerator, denominator) = (evidence.adoption.numerator, evidence.adoption.denominator);
+    let safe: u64 = rows(evidence, |row| row.class.is_quantum_safe()).iter().map(|row| row.count).sum();
+    let kept = numerator == safe && denominator == numerator + 2 * EACH && numerator > 0;
+    Promise {
+        name: "adoption is what was negotiated over all there was",
+        kept,
+        found: format!("{numerator} of {denominator}"),
+    }
+}
+
+fn requests(evidence: &Evidence) -> Promise {
+    let (sent, failed) = (evidence.requests.sent, evidence.requests.failed);
+    Promise {
+        name: "no request failed",
+        kept: failed == 0 && sent > 0,
+        found: format!("{failed} of {sent} failed"),
+    }
+}
+
+fn rotations(evidence: &Evidence) -> Promise {
+    let swapped = |one: &trellis_api::evidence::Rotation| {
+        one.serial_before != one.serial_after
+            && one.algorithm_after == "ML-DSA-65"
+            && one.failed_requests == 0
+    };
+    let found: Vec<String> = evidence
+        .rotations
+        .iter()
+        .map(|one| {
+            format!(
+                "{} from serial {} to {} with {} failed requests",
+                one.identity, one.serial_before, one.serial_after, one.failed_requests
+            )
+        })
+        .collect();
+    Promise {
+        name: "a certificate was swapped under load",
+        kept: !evidence.rotations.is_empty() && evidence.rotations.iter().all(swapped),
+        found: found.join(", "),
+    }
+}
+
+fn rows(evidence: &Evidence, which: impl Fn(&Connections) -> bool) -> Vec<&Connections> {
+    evidence.connections.iter().filter(|row| which(row)).collect()
+}
+
+fn refused(row: &Connections) -> bool {
+    row.reason.as_deref().is_some_and(|reason| reason.starts_with(REFUSED))
+}
+
+fn identity(running: &Running) -> String {
+    let workload = &running.workload;
+    format!(
+        "spiffe://{}/ns/{}/sa/{}",
+        trellis_api::names::DEFAULT_TRUST_DOMAIN,
+        workload.namespace,
+        workload.service_account
+    )
+}
+
+fn describe(rows: &[&Connections]) -> String {
+    let describe = |row: &&Connections| {
+        let short = |id: &str| id.rsplit('/').next().unwrap_or(id).to_owned();
+        format!(
+            "{} {} {} to {}{}",
+            row.count,
+            row.class.as_str(),
+            short(&row.source),
+            short(&row.destination),
+            row.reason.as_ref().map(|reason| format!(" ({reason})")).unwrap_or_default()
+        )
+    };
+    if rows.is_empty() { "none".to_owned() } else { rows.iter().map(describe).collect::<Vec<_>>().join(", ") }
+}

@@ -1,0 +1,36 @@
+//! The mesh on loopback: what peers may and may not do, and what traffic must survive.
+
+#[path = "mesh/hostile.rs"]
+mod hostile;
+#[path = "mesh/traffic.rs"]
+mod traffic;
+
+use std::{future::Future, process::ExitCode};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use tokio::runtime::Builder;
+use trellis_loopback::stage::Error;
+
+fn main() -> ExitCode {
+    // The processes of the mesh are started through this program, so that they die with it.
+    if let Err(error) = trellis_local::child::become_child_if_asked() {
+        eprintln!("{error}");
+        return ExitCode::FAILURE;
+    }
+    let mut arguments = Arguments::from_args();
+    // Each test runs a mesh of its own: two at a time keep two cores busy.
+    arguments.test_threads = arguments.test_threads.or(Some(2));
+    let trials = hostile::trials().into_iter().chain(traffic::trials()).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
+
+/// A test that runs on a runtime of its own.
+fn trial<F>(name: &str, test: fn() -> F) -> Trial
+where
+    F: Future<Output = Result<(), Error>> + 'static,
+{
+    Trial::test(name, move || {
+        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| Failed::from(error.to_string()))?;
+        runtime.block_on(test()).map_err(|error| Failed::from(error.to_string()))
+    })
+}

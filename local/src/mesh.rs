@@ -1,0 +1,323 @@
+//! The control plane and the proxies, started in the order in which they need one another.
+
+use std::{
+    fs, io,
+    net::{IpAddr, SocketAddr, TcpListener},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use trellis_api::{
+    evidence::ProxyEvidence,
+    names::{
+        ADMIN_PORT, CA_PORT, DISCOVERY, DISCOVERY_PORT, METRICS_PORT, READY_PORT, SYSTEM_NAMESPACE,
+        TUNNEL_PORT,
+    },
+};
+
+use crate::{
+    get::{self, GetError},
+    manifest::{self, Workload},
+    network::{Network, Role},
+    process::{Process, ProcessError},
+    token::{ISSUER, Signer, TokenError},
+};
+
+/// How long a process may take to become ready.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Longer than anybody runs a mesh on loopback.
+const TOKEN_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
+
+/// A running mesh. Dropping it ends every process and removes every file.
+pub struct Mesh {
+    options: Options,
+    network: Network,
+    signer: Signer,
+    processes: Vec<Process>,
+    directory: TempDir,
+    _mark: TcpListener,
+}
+
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where `trellis-ca`, `trellis-discovery` and `trellis-proxy` are.
+    pub binaries: PathBuf,
+    /// Leaf algorithms that the CA may issue, as it reads them.
+    pub leaf_algorithms: String,
+    pub log: String,
+}
+
+/// A proxy that runs.
+#[derive(Clone, Debug)]
+pub struct Running {
+    pub workload: Workload,
+    pub tunnel: SocketAddr,
+    pub admin: SocketAddr,
+    pub metrics: SocketAddr,
+    /// Of the proxy.
+    pub pid: u32,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum MeshError {
+    #[error("no part of 127.0.0.0/8 is free; end another mesh on this machine first")]
+    NoNetwork,
+    #[error("{}: {source}", path.display())]
+    File { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Token(#[from] TokenError),
+    #[error(transparent)]
+    Process(#[from] ProcessError),
+    #[error(transparent)]
+    Get(#[from] GetError),
+    #[error("{address} answered {path} with something else than evidence: {source}")]
+    Evidence { address: SocketAddr, path: &'static str, source: serde_json::Error },
+}
+
+impl Mesh {
+    /// Starts the CA and discovery.
+    pub async fn start(options: Options) -> Result<Self, MeshError> {
+        let (network, mark) = Network::free().ok_or(MeshError::NoNetwork)?;
+        let directory = tempfile::Builder::new()
+            .prefix("trellis-")
+            .tempdir()
+            .map_err(|source| MeshError::File { path: std::env::temp_dir(), source })?;
+        let signer = Signer::new()?;
+        let mut mesh = Self { options, network, signer, processes: Vec::new(), directory, _mark: mark };
+        for folder in ["manifests", "root", "identities", "logs"] {
+            let path = mesh.path(folder);
+            fs::create_dir(&path).map_err(|source| MeshError::File { path, source })?;
+        }
+        mesh.write("jwks.json", &mesh.signer.jwks().to_string())?;
+        mesh.apply("system", vec![manifest::namespace(SYSTEM_NAMESPACE)])?;
+        mesh.start_ca().await?;
+        mesh.start_discovery().await?;
+        Ok(mesh)
+    }
+
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// The PEM file with the trust bundle.
+    pub fn bundle(&self) -> PathBuf {
+        self.path("bundle.pem")
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// A token file for `workload`, as the kubelet would project it.
+    pub fn token(&self, workload: &Workload) -> Result<PathBuf, MeshError> {
+        let token = self.signer.token(workload, now(), TOKEN_VALIDITY)?;
+        self.write(&format!("identities/{}-{}", workload.namespace, workload.name), &token)
+    }
+
+    pub fn ca_address(&self) -> SocketAddr {
+        (self.network.address(Role::Control, 1), CA_PORT).into()
+    }
+
+    pub fn discovery_address(&self) -> SocketAddr {
+        (self.network.address(Role::Control, 2), DISCOVERY_PORT).into()
+    }
+
+    /// Makes a workload known without starting anything for it.
+    pub fn announce(&self, workload: &Workload) -> Result<(), MeshError> {
+        if workload.namespace != SYSTEM_NAMESPACE {
+            self.apply(
+                &format!("namespace-{}", workload.namespace),
+                vec![manifest::namespace(&workload.namespace)],
+            )?;
+        }
+        self.apply(&format!("{}-{}", workload.namespace, workload.name), workload.manifests())
+    }
+
+    /// Makes a workload known and starts its proxy, which also listens on the addresses of the Services
+    /// that the workload calls. `extra` are further flags.
+    pub async fn join(
+        &mut self,
+        workload: &Workload,
+        calls: &[SocketAddr],
+        ports: &[u16],
+        extra: &[String],
+    ) -> Result<Running, MeshError> {
+        self.announce(workload)?;
+        let pod = IpAddr::V4(workload.pod);
+        let at = |port| SocketAddr::new(pod, port);
+        let list = |addresses: &mut dyn Iterator<Item = SocketAddr>| {
+            addresses.map(|address| address.to_string()).collect::<Vec<_>>().join(",")
+        };
+        let mut arguments = vec!["run".to_owned()];
+        arguments.extend(
+            [
+                ("pod-name", workload.name.clone()),
+                ("pod-namespace", workload.namespace.clone()),
+                ("service-account", workload.service_account.clone()),
+                ("pod-ips", pod.to_string()),
+                ("ca-address", self.ca_address().to_string()),
+                ("discovery-address", self.discovery_address().to_string()),
+                ("token-file", self.token(workload)?.display().to_string()),
+                ("bundle-file", self.bundle().display().to_string()),
+                ("outbound-listen", at(trellis_api::names::OUTBOUND_PORT).to_string()),
+                ("tunnel-listen", at(TUNNEL_PORT).to_string()),
+                ("admin-listen", at(ADMIN_PORT).to_string()),
+                ("metrics-listen", at(METRICS_PORT).to_string()),
+                ("ready-listen", at(READY_PORT).to_string()),
+                ("application-address", workload.application.to_string()),
+                ("drain-seconds", "2".to_owned()),
+                ("log", self.options.log.clone()),
+            ]
+            .map(|(flag, value)| format!("--{flag}={value}")),
+        );
+        // Without capture, the proxy stands on the pod's own ports, and on those of the Services.
+        let inbound: Vec<u16> =
+            if ports.is_empty() { vec![trellis_api::names::INBOUND_PORT] } else { ports.to_vec() };
+        arguments.push(format!("--inbound-listen={}", list(&mut inbound.into_iter().map(at))));
+        if !calls.is_empty() {
+            arguments.push(format!("--service-listen={}", list(&mut calls.iter().copied())));
+        }
+        arguments.extend(extra.iter().cloned());
+        let mut process = self.spawn("trellis-proxy", &workload.name, arguments)?;
+        let pid = process.id();
+        process.ready(at(READY_PORT), PATIENCE).await?;
+        self.processes.push(process);
+        let workload = workload.clone();
+        Ok(Running {
+            workload,
+            tunnel: at(TUNNEL_PORT),
+            admin: at(ADMIN_PORT),
+            metrics: at(METRICS_PORT),
+            pid,
+        })
+    }
+
+    /// Starts a process that belongs to the mesh and ends with it.
+    pub fn attach(
+        &mut self,
+        name: &str,
+        program: &Path,
+        arguments: impl IntoIterator<Item = String>,
+    ) -> Result<u32, MeshError> {
+        let log = self.path(&format!("logs/{name}.log"));
+        let process = Process::start(name, program, arguments, log)?;
+        let pid = process.id();
+        self.processes.push(process);
+        Ok(pid)
+    }
+
+    /// What the processes wrote, for an error report.
+    pub fn logs(&self) -> String {
+        self.processes.iter().map(|process| process.log() + "\n").collect()
+    }
+
+    /// Stops everything, the last started first.
+    pub async fn stop(mut self) {
+        while let Some(process) = self.processes.pop() {
+            process.stop().await;
+        }
+    }
+
+    async fn start_ca(&mut self) -> Result<(), MeshError> {
+        let at = |port| SocketAddr::new(self.network.address(Role::Control, 1).into(), port);
+        let arguments = [
+            ("source", format!("folder:{}", self.path("manifests").display())),
+            ("root", format!("file:{}", self.path("root").display())),
+            ("attest", format!("jwks:{}", self.path("jwks.json").display())),
+            ("jwks-issuer", ISSUER.to_owned()),
+            ("publish", format!("file:{}", self.bundle().display())),
+            ("leaf-algorithms", self.options.leaf_algorithms.clone()),
+            ("listen", at(CA_PORT).to_string()),
+            ("metrics-listen", at(METRICS_PORT).to_string()),
+            ("ready-listen", at(READY_PORT).to_string()),
+            ("log", self.options.log.clone()),
+        ]
+        .map(|(flag, value)| format!("--{flag}={value}"));
+        let ready = at(READY_PORT);
+        let mut process = self.spawn("trellis-ca", "ca", arguments.to_vec())?;
+        process.ready(ready, PATIENCE).await?;
+        self.processes.push(process);
+        Ok(())
+    }
+
+    async fn start_discovery(&mut self) -> Result<(), MeshError> {
+        let address = self.network.address(Role::Control, 2);
+        let own = Workload {
+            namespace: SYSTEM_NAMESPACE.to_owned(),
+            name: "discovery".to_owned(),
+            service_account: DISCOVERY.to_owned(),
+            uid: "discovery-uid".to_owned(),
+            pod: address,
+            application: address,
+            services: Vec::new(),
+            meshed: false,
+        };
+        self.announce(&own)?;
+        let at = |port| SocketAddr::new(address.into(), port);
+        let arguments = [
+            ("source", format!("folder:{}", self.path("manifests").display())),
+            ("ca-address", self.ca_address().to_string()),
+            ("token-file", self.token(&own)?.display().to_string()),
+            ("bundle-file", self.bundle().display().to_string()),
+            ("listen", at(DISCOVERY_PORT).to_string()),
+            ("metrics-listen", at(METRICS_PORT).to_string()),
+            ("ready-listen", at(READY_PORT).to_string()),
+            ("log", self.options.log.clone()),
+        ]
+        .map(|(flag, value)| format!("--{flag}={value}"));
+        let mut process = self.spawn("trellis-discovery", "discovery", arguments.to_vec())?;
+        process.ready(at(READY_PORT), PATIENCE).await?;
+        self.processes.push(process);
+        Ok(())
+    }
+
+    fn spawn(&self, binary: &str, name: &str, arguments: Vec<String>) -> Result<Process, MeshError> {
+        let log = self.path(&format!("logs/{name}.log"));
+        Ok(Process::start(name, &self.options.binaries.join(binary), arguments, log)?)
+    }
+
+    fn apply(&self, name: &str, manifests: Vec<Value>) -> Result<(), MeshError> {
+        let documents: Vec<String> = manifests.iter().map(Value::to_string).collect();
+        // Seen whole or not at all: the folder is being watched.
+        let draft = self.write(&format!("{name}.draft"), &documents.join("\n---\n"))?;
+        let path = self.path(&format!("manifests/{name}.yaml"));
+        fs::rename(draft, &path).map_err(|source| MeshError::File { path, source })
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<PathBuf, MeshError> {
+        let path = self.path(name);
+        match fs::write(&path, text) {
+            Ok(()) => Ok(path),
+            Err(source) => Err(MeshError::File { path, source }),
+        }
+    }
+}
+
+impl Running {
+    pub async fn evidence(&self) -> Result<ProxyEvidence, MeshError> {
+        const PATH: &str = "/evidence";
+        let (_, body) = get::get(self.metrics, PATH).await?;
+        serde_json::from_slice(&body).map_err(|source| MeshError::Evidence {
+            address: self.metrics,
+            path: PATH,
+            source,
+        })
+    }
+
+    /// Asks the proxy for a new certificate.
+    pub async fn rotate(&self) -> Result<(), MeshError> {
+        get::post(self.admin, "/identity/rotate").await?;
+        Ok(())
+    }
+}
+
+/// Tokens are dated by the machine's own clock, which the CA reads too.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "processes on one machine share its clock; nothing is tested here"
+)]
+fn now() -> SystemTime {
+    SystemTime::now()
+}
