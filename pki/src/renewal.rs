@@ -95,7 +95,9 @@ impl Renewal {
         self.attempt = Attempt::Due(Some(due.max(now + hour)));
         self.failures = 0;
         let check_every = hour.clamp(Duration::from_secs(1), CHECK_EVERY);
-        self.held = Some(Held { not_after, check_every, next_check: now + check_every });
+        // The first look is at what came; a renewal does not disturb the rhythm.
+        let next_check = self.held.map_or(now, |held| held.next_check);
+        self.held = Some(Held { not_after, check_every, next_check });
     }
 
     /// The attempt came to nothing.

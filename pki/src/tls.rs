@@ -37,7 +37,7 @@ pub struct MeshTls {
     clock: Arc<dyn Clock>,
     provider: Arc<CryptoProvider>,
     alpn: Vec<Vec<u8>>,
-    held: ArcSwap<Held>,
+    held: Arc<ArcSwap<Held>>,
 }
 
 #[derive(Clone, Default)]
@@ -100,7 +100,19 @@ impl MeshTls {
             clock,
             provider: provider::mesh(policy),
             alpn: vec![b"h2".to_vec()],
-            held: ArcSwap::default(),
+            held: Arc::default(),
+        }
+    }
+
+    /// The same identity and trust, now and after every swap, under another policy.
+    pub fn under(&self, policy: Policy) -> Self {
+        Self {
+            policy,
+            trust_domain: self.trust_domain.clone(),
+            clock: Arc::clone(&self.clock),
+            provider: provider::mesh(policy),
+            alpn: self.alpn.clone(),
+            held: Arc::clone(&self.held),
         }
     }
 
