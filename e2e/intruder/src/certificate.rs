@@ -1,19 +1,18 @@
 //! Certificates that are wrong in exactly one way.
 
 use std::fs;
-use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 use rustls::sign::CertifiedKey;
-use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use trellis_pki::algorithm::Algorithm;
-use trellis_pki::bundle::Bundle;
 use trellis_pki::clock::{Clock, SystemClock};
 use trellis_pki::issue::{BACKDATE, Issuer, LeafRequest};
-use trellis_pki::key::{PrivateKey, SEED_LEN};
+use trellis_pki::key::PrivateKey;
 use trellis_pki::spiffe::SpiffeId;
 
 use crate::Credentials;
@@ -29,8 +28,6 @@ pub enum Wrong {
     Foreign,
     /// The mesh's CA issued it, and it has ended.
     Expired,
-    /// The key is of ECDSA, under the mesh's CA.
-    Classical,
     /// Nothing but perhaps whose it is: the mesh's CA issued it for the identity asked for.
     Nothing,
 }
@@ -52,11 +49,7 @@ pub fn make(asked: &Credentials) -> Result<Option<Arc<CertifiedKey>>> {
         Wrong::Expired => (stolen(asked)?, now - Duration::from_secs(30), BACKDATE + Duration::from_secs(1)),
         _ => (stolen(asked)?, now, DAY),
     };
-    let algorithm = match asked.certificate {
-        Wrong::Classical => Algorithm::EcdsaP256,
-        _ => Algorithm::MlDsa65,
-    };
-    let key = PrivateKey::generate(algorithm)?;
+    let key = PrivateKey::generate(Algorithm::MlDsa65)?;
     let leaf = issue(&issuer, &key, identity, issued_at, validity)?;
     Ok(Some(Arc::new(CertifiedKey::new(vec![leaf], key.rustls_key()?))))
 }
@@ -65,7 +58,7 @@ fn issue(
     issuer: &Issuer,
     key: &PrivateKey,
     identity: &SpiffeId,
-    now: std::time::SystemTime,
+    now: SystemTime,
     validity: Duration,
 ) -> Result<CertificateDer<'static>> {
     let request = LeafRequest { public_key: key.public_key(), identity, dns_names: &[], now, validity };
@@ -74,55 +67,39 @@ fn issue(
 
 /// The mesh's own root, as one has it who could read the CA's Secret.
 fn stolen(asked: &Credentials) -> Result<Issuer> {
-    let (Some(root), Some(seed)) = (&asked.root, &asked.seed) else {
-        bail!(
-            "--root and --seed are missing: a {:?} certificate is issued by the mesh's own root",
-            asked.certificate
-        );
+    let Some(path) = &asked.root else {
+        bail!("--root is missing: a {:?} certificate is issued by the mesh's own root", asked.certificate);
     };
-    let identity = asked.identity.as_ref().context("--identity is missing")?;
-    let key = PrivateKey::from_seed(Algorithm::MlDsa65, &read_seed(seed)?)?;
-    let content = fs::read(root).with_context(|| format!("--root {}", root.display()))?;
-    let der = match std::str::from_utf8(&content) {
-        Ok(pem) if pem.contains("-----BEGIN") => {
-            let bundle = Bundle::from_pem(identity.trust_domain(), pem)?;
-            bundle.anchors().first().context("--root holds no certificate")?.der.clone()
-        }
-        _ => content,
-    };
-    Ok(Issuer::load(&der, key)?)
-}
-
-fn read_seed(path: &Path) -> Result<[u8; SEED_LEN]> {
-    let content = fs::read(path).with_context(|| format!("--seed {}", path.display()))?;
-    if let Ok(seed) = <[u8; SEED_LEN]>::try_from(content.as_slice()) {
-        return Ok(seed);
-    }
-    let hex = std::str::from_utf8(&content).context("--seed is neither 32 bytes nor hex")?.trim();
-    let mut seed = [0; SEED_LEN];
-    if hex.len() != 2 * SEED_LEN {
-        bail!("--seed {} is neither 32 bytes nor 64 digits of hex", path.display());
-    }
-    for (byte, digits) in seed.iter_mut().zip(hex.as_bytes().chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(digits)?, 16).context("--seed is not hex")?;
-    }
-    Ok(seed)
+    let pem = fs::read(path).with_context(|| format!("--root {}", path.display()))?;
+    let key = PrivatePkcs8KeyDer::from_pem_slice(&pem).context("--root holds no PRIVATE KEY")?;
+    let certificate = CertificateDer::from_pem_slice(&pem).context("--root holds no CERTIFICATE")?;
+    Ok(Issuer::load(&certificate, PrivateKey::from_pkcs8(key.secret_pkcs8_der())?)?)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
+
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
     use trellis_pki::leaf::Leaf;
+
+    use super::*;
+
+    fn pem(label: &str, der: &[u8]) -> String {
+        let body = STANDARD.encode(der);
+        format!("-----BEGIN {label}-----\n{body}\n-----END {label}-----\n")
+    }
 
     fn asked(certificate: Wrong, folder: &Path) -> Credentials {
         let now = SystemClock.now();
         let key = PrivateKey::generate(Algorithm::MlDsa65).unwrap();
-        let (root, seed) = (folder.join("root.der"), folder.join("seed"));
-        fs::write(&seed, key.seed().unwrap().as_slice()).unwrap();
+        let root = folder.join("root.pem");
+        let secret = pem("PRIVATE KEY", &key.pkcs8().unwrap());
         let issuer = Issuer::new_root("cluster.local", key, now, 365 * DAY).unwrap();
-        fs::write(&root, &issuer.anchor().der).unwrap();
+        fs::write(&root, secret + &pem("CERTIFICATE", &issuer.anchor().der)).unwrap();
         let identity = Some("spiffe://cluster.local/ns/a/sa/b".parse().unwrap());
-        Credentials { certificate, identity, root: Some(root), seed: Some(seed) }
+        Credentials { certificate, identity, root: Some(root) }
     }
 
     fn leaf(certificate: Wrong) -> Leaf {
@@ -140,9 +117,6 @@ mod tests {
         let expired = leaf(Wrong::Expired);
         assert!(expired.not_after < now);
         assert_eq!(expired.algorithm, Algorithm::MlDsa65);
-        let classical = leaf(Wrong::Classical);
-        assert!(now < classical.not_after);
-        assert_eq!(classical.algorithm, Algorithm::EcdsaP256);
     }
 
     #[test]
@@ -150,6 +124,6 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let asked = Credentials { root: None, ..asked(Wrong::Expired, folder.path()) };
         let error = make(&asked).err().unwrap().to_string();
-        assert!(error.contains("--root and --seed"), "{error}");
+        assert!(error.contains("--root is missing"), "{error}");
     }
 }

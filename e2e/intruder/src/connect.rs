@@ -6,10 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use rustls::client::ResolvesClientCert;
 use rustls::sign::CertifiedKey;
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ClientConnection, Error, Stream};
+use rustls::{ClientConfig, ClientConnection, ConnectionCommon, Error, Stream};
 use rustls_pki_types::ServerName;
 use serde_json::{Value, json};
 use trellis_pki::policy::Policy;
@@ -32,26 +34,38 @@ pub fn attempt(to: SocketAddr, policy: Policy, presented: Option<Arc<CertifiedKe
     let mut stream = Stream::new(&mut connection, &mut socket);
     let mut buffer = [0; 4096];
     let answer = stream.write_all(PREFACE).and_then(|()| stream.read(&mut buffer));
-    let group = connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()));
-    Ok(match answer {
-        Ok(0) => json!({"outcome": "closed", "group": group, "received": 0}),
-        Ok(length) => json!({"outcome": "accepted", "group": group, "received": length}),
-        Err(error) => refusal(&error, group),
-    })
+    let mut outcome = outcome(answer);
+    describe(&mut outcome, &connection);
+    if let Some([leaf, ..]) = connection.peer_certificates() {
+        outcome["certificate"] = STANDARD.encode(leaf).into();
+    }
+    Ok(outcome)
 }
 
-/// How a side that was refused learned of it.
-pub fn refusal(error: &std::io::Error, group: Option<String>) -> Value {
+/// What the first read after the handshake says of it.
+pub fn outcome(answer: std::io::Result<usize>) -> Value {
+    let error = match answer {
+        Ok(0) => return json!({"outcome": "closed", "received": 0}),
+        Ok(length) => return json!({"outcome": "accepted", "received": length}),
+        Err(error) => error,
+    };
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
     match (tls, error.kind()) {
         (Some(Error::AlertReceived(alert)), _) => {
-            json!({"outcome": "alert", "alert": format!("{alert:?}"), "group": group, "received": 0})
+            json!({"outcome": "alert", "alert": format!("{alert:?}"), "received": 0})
         }
         (_, ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe) => {
-            json!({"outcome": "closed", "group": group, "received": 0})
+            json!({"outcome": "closed", "received": 0})
         }
-        _ => json!({"outcome": "error", "error": error.to_string(), "group": group, "received": 0}),
+        _ => json!({"outcome": "error", "error": error.to_string(), "received": 0}),
     }
+}
+
+/// Adds what was negotiated before it ended.
+pub fn describe<S>(outcome: &mut Value, connection: &ConnectionCommon<S>) {
+    let group = connection.negotiated_key_exchange_group();
+    outcome["group"] = group.map(|group| format!("{:?}", group.name())).into();
+    outcome["tls"] = connection.protocol_version().map(|version| format!("{version:?}")).into();
 }
 
 fn config(policy: Policy, presented: Option<Arc<CertifiedKey>>) -> Result<Arc<ClientConfig>> {

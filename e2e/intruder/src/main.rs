@@ -55,12 +55,10 @@ struct Credentials {
     /// Identity in the certificate.
     #[arg(long)]
     identity: Option<SpiffeId>,
-    /// The mesh's root certificate (PEM or DER) and its key's seed (32 bytes, or hex): what a thief of
-    /// the root would hold. Certificates that are wrong in another way than their issuer need them.
+    /// The mesh's root, certificate and key in PEM, as one has it who could read the CA's Secret.
+    /// Certificates that are wrong in another way than their issuer are signed by it.
     #[arg(long)]
     root: Option<PathBuf>,
-    #[arg(long)]
-    seed: Option<PathBuf>,
 }
 
 fn main() -> Result<()> {

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use trellis_pki::policy::{Ladder, Policy};
 use trellis_pki::provider;
 
-use crate::connect::refusal;
+use crate::connect::{describe, outcome};
 use crate::trusting::Trusting;
 
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,12 +51,9 @@ fn receive(config: &Arc<ServerConfig>, mut socket: TcpStream) -> Result<Value> {
     let mut connection = ServerConnection::new(config.clone())?;
     let mut buffer = [0; 4096];
     let answer = Stream::new(&mut connection, &mut socket).read(&mut buffer);
-    let group = connection.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()));
-    Ok(match answer {
-        Ok(0) => json!({"outcome": "closed", "group": group, "received": 0}),
-        Ok(length) => json!({"outcome": "accepted", "group": group, "received": length}),
-        Err(error) => refusal(&error, group),
-    })
+    let mut outcome = outcome(answer);
+    describe(&mut outcome, &connection);
+    Ok(outcome)
 }
 
 #[derive(Debug)]

@@ -137,7 +137,8 @@ func (b *Bed) clusterUp(ctx context.Context) error {
 		return err
 	}
 	b.Kubeconfig = strings.TrimSpace(config)
-	b.Kube = &kube.Client{Kubectl: filepath.Join(b.Root, "e2e", "suite", "bed", "kubectl"), Config: b.Kubeconfig}
+	// The cluster's own kubectl lies beside its kubeconfig.
+	b.Kube = &kube.Client{Kubectl: filepath.Join(filepath.Dir(b.Kubeconfig), "bin", "kubectl"), Config: b.Kubeconfig}
 	return b.findNodes(ctx)
 }
 
@@ -199,6 +200,10 @@ func (b *Bed) command(ctx context.Context, program string, args ...string) *exec
 // Trellis runs the product's own command line.
 func (b *Bed) Trellis(ctx context.Context, args ...string) (stdout, stderr string, err error) {
 	command := b.command(ctx, filepath.Join(b.Binaries, "trellis"), args...)
+	if b.own {
+		// The cluster's own helm lies beside its kubectl.
+		command.Env = append(command.Env, "PATH="+filepath.Dir(b.Kube.Kubectl)+":"+os.Getenv("PATH"))
+	}
 	var out, complaint strings.Builder
 	command.Stdout, command.Stderr = &out, &complaint
 	err = command.Run()

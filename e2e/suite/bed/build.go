@@ -29,6 +29,10 @@ func (b *Bed) images(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	intruder, err := b.intruder(ctx)
+	if err != nil {
+		return err
+	}
 	// The version that the images carry is the one that the chart asks for by itself.
 	if b.Version, err = b.chartVersion(); err != nil {
 		return err
@@ -38,7 +42,7 @@ func (b *Bed) images(ctx context.Context) error {
 	for _, args := range [][]string{
 		{"--bin", b.Binaries, "--version", b.Version},
 		{"--spec", filepath.Join(b.Root, "e2e", "apps", "images.json"), "--set", "APPS=" + apps},
-		{"--spec", filepath.Join(b.Root, "e2e", "suite", "bed", "instruments.json"), "--set", "COLLECTOR=" + collector, "--set", "BIN=" + b.Binaries},
+		{"--spec", filepath.Join(b.Root, "e2e", "suite", "bed", "instruments.json"), "--set", "COLLECTOR=" + collector, "--set", "INTRUDER=" + intruder},
 	} {
 		if err := b.goRun(ctx, images, append([]string{"run", ".", "--out", out}, args...)...); err != nil {
 			return err
@@ -115,6 +119,22 @@ func (b *Bed) collector(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return program, os.Rename(filepath.Join(building, "otelcol"), program)
+}
+
+// intruder builds the program that tries to break in, from the workspace's own cryptography.
+func (b *Bed) intruder(ctx context.Context) (string, error) {
+	target := os.Getenv("CARGO_TARGET_DIR")
+	if target == "" {
+		target = filepath.Join(filepath.Dir(b.cache), "target")
+	}
+	command := b.command(ctx, "cargo", "build", "--release", "--locked", "-p", "trellis-intruder")
+	command.Dir = b.Root
+	command.Env = append(os.Environ(), "CARGO_TARGET_DIR="+target)
+	output, err := command.CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("cargo build -p trellis-intruder: %w\n%s", err, output)
+	}
+	return filepath.Join(target, "release", "trellis-intruder"), nil
 }
 
 // goRun runs the go command in a folder, without cgo: what it builds shall run in an empty image.

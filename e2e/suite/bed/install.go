@@ -1,0 +1,26 @@
+package bed
+
+// Trellis is installed as its users do it: by Helm, from the chart.
+
+import (
+	"context"
+	"path/filepath"
+)
+
+// CollectorEndpoint is where proxies send their metrics by OTLP.
+const CollectorEndpoint = "http://collector.e2e-watch.svc.cluster.local:4317"
+
+// Chart is the folder of the chart.
+func (b *Bed) Chart() string { return filepath.Join(b.Root, "charts", "trellis") }
+
+// install puts Trellis into a namespace that admits only what needs no privilege at all.
+func (b *Bed) install(ctx context.Context) error {
+	_, err := b.Kube.Apply(ctx, `{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "`+System+`", "labels": {
+		"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/warn": "restricted"}}}`)
+	if err != nil {
+		return err
+	}
+	_, err = b.HelmRun(ctx, "upgrade", "--install", Release, b.Chart(), "-n", System,
+		"--set", "otlp.endpoint="+CollectorEndpoint, "--wait", "--timeout", "3m")
+	return err
+}

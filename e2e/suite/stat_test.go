@@ -1,0 +1,66 @@
+package suite
+
+// What the command line tells an operator.
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"trellis.dev/e2e/suite/bed"
+	trellis "trellis.dev/e2e/suite/mesh"
+)
+
+// T-03, T-52: in a namespace of which everything is injected, every connection is post-quantum, by default.
+// The namespace is one of its own, so that no other test's plaintext is in it.
+func TestStatShowsFullAdoption(t *testing.T) {
+	namespace(t, "e2e-stat", map[string]string{bed.Inject: "enabled"})
+	apply(t, manifest(t, podOf("e2e-stat", func(metadata, spec map[string]any) {
+		metadata["name"] = "server"
+		metadata["labels"] = map[string]string{"app": "server"}
+		container := spec["containers"].([]any)[0].(map[string]any)
+		delete(container, "args")
+		container["command"] = []string{"/usr/bin/orders"}
+	})))
+	apply(t, manifest(t, podOf("e2e-stat", func(metadata, _ map[string]any) { metadata["name"] = "asker" })))
+	server, asker := ready(t, "e2e-stat", "server"), ready(t, "e2e-stat", "asker")
+	ask(t, asker, "--count=7", "--fresh", "tcp://"+hostPort(server.Status.PodIP, 7000))
+
+	stdout, stderr, err := mesh.Trellis(t.Context(), "stat", "-n", "e2e-stat", "--json")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	var document trellis.Evidence
+	if err := json.Unmarshal([]byte(stdout), &document); err != nil {
+		t.Fatalf("%v in %s", err, stdout)
+	}
+	if document.APIVersion != "trellis.dev/evidence/v1" {
+		t.Errorf("apiVersion %q", document.APIVersion)
+	}
+	if document.Adoption.Numerator != 7 || document.Adoption.Denominator != 7 {
+		t.Errorf("adoption %+v, want 7 of 7: %+v", document.Adoption, document.Connections)
+	}
+	safe := trellis.Count(document.Connections, func(c *trellis.Connections) bool {
+		return c.Class == "pq" && c.GroupName() == postQuantum && c.ClientSignature() == mldsa65 && c.ServerSignature() == mldsa65
+	})
+	if safe != 7 {
+		t.Errorf("%d connections of class pq: %+v", safe, document.Connections)
+	}
+
+	table, stderr, err := mesh.Trellis(t.Context(), "stat", "-n", "shop")
+	if err != nil {
+		t.Fatalf("%v\n%s", err, stderr)
+	}
+	for _, want := range []string{"web", "catalog", "orders", "client", postQuantum, mldsa65} {
+		if !strings.Contains(table, want) {
+			t.Errorf("no %q in:\n%s", want, table)
+		}
+	}
+}
+
+func TestCheckFindsNothingWrong(t *testing.T) {
+	stdout, stderr, err := mesh.Trellis(t.Context(), "check")
+	if err != nil {
+		t.Errorf("%v\n%s%s", err, stdout, stderr)
+	}
+}
