@@ -1,0 +1,219 @@
+//! A Kubernetes API server that fits into a test: objects by path, created once, applied, deleted, listed
+//! and watched; every write is remembered.
+
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+
+use bytes::Bytes;
+use futures::{Stream, StreamExt, stream};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+
+/// Clones are the same server.
+#[derive(Clone)]
+pub struct FakeApi(Arc<Inner>);
+
+struct Inner {
+    state: Mutex<State>,
+    /// Counts changes, so that watches wake up.
+    version: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    objects: BTreeMap<String, Value>,
+    events: Vec<(u64, Value)>,
+    writes: Vec<(Method, String)>,
+    reviews: Vec<Value>,
+    /// The status of every TokenReview.
+    review: Value,
+    /// Paths whose writes are refused.
+    forbidden: Vec<String>,
+}
+
+impl FakeApi {
+    pub fn new() -> Self {
+        Self(Arc::new(Inner { state: Mutex::default(), version: watch::Sender::new(1) }))
+    }
+
+    pub fn client(&self) -> kube::Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            async move { Ok::<_, Infallible>(api.answer(request).await) }
+        });
+        kube::Client::new(service, "default")
+    }
+
+    pub fn get(&self, path: &str) -> Option<Value> {
+        self.0.state.lock().objects.get(path).cloned()
+    }
+
+    /// What somebody else does.
+    pub fn put(&self, path: &str, mut object: Value) {
+        let known = self.get(path).is_some();
+        self.0.version.send_modify(|version| {
+            *version += 1;
+            object["metadata"]["resourceVersion"] = json!(version.to_string());
+            let kind = if known { "MODIFIED" } else { "ADDED" };
+            let mut state = self.0.state.lock();
+            state.events.push((*version, json!({ "type": kind, "object": object })));
+            state.objects.insert(path.to_owned(), object);
+        });
+    }
+
+    pub fn remove(&self, path: &str) -> bool {
+        let Some(object) = self.0.state.lock().objects.remove(path) else { return false };
+        self.0.version.send_modify(|version| {
+            *version += 1;
+            self.0.state.lock().events.push((*version, json!({ "type": "DELETED", "object": object })));
+        });
+        true
+    }
+
+    pub fn writes(&self) -> usize {
+        self.0.state.lock().writes.len()
+    }
+
+    pub fn forbid(&self, path: &str, forbidden: bool) {
+        let mut state = self.0.state.lock();
+        state.forbidden.retain(|known| known != path);
+        if forbidden {
+            state.forbidden.push(path.to_owned());
+        }
+    }
+
+    pub fn review_with(&self, status: Value) {
+        self.0.state.lock().review = status;
+    }
+
+    /// The TokenReviews that were asked.
+    pub fn reviews(&self) -> Vec<Value> {
+        self.0.state.lock().reviews.clone()
+    }
+
+    /// Waits until a condition holds, which something must change.
+    pub async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        for _ in 0..100_000 {
+            if holds(self) {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("never happened: {what}");
+    }
+
+    async fn answer(&self, request: Request<Body>) -> Answer {
+        let (parts, body) = request.into_parts();
+        let path = parts.uri.path().to_owned();
+        let query = parts.uri.query().unwrap_or_default().to_owned();
+        let body = body.collect().await.unwrap().to_bytes();
+        let body = || serde_json::from_slice::<Value>(&body).unwrap();
+        if parts.method != Method::GET {
+            let mut state = self.0.state.lock();
+            state.writes.push((parts.method.clone(), path.clone()));
+            if state.forbidden.contains(&path) {
+                return status(StatusCode::FORBIDDEN, "Forbidden");
+            }
+        }
+        match parts.method {
+            Method::POST if path.ends_with("/tokenreviews") => {
+                let mut review = body();
+                let mut state = self.0.state.lock();
+                state.reviews.push(review["spec"].clone());
+                review["status"] = state.review.clone();
+                reply(StatusCode::CREATED, &review)
+            }
+            Method::POST => self.create(&path, body()),
+            Method::PATCH => {
+                assert!(query.contains("force=true") && query.contains("fieldManager=trellis-ca"), "{query}");
+                let mut object = body();
+                let before = self.get(&path);
+                if let Some(Value::Object(data)) = before.map(|mut before| before["data"].take()) {
+                    for (key, value) in data {
+                        if object["data"].get(&key).is_none() {
+                            object["data"][key] = value;
+                        }
+                    }
+                }
+                self.put(&path, object.clone());
+                reply(StatusCode::OK, &object)
+            }
+            Method::DELETE if self.remove(&path) => status(StatusCode::OK, "Success"),
+            Method::GET if query.contains("watch=true") => self.watch(&query),
+            Method::GET if path == "/api/v1/configmaps" => self.list(&query),
+            Method::GET => match self.get(&path) {
+                Some(object) => reply(StatusCode::OK, &object),
+                None => status(StatusCode::NOT_FOUND, "NotFound"),
+            },
+            _ => status(StatusCode::NOT_FOUND, "NotFound"),
+        }
+    }
+
+    fn create(&self, folder: &str, object: Value) -> Answer {
+        let path = format!("{folder}/{}", object["metadata"]["name"].as_str().unwrap());
+        if self.get(&path).is_some() {
+            return status(StatusCode::CONFLICT, "AlreadyExists");
+        }
+        self.put(&path, object.clone());
+        reply(StatusCode::CREATED, &object)
+    }
+
+    fn list(&self, query: &str) -> Answer {
+        assert!(query.contains("fieldSelector=metadata.name%3Dtrellis-trust"), "{query}");
+        let version = self.0.version.borrow().to_string();
+        let items: Vec<Value> = self.0.state.lock().objects.values().cloned().collect();
+        let list = json!({
+            "kind": "ConfigMapList", "apiVersion": "v1",
+            "metadata": { "resourceVersion": version }, "items": items,
+        });
+        reply(StatusCode::OK, &list)
+    }
+
+    fn watch(&self, query: &str) -> Answer {
+        let since = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
+        let since: u64 = since.unwrap().parse().unwrap();
+        let lines = events(self.0.clone(), since);
+        let body = StreamBody::new(lines.map(|line| Ok::<_, Infallible>(Frame::data(line))));
+        Response::new(body.boxed_unsync())
+    }
+}
+
+fn events(inner: Arc<Inner>, since: u64) -> impl Stream<Item = Bytes> + Send {
+    let version = inner.version.subscribe();
+    stream::unfold((inner, version, since), |(inner, mut version, since)| async move {
+        loop {
+            version.borrow_and_update();
+            let next = inner.state.lock().events.iter().find(|(at, _)| *at > since).cloned();
+            if let Some((at, event)) = next {
+                return Some((Bytes::from(format!("{event}\n")), (inner, version, at)));
+            }
+            version.changed().await.ok()?;
+        }
+    })
+}
+
+fn reply(code: StatusCode, value: &Value) -> Answer {
+    let body = Full::new(Bytes::from(value.to_string()));
+    let mut response = Response::new(body.boxed_unsync());
+    *response.status_mut() = code;
+    response
+}
+
+fn status(code: StatusCode, reason: &str) -> Answer {
+    let success = code.is_success();
+    reply(
+        code,
+        &json!({
+            "kind": "Status", "apiVersion": "v1", "metadata": {},
+            "status": if success { "Success" } else { "Failure" },
+            "reason": reason, "message": format!("fake: {reason}"), "code": code.as_u16(),
+        }),
+    )
+}
