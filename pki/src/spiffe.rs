@@ -145,3 +145,61 @@ impl fmt::Debug for SpiffeId {
         f.write_str(&self.text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_its_three_parts() {
+        let id: SpiffeId = "spiffe://mesh.example/ns/shop/sa/pay.v2".parse().unwrap();
+        assert_eq!(
+            (id.trust_domain(), id.namespace(), id.service_account()),
+            ("mesh.example", "shop", "pay.v2")
+        );
+        assert_eq!(Ok(id), SpiffeId::new("mesh.example", "shop", "pay.v2"));
+    }
+
+    #[test]
+    fn only_the_canonical_spelling_is_an_id() {
+        for (wrong, said) in [
+            ("", "spiffe://"),
+            ("https://td/ns/a/sa/b", "spiffe://"),
+            ("SPIFFE://td/ns/a/sa/b", "lower case"),
+            (" spiffe://td/ns/a/sa/b", "spiffe://"),
+            ("spiffe://td", "spiffe://<trust domain>/ns/"),
+            ("spiffe://td/", "spiffe://<trust domain>/ns/"),
+            ("spiffe://td/ns/a", "spiffe://<trust domain>/ns/"),
+            ("spiffe://td/ns/a/sa/b/", "spiffe://<trust domain>/ns/"),
+            ("spiffe://td/ns/a/sa/b/c", "spiffe://<trust domain>/ns/"),
+            ("spiffe://td/NS/a/sa/b", "spiffe://<trust domain>/ns/"),
+            ("spiffe://td//ns/a/sa/b", "spiffe://<trust domain>/ns/"),
+            ("spiffe:///ns/a/sa/b", "trust domain \"\""),
+            ("spiffe://Td/ns/a/sa/b", "trust domain \"Td\""),
+            ("spiffe://td:443/ns/a/sa/b", "trust domain \"td:443\""),
+            ("spiffe://user@td/ns/a/sa/b", "trust domain \"user@td\""),
+            ("spiffe://td/ns//sa/b", "namespace \"\""),
+            ("spiffe://td/ns/a.b/sa/b", "namespace \"a.b\""),
+            ("spiffe://td/ns/-a/sa/b", "namespace \"-a\""),
+            ("spiffe://td/ns/a/sa/", "service account \"\""),
+            ("spiffe://td/ns/a/sa/b%2e", "service account \"b%2e\""),
+            ("spiffe://td/ns/a/sa/b?x", "service account \"b?x\""),
+            ("spiffe://td/ns/a/sa/b#x", "service account \"b#x\""),
+            ("spiffe://td/ns/a/sa/..", "service account \"..\""),
+            ("spiffe://td/ns/a/sa/b\n", "service account \"b\\n\""),
+        ] {
+            let error = wrong.parse::<SpiffeId>().unwrap_err().to_string();
+            assert!(error.contains(said), "{wrong:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn lengths_are_bounded_and_errors_stay_short() {
+        assert!(SpiffeId::new(&"d".repeat(255), &"n".repeat(63), &"s".repeat(253)).is_ok());
+        assert!(SpiffeId::new(&"d".repeat(256), "n", "s").is_err());
+        assert!(SpiffeId::new("d", &"n".repeat(64), "s").is_err());
+        assert!(SpiffeId::new("d", "n", &"s".repeat(254)).is_err());
+        let error = "é".repeat(100_000).parse::<SpiffeId>().unwrap_err().to_string();
+        assert!(error.len() < 1_000, "{} bytes", error.len());
+    }
+}

@@ -15,10 +15,11 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
+use crate::algorithm::Algorithm;
 use crate::bundle::Bundle;
 use crate::clock::rfc3339;
 use crate::leaf::{Leaf, LeafError};
-use crate::policy::Policy;
+use crate::policy::{Ladder, Policy};
 use crate::provider;
 use crate::record::{Recorder, Rejection};
 use crate::refusal::Refusal;
@@ -145,7 +146,7 @@ fn check_role(leaf: &Leaf, role: Role) -> Result<(), Rejection> {
 
 /// Shared with the owner of an identity, who must not hold what peers would refuse.
 pub(crate) fn check_policy(leaf: &Leaf, policy: Policy) -> Result<(), Rejection> {
-    let refused = |algorithm: crate::algorithm::Algorithm, classical, what| {
+    let refused = |algorithm: Algorithm, classical, what| {
         let refusal = if algorithm.is_post_quantum() { Refusal::UnsupportedAlgorithm } else { classical };
         let detail = format!(
             "the {what} of {} is {}, which policy {} does not allow",
@@ -189,7 +190,7 @@ pub(crate) fn check_chain(der: &[u8], bundle: &Bundle, role: Role, now: SystemTi
     let time = UnixTime::since_unix_epoch(now.duration_since(UNIX_EPOCH).unwrap_or_default());
     for anchor in bundle.anchors().iter().filter(|anchor| anchor.is_valid_at(now)) {
         let path = certificate.verify_for_usage(
-            provider::signatures(crate::policy::Ladder::Prefer).all,
+            provider::signatures(Ladder::Prefer).all,
             std::slice::from_ref(&anchor.trust),
             &[],
             time,

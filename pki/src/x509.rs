@@ -100,9 +100,39 @@ pub(crate) fn time(at: &ASN1Time) -> Option<SystemTime> {
     clock::from_unix_seconds(at.timestamp())
 }
 
+/// PEM of `der`. The text is allocated once, so that a caller who wipes it has wiped the only copy.
 pub(crate) fn pem(label: &str, der: &[u8]) -> String {
-    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    pem::encode_config(&pem::Pem::new(label, der), lines)
+    /// One line of 64 characters.
+    const LINE: usize = 48;
+    let lines = der.len().div_ceil(LINE);
+    let frame = 2 * ("-----BEGIN -----\n".len() + label.len());
+    let mut text = String::with_capacity(frame + der.len().div_ceil(3) * 4 + lines);
+    text.extend(["-----BEGIN ", label, "-----\n"]);
+    for line in der.chunks(LINE) {
+        for three in line.chunks(3) {
+            push_base64(&mut text, three);
+        }
+        text.push('\n');
+    }
+    text.extend(["-----END ", label, "-----\n"]);
+    text
+}
+
+/// Appends one to three bytes as four characters.
+fn push_base64(text: &mut String, bytes: &[u8]) {
+    let at = |index: usize| u32::from(bytes.get(index).copied().unwrap_or_default());
+    let bits = at(0) << 16 | at(1) << 8 | at(2);
+    for position in 0..4 {
+        let six = (bits >> (18 - 6 * position)) as u8 & 0x3f;
+        text.push(match (position > bytes.len(), six) {
+            (true, _) => '=',
+            (_, 0..26) => char::from(b'A' + six),
+            (_, 26..52) => char::from(b'a' + six - 26),
+            (_, 52..62) => char::from(b'0' + six - 52),
+            (_, 62) => '+',
+            _ => '/',
+        });
+    }
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
@@ -111,4 +141,27 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls_pki_types::pem::{PemObject, SectionKind};
+
+    #[test]
+    fn pem_of_every_length_is_read_back_and_never_reallocated() {
+        let bytes: Vec<u8> = (0..200u8).map(|byte| byte.wrapping_mul(131)).collect();
+        for length in 0..bytes.len() {
+            let text = pem("CERTIFICATE", &bytes[..length]);
+            let (kind, der) = <(SectionKind, Vec<u8>)>::from_pem_slice(text.as_bytes()).unwrap();
+            assert_eq!((kind, der.as_slice()), (SectionKind::Certificate, &bytes[..length]));
+            assert!(text.lines().all(|line| line.len() <= 64), "{text}");
+            assert!(text.len() <= text.capacity() && text.capacity() < text.len() + 8, "{text}");
+        }
+    }
+
+    #[test]
+    fn hex_has_two_digits_for_each_byte() {
+        assert_eq!(hex(&[0, 1, 0xab, 0xff]), "0001abff");
+    }
 }

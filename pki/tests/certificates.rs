@@ -11,7 +11,7 @@ use trellis_pki::bundle::{Anchor, AnchorError, Bundle, BundleError, MAX_ANCHORS}
 use trellis_pki::identity::{Identity, IdentityError};
 use trellis_pki::issue::{IssueError, IssuedLeaf, Issuer, LeafRequest, MAX_DNS_NAMES};
 use trellis_pki::key::PrivateKey;
-use trellis_pki::leaf::Leaf;
+use trellis_pki::leaf::{Leaf, LeafError};
 use trellis_pki::refusal::Refusal;
 use trellis_pki::spiffe::SpiffeId;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
@@ -342,4 +342,31 @@ fn a_wrong_bundle_says_which_certificate_is_wrong_and_why() {
     let crowd: Vec<_> = (0..=MAX_ANCHORS).map(|_| self::root(Algorithm::EcdsaP256)).collect();
     let anchors = crowd.iter().map(|root| root.anchor().clone()).collect();
     assert_eq!(Bundle::new(DOMAIN, anchors).unwrap_err(), BundleError::TooMany(MAX_ANCHORS + 1));
+}
+
+#[test]
+fn algorithms_that_are_not_ours_are_named_and_told_apart() {
+    let root = root(Algorithm::MlDsa44);
+    let der = rustls_pki_types::CertificateDer::from(root.anchor().der.clone());
+    let issuer = rcgen::Issuer::from_ca_cert_der(&der, root.private_key()).unwrap();
+    let params = leaf_params("pay", start());
+    for (algorithm, said) in
+        [(&rcgen::PKCS_ED25519, "Ed25519"), (&rcgen::PKCS_ECDSA_P384_SHA384, "1.3.132.0.34")]
+    {
+        let key = rcgen::KeyPair::generate_for(algorithm).unwrap();
+        match Leaf::parse(params.signed_by(&key, &issuer).unwrap().der()).unwrap_err() {
+            LeafError::ForeignKey { name, classical: true } => assert!(name.contains(said), "{name}"),
+            other => panic!("{other:?}"),
+        }
+        let ours = PrivateKey::generate(Algorithm::MlDsa44).unwrap();
+        let mut ca = leaf_params("ca", start());
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        ca.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        let found = Anchor::parse(ca.self_signed(&key).unwrap().der());
+        assert!(matches!(found, Err(AnchorError::KeyType(_))), "{found:?}");
+        let foreign_issuer = rcgen::Issuer::new(ca, key);
+        let leaf = params.signed_by(ours.public_key(), &foreign_issuer).unwrap();
+        let found = Leaf::parse(leaf.der());
+        assert!(matches!(found, Err(LeafError::ForeignIssuer { classical: true, .. })), "{found:?}");
+    }
 }

@@ -260,3 +260,30 @@ fn what_belongs_to_another_trust_domain_is_not_installed() {
     assert!(tls.install(identity, bundle(&[&home])).is_err());
     assert_eq!((tls.epoch(), tls.bundle().is_none()), (0, true));
 }
+
+#[test]
+fn a_certificate_that_peers_would_refuse_is_not_installed() {
+    let (classical, clock) = (root(Algorithm::EcdsaP256), clock());
+    let tls = MeshTls::new(Policy::default(), DOMAIN, clock);
+    for (algorithm, refusal) in
+        [(Algorithm::MlDsa65, Refusal::ClassicalIssuer), (Algorithm::EcdsaP256, Refusal::ClassicalKey)]
+    {
+        let identity = identity(&classical, "pay", algorithm, start());
+        match tls.install(identity, bundle(&[&classical])) {
+            Err(InstallError::Policy(rejection)) => assert_eq!(rejection.refusal, refusal),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(tls.current().is_none());
+}
+
+#[test]
+fn another_protocol_above_tls_is_chosen_by_both_or_refused() {
+    let (root, clock) = (root(Algorithm::MlDsa44), clock());
+    let echo = |account| strict(&root, account, &clock).with_alpn(&[b"echo"]);
+    let (meeting, _) = meet(&echo("cart"), &echo("pay"), vec![id("pay")]);
+    assert_eq!(meeting.server.alpn_protocol(), Some(&b"echo"[..]));
+    let (meeting, notes) = meet(&echo("cart"), &strict(&root, "pay", &clock), vec![id("pay")]);
+    let error = meeting.server_result.unwrap_err();
+    assert_eq!(Refusal::of(&error, &notes.server), Refusal::NoCommonProtocol);
+}

@@ -435,3 +435,24 @@ fn every_reason_is_a_word_of_its_own() {
     words.dedup();
     assert_eq!(words.len(), all);
 }
+
+#[test]
+fn what_peers_say_is_counted_under_few_words() {
+    use rustls::AlertDescription as Alert;
+    for (alert, word) in [
+        (Alert::HandshakeFailure, "peer_alert_handshake_failure"),
+        (Alert::BadCertificate, "peer_alert_bad_certificate"),
+        (Alert::UnsupportedCertificate, "peer_alert_unsupported_certificate"),
+        (Alert::CertificateExpired, "peer_alert_certificate_expired"),
+        (Alert::CertificateUnknown, "peer_alert_certificate_unknown"),
+        (Alert::CertificateRequired, "peer_alert_certificate_required"),
+        (Alert::UnknownCA, "peer_alert_unknown_ca"),
+        (Alert::AccessDenied, "peer_alert_access_denied"),
+        (Alert::ProtocolVersion, "peer_alert_protocol_version"),
+        (Alert::InternalError, "peer_alert_other"),
+        (Alert::Unknown(77), "peer_alert_other"),
+    ] {
+        let refusal = Refusal::of(&Error::AlertReceived(alert), &Recorder::default());
+        assert_eq!(refusal.as_str(), word);
+    }
+}
