@@ -287,3 +287,26 @@ fn another_protocol_above_tls_is_chosen_by_both_or_refused() {
     let error = meeting.server_result.unwrap_err();
     assert_eq!(Refusal::of(&error, &notes.server), Refusal::NoCommonProtocol);
 }
+
+#[test]
+fn one_identity_serves_under_several_policies_and_is_swapped_under_all() {
+    let (modern, classical, clock) = (root(Algorithm::MlDsa65), root(Algorithm::EcdsaP256), clock());
+    let both = || bundle(&[&modern, &classical]);
+    let strict_server = strict(&modern, "pay", &clock);
+    strict_server.trust(both()).unwrap();
+    let open_server = strict_server.under(policy(Ladder::Require, Ladder::Prefer));
+    let old =
+        workload(&classical, "cart", Algorithm::EcdsaP256, policy(Ladder::Require, Ladder::Prefer), &clock);
+    old.trust(both()).unwrap();
+
+    let (meeting, notes) = meet(&old, &open_server, vec![id("pay")]);
+    assert_eq!(notes.server.posture(&meeting.server).unwrap().class, Class::Hybrid);
+    let (meeting, notes) = meet(&old, &strict_server, vec![id("pay")]);
+    let error = meeting.server_result.unwrap_err();
+    // The old client finds none of its signatures among those asked for, and shows nothing.
+    assert_eq!(Refusal::of(&error, &notes.server), Refusal::NoCertificate);
+
+    strict_server.install(identity(&modern, "pay", Algorithm::MlDsa65, start()), both()).unwrap();
+    assert_eq!(open_server.current(), strict_server.current());
+    assert_eq!(open_server.epoch(), strict_server.epoch());
+}
