@@ -14,7 +14,7 @@
   "keyExchange" .Values.proxy.keyExchange
   "signatures" .Values.proxy.signatures
   "opaquePorts" .Values.proxy.opaquePorts
-  "log" .Values.proxy.log
+  "log" .Values.proxy.logLevel
   "logFormat" .Values.log.format
   "proxy" (include "trellis.amounts" .Values.proxy.resources | fromJson)
   "capture" (include "trellis.amounts" .Values.proxy.captureResources | fromJson)
