@@ -135,8 +135,7 @@ func (c *creation) containers(ctx context.Context, node Node) error {
 		return err
 	}
 	if err := c.await(ctx, nodePatience, name, func(ctx context.Context) error {
-		_, err := ctr(ctx, c.layout, node, "version")
-		return err
+		return containerdAnswers(ctx, c.layout, node)
 	}); err != nil {
 		return err
 	}
@@ -235,7 +234,7 @@ func (c *creation) await(ctx context.Context, patience time.Duration, about stri
 			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return ctx.Err()
 			}
-			return serverFailure(fmt.Sprintf("after %s: %v", patience, err), c.layout.Log(about))
+			return serverFailure(fmt.Sprintf("%s is not right after %s: %v", about, patience, err), c.layout.Log(about))
 		case <-time.After(100 * time.Millisecond):
 		}
 	}

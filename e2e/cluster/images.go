@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -86,9 +87,25 @@ func parseImages(table string) map[string]string {
 	return images
 }
 
+// containerdAnswers is nil when a node's containerd can be asked. ctr would wait for a socket that is not
+// there, and outlive this program if that were killed.
+func containerdAnswers(ctx context.Context, layout Layout, node Node) error {
+	var dialer net.Dialer
+	connection, err := dialer.DialContext(ctx, "unix", layout.Containerd(node))
+	if err != nil {
+		return err
+	}
+	if err := connection.Close(); err != nil {
+		return err
+	}
+	_, err = ctr(ctx, layout, node, "version")
+	return err
+}
+
 // ctr talks to a node's containerd, about the images and containers of Kubernetes.
 func ctr(ctx context.Context, layout Layout, node Node, arguments ...string) (string, error) {
-	arguments = append([]string{"--address", layout.Containerd(node), "--namespace", "k8s.io"}, arguments...)
+	socket := layout.Containerd(node)
+	arguments = append([]string{"--address", socket, "--connect-timeout", "2s", "--namespace", "k8s.io"}, arguments...)
 	command := exec.CommandContext(ctx, "ctr", arguments...)
 	var output, problem bytes.Buffer
 	command.Stdout, command.Stderr = &output, &problem

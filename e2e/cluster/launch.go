@@ -33,6 +33,10 @@ type Launch struct {
 	Env     []string `json:"env"`
 }
 
+// Namespaces belong to a thread, and exec keeps those of the thread that calls it. It is the first one,
+// on which init runs: if another called, the process would look dead for a moment.
+func init() { runtime.LockOSThread() }
+
 // launch ends this program by becoming the one asked for; it returns only an error.
 func launch(text string) error {
 	var l Launch
@@ -43,8 +47,6 @@ func launch(text string) error {
 }
 
 func (l Launch) exec() error {
-	// Namespaces belong to a thread, and exec keeps those of the thread that calls it.
-	runtime.LockOSThread()
 	if err := join(l.Cgroups, os.Getpid()); err != nil {
 		return err
 	}

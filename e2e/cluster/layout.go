@@ -74,7 +74,7 @@ func (l Layout) claim() error {
 	if err := l.checkOwner(); err != nil {
 		return err
 	}
-	for _, folder := range []string{registryDir, l.State} {
+	for _, folder := range []string{filepath.Dir(l.Link), l.State} {
 		if err := os.MkdirAll(folder, 0o700); err != nil {
 			return err
 		}

@@ -31,7 +31,8 @@ var kubeletSettings = []string{
 // Machine is the record of how it was found.
 type Machine struct {
 	Settings map[string]string `json:"settings"`
-	// NamespaceMount: `ip netns` found its folder without the mount that it puts there.
+	// NamespaceDir and NamespaceMount: `ip netns` found its folder, and the mount that it puts there.
+	NamespaceDir   bool `json:"namespaceDir"`
 	NamespaceMount bool `json:"namespaceMount"`
 }
 
@@ -139,7 +140,8 @@ func recordMachine() error {
 	if _, err := os.Stat(name); err == nil {
 		return nil
 	}
-	machine := Machine{Settings: map[string]string{}, NamespaceMount: !isMount(namespaceDir)}
+	_, err := os.Stat(namespaceDir)
+	machine := Machine{Settings: map[string]string{}, NamespaceDir: err == nil, NamespaceMount: isMount(namespaceDir)}
 	for _, setting := range kubeletSettings {
 		value, err := os.ReadFile(filepath.Join("/proc/sys", setting))
 		if errors.Is(err, fs.ErrNotExist) {
@@ -166,11 +168,24 @@ func restoreMachine() error {
 	for setting, value := range machine.Settings {
 		all = errors.Join(all, writeSetting(setting, value))
 	}
-	// Others may have made namespaces meanwhile; then the mount is theirs.
-	if entries, err := os.ReadDir(namespaceDir); machine.NamespaceMount && err == nil && len(entries) == 0 && isMount(namespaceDir) {
-		all = errors.Join(all, syscall.Unmount(namespaceDir, 0))
+	return errors.Join(all, machine.restoreNamespaceDir(), os.Remove(name))
+}
+
+func (m Machine) restoreNamespaceDir() error {
+	entries, err := os.ReadDir(namespaceDir)
+	if err != nil || len(entries) > 0 {
+		// Others have made namespaces meanwhile, or taken the folder away: now it is theirs.
+		return nil
 	}
-	return errors.Join(all, os.Remove(name))
+	if !m.NamespaceMount && isMount(namespaceDir) {
+		if err := syscall.Unmount(namespaceDir, 0); err != nil {
+			return fmt.Errorf("unmount %s: %w", namespaceDir, err)
+		}
+	}
+	if !m.NamespaceDir && !isMount(namespaceDir) {
+		return os.Remove(namespaceDir)
+	}
+	return nil
 }
 
 func writeSetting(name, value string) error {

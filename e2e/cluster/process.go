@@ -126,7 +126,7 @@ func serverFailure(what, log string) error {
 	if last == "" {
 		return fmt.Errorf("%s; its log %s is empty", what, log)
 	}
-	return fmt.Errorf("%s; the last lines of %s:\n%s", what, log, last)
+	return fmt.Errorf("%s; the last lines of its log %s:\n%s", what, log, last)
 }
 
 // lastLines reads the end of a log; one that cannot be read says so itself.

@@ -3,16 +3,18 @@ package main
 // `up`: leaves a cluster alone that is well, and makes any other anew.
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 )
 
 const defaultNodes = 2
 
-// up brings a cluster to the wanted size; 0 nodes: whatever it has, else the default.
+// up brings a cluster to the wanted size; 0 nodes: as many as it has, else the default.
 func up(ctx context.Context, layout Layout, name string, nodes int, output io.Writer) error {
 	if err := errors.Join(requireRoot("up"), layout.checkOwner()); err != nil {
 		return err
@@ -29,11 +31,14 @@ func up(ctx context.Context, layout Layout, name string, nodes int, output io.Wr
 	if err != nil {
 		return err
 	}
-	if done, err := settled(ctx, layout, name, nodes, built, output); done || err != nil {
-		return errors.Join(err, lock.release())
+	record, there := layout.load()
+	if there == nil && record.Ready {
+		if done, err := settled(ctx, layout, record, nodes, built, output); done || err != nil {
+			return errors.Join(err, lock.release())
+		}
 	}
 	if nodes == 0 {
-		nodes = defaultNodes
+		nodes = cmp.Or(record.Plan.Nodes, defaultNodes)
 	}
 	// Whatever a crash left behind goes first, also where no record tells of it.
 	if err := teardown(ctx, layout, name, false); err != nil {
@@ -50,17 +55,15 @@ func up(ctx context.Context, layout Layout, name string, nodes int, output io.Wr
 	return lock.release()
 }
 
-// settled says whether there is nothing to do: the cluster is there and well.
-func settled(ctx context.Context, layout Layout, name string, nodes int, built Built, output io.Writer) (bool, error) {
-	record, err := layout.load()
-	if err != nil || !record.Ready {
-		return false, nil
-	}
+// settled says whether there is nothing to do, because the cluster is well.
+func settled(ctx context.Context, layout Layout, record Record, nodes int, built Built, output io.Writer) (bool, error) {
+	name := record.Plan.Name
 	if problem := healthy(ctx, layout, record); problem != nil {
 		if ctx.Err() != nil {
 			return false, ctx.Err()
 		}
-		fmt.Fprintf(output, "cluster %s is not well and will be made anew: %v\n", name, problem)
+		first, _, _ := strings.Cut(problem.Error(), "\n")
+		fmt.Fprintf(output, "cluster %s is not well and will be made anew: %s\n", name, first)
 		return false, nil
 	}
 	if nodes != 0 && nodes != record.Plan.Nodes {
