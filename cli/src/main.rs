@@ -1,1 +1,65 @@
-fn main() {}
+//! `trellis`: one command a file; this one parses, and hands over.
+#![forbid(unsafe_code)]
+
+mod chart;
+mod check;
+mod demo;
+mod helm;
+mod install;
+mod stat;
+mod table;
+mod uninstall;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{Parser, Subcommand};
+use tokio::runtime;
+
+#[derive(Debug, Parser)]
+#[command(name = "trellis", version, about = "A post-quantum service mesh for Kubernetes")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Install Trellis in a cluster, or upgrade it.
+    Install(install::Install),
+    /// Remove Trellis from a cluster.
+    Uninstall(uninstall::Uninstall),
+    /// Name each problem of the cluster or the mesh, with its remedy.
+    Check(check::CheckArgs),
+    /// Show what connections really negotiated, by workload.
+    Stat(stat::Stat),
+    /// Run the mesh on this machine, without a cluster, and show what it negotiates.
+    Demo(demo::DemoArgs),
+    /// An application of the demo.
+    #[command(hide = true)]
+    DemoApp(demo::AppArgs),
+    /// Print the version.
+    Version,
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    trellis_local::child::become_child_if_asked()?;
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(Cli::parse().command))
+}
+
+async fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Install(install) => install.run().await,
+        Command::Uninstall(uninstall) => uninstall.run().await,
+        Command::Check(check) => check.run().await,
+        Command::Stat(stat) => stat.run().await,
+        Command::Demo(demo) => demo::run(demo).await.map(|()| ExitCode::SUCCESS),
+        Command::DemoApp(app) => demo::app(app).await.map(|()| ExitCode::SUCCESS),
+        Command::Version => {
+            writeln!(io::stdout(), "trellis {}", env!("CARGO_PKG_VERSION"))?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
