@@ -106,18 +106,25 @@ func (a *API) nodesReady(ctx context.Context, plan Plan) error {
 		ok, why := holdsTrue(item.Status.Conditions, "Ready")
 		found[item.Metadata.Name] = nil
 		if !ok {
-			found[item.Metadata.Name] = fmt.Errorf("node %s is not ready: %s", item.Metadata.Name, why)
+			found[item.Metadata.Name] = fmt.Errorf("it is not ready: %s", why)
 		}
 	}
 	var all error
 	for _, node := range plan.AllNodes() {
-		if problem, there := found[node.Name]; !there {
-			all = errors.Join(all, fmt.Errorf("node %s has not registered", node.Name))
-		} else {
-			all = errors.Join(all, problem)
+		problem, there := found[node.Name]
+		if !there {
+			problem = errors.New("it has not registered")
+		}
+		if problem != nil {
+			all = errors.Join(all, blame("kubelet-"+node.Name, fmt.Errorf("node %s: %w", node.Name, problem)))
 		}
 	}
 	return all
+}
+
+// admitsPods is nil when the account is there without which no pod of the default namespace is taken.
+func (a *API) admitsPods(ctx context.Context) error {
+	return a.get(ctx, "/api/v1/namespaces/default/serviceaccounts/default", nil)
 }
 
 // dnsAvailable is nil when CoreDNS has all the replicas it should.

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
 	"os"
 	"sync"
 	"syscall"
@@ -50,10 +49,7 @@ func create(ctx context.Context, layout Layout, name string, nodes int, built Bu
 			return err
 		}
 	}
-	if err := c.awaitNodes(ctx); err != nil {
-		return err
-	}
-	if err := c.awaitDNS(ctx); err != nil {
+	if err := c.awaitAll(ctx); err != nil {
 		return err
 	}
 	c.record.Ready = true
@@ -157,45 +153,27 @@ func (c *creation) join(node Node) error {
 	return nil
 }
 
-func (c *creation) awaitNodes(ctx context.Context) error {
-	api, err := newAPI(c.layout, c.record.Plan)
+// awaitAll returns when everything works that `up` promises.
+func (c *creation) awaitAll(ctx context.Context) error {
+	plan := c.record.Plan
+	api, err := newAPI(c.layout, plan)
 	if err != nil {
 		return err
 	}
-	// Which node is late is only known by name; the first one's log stands for all until then.
-	return c.await(ctx, nodePatience, "kubelet-n1", func(ctx context.Context) error {
-		return api.nodesReady(ctx, c.record.Plan)
-	})
-}
-
-func (c *creation) awaitDNS(ctx context.Context) error {
-	api, err := newAPI(c.layout, c.record.Plan)
-	if err != nil {
-		return err
-	}
-	if err := c.await(ctx, nodePatience, "kubelet-n1", api.dnsAvailable); err != nil {
-		return err
-	}
-	return c.await(ctx, nodePatience, "kube-proxy-n1", func(ctx context.Context) error {
-		return dnsAnswers(ctx, c.record.Plan)
-	})
-}
-
-// dnsAnswers asks the name service from the machine and from each node, over both families.
-func dnsAnswers(ctx context.Context, plan Plan) error {
-	var all error
-	for _, server := range []netip.Addr{plan.DNS4(), plan.DNS6()} {
-		ask := func() error { return probeDNS(ctx, server, plan.APIService()) }
-		if err := ask(); err != nil {
-			all = errors.Join(all, fmt.Errorf("DNS at %s from this machine: %w", server, err))
-		}
-		for _, node := range plan.AllNodes() {
-			if err := inNetwork(node.Namespace, ask); err != nil {
-				all = errors.Join(all, fmt.Errorf("DNS at %s from node %s: %w", server, node.Name, err))
-			}
+	for _, step := range []struct {
+		about string
+		check task
+	}{
+		{"kube-controller-manager", func(ctx context.Context) error { return api.nodesReady(ctx, plan) }},
+		{"kube-controller-manager", api.admitsPods},
+		{"kube-scheduler", api.dnsAvailable},
+		{"kube-proxy-n1", func(ctx context.Context) error { return dnsAnswers(ctx, plan) }},
+	} {
+		if err := c.await(ctx, nodePatience, step.about, step.check); err != nil {
+			return err
 		}
 	}
-	return all
+	return nil
 }
 
 // start starts a server and writes it down at once, so that `down` finds it after any crash.
@@ -217,7 +195,7 @@ func (c *creation) start(server Server, launch Launch) (Process, error) {
 }
 
 // await repeats a check until it passes. It gives up when time is over or any server has ended; about
-// names the server whose log is most likely to say why.
+// names the server whose log is most likely to say why, if the check itself does not.
 func (c *creation) await(ctx context.Context, patience time.Duration, about string, check task) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -234,6 +212,10 @@ func (c *creation) await(ctx context.Context, patience time.Duration, about stri
 			if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
 				return ctx.Err()
 			}
+			var blamed blamedError
+			if errors.As(err, &blamed) {
+				about = blamed.server
+			}
 			return serverFailure(fmt.Sprintf("%s is not right after %s: %v", about, patience, err), c.layout.Log(about))
 		case <-time.After(100 * time.Millisecond):
 		}
@@ -246,16 +228,6 @@ func (c *creation) ended() error {
 	return c.record.ended()
 }
 
-// ended tells of the first server that no longer runs.
-func (r Record) ended() error {
-	for _, process := range r.Servers {
-		if !process.Alive() {
-			return serverFailure(process.Name+" has ended", process.Log)
-		}
-	}
-	return nil
-}
-
 func (r Record) server(name string) (Process, error) {
 	for _, process := range r.Servers {
 		if process.Name == name {
@@ -263,23 +235,6 @@ func (r Record) server(name string) (Process, error) {
 		}
 	}
 	return Process{}, fmt.Errorf("the cluster has no server %q", name)
-}
-
-// healthy is nil when a cluster that once was up still works.
-func healthy(ctx context.Context, layout Layout, record Record) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	if err := record.ended(); err != nil {
-		return err
-	}
-	api, err := newAPI(layout, record.Plan)
-	if err != nil {
-		return err
-	}
-	if err := api.ready(ctx); err != nil {
-		return err
-	}
-	return errors.Join(api.nodesReady(ctx, record.Plan), api.dnsAvailable(ctx), dnsAnswers(ctx, record.Plan))
 }
 
 type task func(context.Context) error
