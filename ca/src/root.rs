@@ -26,6 +26,9 @@ pub use self::{folder::Folder, secret::Secret};
 /// The one item in the store: the key (PKCS#8; of ML-DSA only the seed) and the certificate, both PEM.
 pub const ITEM: &str = "root.pem";
 
+/// When the end of the root becomes a matter for the log.
+const SOON: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
 const KEY: &str = "PRIVATE KEY";
 const CERTIFICATE: &str = "CERTIFICATE";
 
@@ -161,6 +164,15 @@ impl Store {
                 until: rfc3339(anchor.not_after),
                 now: rfc3339(now),
             });
+        }
+        let left = anchor.not_after.duration_since(now).unwrap_or_default();
+        if left < SOON {
+            tracing::warn!(
+                place = %self,
+                not_after = rfc3339(anchor.not_after),
+                days_left = left.as_secs() / (24 * 60 * 60),
+                "the root ends soon, and no certificate outlives it; plan its replacement"
+            );
         }
         if anchor.algorithm != wanted.algorithm {
             tracing::warn!(

@@ -7,3 +7,4 @@ pub mod client;
 pub mod handshakes;
 pub mod identity;
 pub mod server;
+pub mod throttle;

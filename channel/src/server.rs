@@ -36,6 +36,7 @@ use trellis_telemetry::Registry;
 use crate::{
     admission::{Admission, Bounds, Ticket},
     handshakes::{Direction, Handshakes},
+    throttle::Throttle,
 };
 
 /// Reason of a handshake that had to make room for a newer one.
@@ -45,6 +46,8 @@ pub const NOT_READY: &str = "not_ready";
 
 /// Connections that are through with their handshake and wait to be served.
 const BACKLOG: usize = 64;
+/// Per second; all are counted.
+const REFUSALS_LOGGED: u32 = 10;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -100,6 +103,7 @@ impl Listener {
             clock,
             metrics: Handshakes::new(registry),
             timeout: limits.handshake_timeout,
+            log: Mutex::new(Throttle::per_second(REFUSALS_LOGGED)),
             handshakes: Gate::new(Bounds {
                 total: limits.handshakes_in_flight,
                 per_source: limits.handshakes_per_source,
@@ -188,6 +192,7 @@ struct Handshaker {
     timeout: Duration,
     handshakes: Gate,
     connections: Gate,
+    log: Mutex<Throttle>,
 }
 
 impl Handshaker {
@@ -233,7 +238,9 @@ impl Handshaker {
             }
             Err((reason, error)) => {
                 self.metrics.refused(Direction::Inbound, reason);
-                tracing::debug!(%remote, reason, error, "refused a connection");
+                if let Some(unsaid) = self.log.lock().pass(Instant::now()) {
+                    tracing::warn!(%remote, reason, error, unsaid, "refused a connection");
+                }
                 None
             }
         }
@@ -425,6 +432,7 @@ mod tests {
             clock,
             metrics: Handshakes::new(&registry),
             timeout: limits.handshake_timeout,
+            log: Mutex::new(Throttle::per_second(REFUSALS_LOGGED)),
             handshakes: Gate::new(bounds),
             connections: Gate::new(bounds),
         };
