@@ -1,11 +1,12 @@
 //! `trellis-discovery`: parses, wires, runs.
 #![forbid(unsafe_code)]
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use tokio::{runtime, sync::watch, time};
+use trellis_api::names;
 use trellis_channel::{
     identity::{self, IdentityConfig, IdentityTask},
     server::{Limits, Listener},
@@ -21,6 +22,7 @@ use trellis_pki::{
     policy::{Ladder, Policy},
     tls::{ClientAuth, MeshTls},
 };
+use trellis_source::AnySource;
 use trellis_telemetry::{Registry, health::Health, http, log, otlp, shutdown};
 
 /// The health condition that holds once every object has been seen.
@@ -45,7 +47,15 @@ async fn run(flags: Flags) -> Result<()> {
     tokio::spawn(http::serve(http::bind(flags.ready_listen)?, health.routes(), end.clone()));
     tokio::spawn(http::serve(http::bind(flags.metrics_listen)?, http::metrics_routes(&registry), end));
     let otlp = flags.otlp_endpoint.as_deref().map(|endpoint| {
-        let resource = [("service.name", "trellis-discovery".to_owned())];
+        let resource = [
+            ("service.name", names::DISCOVERY.to_owned()),
+            ("service.version", env!("CARGO_PKG_VERSION").to_owned()),
+            // Tells replicas apart: in a pod it is the pod's name.
+            (
+                "service.instance.id",
+                fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default().trim().to_owned(),
+            ),
+        ];
         otlp::start(&registry, endpoint, &resource, EXPORT_EVERY)
     });
     let otlp = otlp.transpose()?;
@@ -68,6 +78,7 @@ async fn discover(
     stop: shutdown::Shutdown,
 ) -> Result<()> {
     let source = flags.source.open(None).await.context("--source")?;
+    count_problems(source.clone(), registry);
     let hub = Arc::new(Hub::default());
     let feed = feed::run(&source, &hub, |missing| match missing {
         [] => health.set(SOURCE, Ok(())),
@@ -93,6 +104,14 @@ async fn discover(
         ended = feed => bail!(ended),
         outcome = serving => outcome,
     }
+}
+
+/// What is wrong with the source does not end readiness: what was known last goes on being answered.
+fn count_problems(source: AnySource, registry: &Registry) {
+    let problems = registry
+        .gauge("trellis_discovery_source_problems", "What is wrong with the source now; the log names each.")
+        .with(&[]);
+    registry.on_collect(Box::new(move || problems.set(source.problems().len() as f64)));
 }
 
 async fn identify(

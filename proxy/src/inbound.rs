@@ -98,8 +98,10 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
 
 /// Ends when a tunnel must take no further stream: our identity or trust changed since its handshake, the
 /// proxy drains, or the peer's certificate has come to its end.
+///
+/// The stage lags behind a swap, so a tunnel may be newer than it.
 async fn ending(mut stage: tokio::sync::watch::Receiver<Stage>, epoch: u64, lifetime: Duration) {
-    let changed = stage.wait_for(|stage| stage.draining || stage.epoch != epoch);
+    let changed = stage.wait_for(|stage| stage.draining || stage.epoch > epoch);
     tokio::select! {
         // Without a sender the process is ending anyway.
         _ = changed => {}

@@ -5,7 +5,7 @@ mod hostile;
 #[path = "mesh/traffic.rs"]
 mod traffic;
 
-use std::{future::Future, process::ExitCode};
+use std::{future::Future, process::ExitCode, time::Duration};
 
 use libtest_mimic::{Arguments, Failed, Trial};
 use tokio::runtime::Builder;
@@ -31,6 +31,12 @@ where
 {
     Trial::test(name, move || {
         let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| Failed::from(error.to_string()))?;
-        runtime.block_on(test()).map_err(|error| Failed::from(error.to_string()))
+        let bounded = async {
+            // Far beyond what any of them takes: a test that hangs must still end.
+            tokio::time::timeout(Duration::from_secs(120), test())
+                .await
+                .unwrap_or_else(|_| Err("the test did not end".into()))
+        };
+        runtime.block_on(bounded).map_err(|error| Failed::from(error.to_string()))
     })
 }
