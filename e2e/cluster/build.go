@@ -24,6 +24,8 @@ const (
 	kubernetesVersion = "v1.36.3"
 	helmVersion       = "v4.3.1"
 
+	scratchPrefix = ".building-"
+
 	// sourceVariable names the folder of this program's sources; the wrapper script sets it.
 	sourceVariable = "TRELLIS_CLUSTER_SOURCE"
 )
@@ -90,6 +92,9 @@ func (b builder) all(ctx context.Context) (Built, error) {
 		return Built{}, err
 	}
 	defer lock.release()
+	if err := b.removeScratch(); err != nil {
+		return Built{}, err
+	}
 	var built Built
 	for _, step := range []struct {
 		artifact artifact
@@ -105,6 +110,15 @@ func (b builder) all(ctx context.Context) (Built, error) {
 		}
 	}
 	return built, nil
+}
+
+// removeScratch takes away what builds left that were killed.
+func (b builder) removeScratch() error {
+	left, err := filepath.Glob(filepath.Join(b.bin, scratchPrefix+"*"))
+	for _, folder := range left {
+		err = errors.Join(err, os.RemoveAll(folder))
+	}
+	return err
 }
 
 func (b builder) one(ctx context.Context, a artifact) (string, error) {
@@ -134,7 +148,7 @@ func (b builder) one(ctx context.Context, a artifact) (string, error) {
 }
 
 func (b builder) make(ctx context.Context, a artifact, result string) error {
-	scratch, err := os.MkdirTemp(b.bin, ".building-")
+	scratch, err := os.MkdirTemp(b.bin, scratchPrefix)
 	if err != nil {
 		return err
 	}
