@@ -36,6 +36,7 @@ use crate::problem::Problem;
 mod alarm;
 mod decode;
 mod disk;
+mod file;
 mod follow;
 mod manifest;
 mod shelf;

@@ -1,6 +1,6 @@
 //! The Kubernetes API as a source.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::{
     StreamExt,
@@ -14,33 +14,43 @@ use kube::{
     },
 };
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use trellis_api::source::{Change, Watched};
 
 use crate::problem::{Place, Problem, Severity};
 
 /// Objects per answer while the state is listed.
 const PAGE_SIZE: u32 = 500;
+/// A watch that works may be silent for hours. One that fails is tried again at least this often.
+const RETRIED_WITHIN: Duration = Duration::from_secs(120);
 
 #[derive(Clone)]
 pub(crate) struct Kubernetes {
     client: Client,
-    /// By `apiVersion kind`.
-    problems: Arc<Mutex<BTreeMap<String, Problem>>>,
+    failures: Arc<Mutex<Failures>>,
 }
+
+/// The last failure of each watch, by `apiVersion kind`, and when it was.
+type Failures = BTreeMap<String, (Problem, Instant)>;
 
 impl Kubernetes {
     pub(crate) fn new(client: Client) -> Self {
-        Self { client, problems: Arc::default() }
+        Self { client, failures: Arc::default() }
     }
 
     pub(crate) fn problems(&self) -> Vec<Problem> {
-        self.problems.lock().values().cloned().collect()
+        self.failures
+            .lock()
+            .values()
+            .filter(|(_, at)| is_recent(*at))
+            .map(|(problem, _)| problem.clone())
+            .collect()
     }
 
     pub(crate) fn watch<K: Watched>(&self) -> BoxStream<'static, Change<K>> {
         let configuration = watcher::Config::default().page_size(PAGE_SIZE);
         let events = watcher(Api::<K>::all(self.client.clone()), configuration).default_backoff();
-        let mut listing = Listing::<K> { problems: self.problems.clone(), listed: Vec::new() };
+        let mut listing = Listing::<K> { failures: self.failures.clone(), listed: Vec::new() };
         // Should kube ever end the stream, the last state stays in force.
         events
             .filter_map(move |event| std::future::ready(listing.take(event)))
@@ -51,7 +61,7 @@ impl Kubernetes {
 
 /// What was listed so far, until the list is complete.
 struct Listing<K> {
-    problems: Arc<Mutex<BTreeMap<String, Problem>>>,
+    failures: Arc<Mutex<Failures>>,
     listed: Vec<Arc<K>>,
 }
 
@@ -85,7 +95,7 @@ impl<K: Watched> Listing<K> {
     }
 
     fn works(&self) {
-        if self.problems.lock().remove(&name::<K>()).is_some() {
+        if self.failures.lock().remove(&name::<K>()).is_some() {
             tracing::info!(kind = %name::<K>(), "the watch works again");
         }
     }
@@ -94,10 +104,15 @@ impl<K: Watched> Listing<K> {
     fn failed(&self, error: &watcher::Error) {
         let place = Place::Watch { api_version: K::api_version(&()).into(), kind: K::kind(&()).into() };
         let problem = Problem { place, field: None, message: explain::<K>(error), severity: Severity::Error };
-        if self.problems.lock().insert(name::<K>(), problem.clone()).as_ref() != Some(&problem) {
+        let last = self.failures.lock().insert(name::<K>(), (problem.clone(), Instant::now()));
+        if !last.is_some_and(|(last, at)| last == problem && is_recent(at)) {
             problem.log();
         }
     }
+}
+
+fn is_recent(failure: Instant) -> bool {
+    failure.elapsed() < RETRIED_WITHIN
 }
 
 fn name<K: Watched>() -> String {

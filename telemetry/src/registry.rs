@@ -34,10 +34,8 @@ impl Registry {
     pub fn new() -> Self {
         let dropped =
             Family::new(DROPPED, "Look-ups of metric series beyond the limit of their metric.", (), None);
-        let registry =
-            Self(Arc::new(Inner { families: RwLock::default(), callbacks: RwLock::default(), dropped }));
-        registry.add(DROPPED, registry.0.dropped.clone());
-        registry
+        let families = BTreeMap::from([(DROPPED.to_owned(), Entry::new(&dropped))]);
+        Self(Arc::new(Inner { families: RwLock::new(families), callbacks: RwLock::default(), dropped }))
     }
 
     /// A family of counters; by convention its name ends in `_total`.
@@ -87,7 +85,8 @@ impl Registry {
     /// that already belongs to another kind of metric, is a mistake in the program, and no reason to
     /// stop carrying traffic: it is logged, and what is recorded there goes nowhere.
     fn family<T: Instrument>(&self, name: &str, help: &str, shape: T::Shape) -> Family<T> {
-        if let Some(entry) = self.0.families.read().get(name) {
+        let mut families = self.0.families.write();
+        if let Some(entry) = families.get(name) {
             if let Some(family) = entry.typed.downcast_ref::<Family<T>>() {
                 return family.clone();
             }
@@ -96,16 +95,17 @@ impl Registry {
         }
         let family = Family::new(name, help, shape, Some(self.0.dropped.clone()));
         if is_metric_name(name) {
-            self.add(name, family.clone());
+            families.insert(name.to_owned(), Entry::new(&family));
         } else {
             tracing::error!(metric = name, "a metric has an unusable name and will not be shown");
         }
         family
     }
+}
 
-    fn add<T: Instrument>(&self, name: &str, family: Family<T>) {
-        let entry = Entry { family: Arc::new(family.clone()), typed: Box::new(family) };
-        self.0.families.write().insert(name.to_owned(), entry);
+impl Entry {
+    fn new<T: Instrument>(family: &Family<T>) -> Self {
+        Self { family: Arc::new(family.clone()), typed: Box::new(family.clone()) }
     }
 }
 

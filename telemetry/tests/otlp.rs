@@ -1,5 +1,7 @@
 //! Export to a collector: a real gRPC server of OTLP's own service, in this process.
 
+#![allow(clippy::panic, reason = "a test's own helpers")]
+
 use std::{
     collections::BTreeMap,
     net::SocketAddr,

@@ -31,6 +31,10 @@ impl Signature {
             changed: (metadata.ctime(), metadata.ctime_nsec()),
         }
     }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.length == 0
+    }
 }
 
 /// Which folder this is, whatever its name: a watch holds on to the folder, not to the name.

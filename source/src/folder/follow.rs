@@ -9,9 +9,14 @@ use super::{
     shelf::{Objects, World},
 };
 
-/// What a stream has told so far.
+/// Remembers what a stream has told so far.
 pub(super) struct Follower<K> {
-    told: Option<(Arc<Objects>, BTreeMap<Key, Arc<K>>)>,
+    told: Option<Told<K>>,
+}
+
+struct Told<K> {
+    from: Arc<Objects>,
+    objects: BTreeMap<Key, Arc<K>>,
 }
 
 impl<K: Watched> Follower<K> {
@@ -22,33 +27,35 @@ impl<K: Watched> Follower<K> {
     /// What to tell now. Nothing until the kind was looked for.
     pub(super) fn follow(&mut self, world: &World) -> Vec<Change<K>> {
         let Some(objects) = world.kinds.get(&TypeId::of::<K>()) else { return Vec::new() };
-        let Some((last, told)) = &mut self.told else {
-            let now = typed(objects);
-            let all = now.values().cloned().collect();
-            self.told = Some((objects.clone(), now));
+        let Some(told) = &self.told else {
+            let now = Told::of(objects);
+            let all = now.objects.values().cloned().collect();
+            self.told = Some(now);
             return vec![Change::Reset(all)];
         };
-        if Arc::ptr_eq(last, objects) {
+        if Arc::ptr_eq(&told.from, objects) {
             return Vec::new();
         }
-        let now = typed::<K>(objects);
-        let gone = told.iter().filter(|(key, _)| !now.contains_key(*key));
+        let now = Told::of(objects);
+        let gone = told.objects.iter().filter(|(key, _)| !now.objects.contains_key(*key));
         let gone = gone.map(|(_, object)| Change::Deleted(object.clone()));
-        let new = now.iter().filter(|(key, object)| {
+        let new = now.objects.iter().filter(|(key, object)| {
             // The same allocation is the same object: the shelf sees to that.
-            !told.get(*key).is_some_and(|told| Arc::ptr_eq(told, object))
+            !told.objects.get(*key).is_some_and(|told| Arc::ptr_eq(told, object))
         });
         let new = new.map(|(_, object)| Change::Applied(object.clone()));
         let changes = gone.chain(new).collect();
-        self.told = Some((objects.clone(), now));
+        self.told = Some(now);
         changes
     }
 }
 
-fn typed<K: Watched>(objects: &Objects) -> BTreeMap<Key, Arc<K>> {
-    objects
-        .iter()
-        // Everything under the type's own id was decoded as that type.
-        .filter_map(|(key, item)| Some((key.clone(), item.object.clone().downcast::<K>().ok()?)))
-        .collect()
+impl<K: Watched> Told<K> {
+    fn of(objects: &Arc<Objects>) -> Self {
+        let typed = objects.iter().filter_map(|(key, item)| {
+            // Everything under the type's own id was decoded as that type.
+            Some((key.clone(), item.object.clone().downcast::<K>().ok()?))
+        });
+        Self { from: objects.clone(), objects: typed.collect() }
+    }
 }

@@ -63,12 +63,12 @@ fn is_separator(line: &str) -> bool {
 }
 
 impl<'a> Document<'a> {
-    /// None where there is nothing but comments.
+    /// None where there is nothing but comments and directives.
     fn new(text: &'a str, start: usize, end: usize, offset: u64) -> Option<Self> {
         let text = text.get(start..end)?;
         let is_empty = text.lines().all(|line| {
             let line = line.strip_prefix("---").unwrap_or(line).trim_start_matches('\u{feff}').trim();
-            line.is_empty() || line.starts_with('#') || line == "..."
+            line.is_empty() || line.starts_with(['#', '%']) || line == "..."
         });
         (!is_empty).then_some(Self { text, offset })
     }
