@@ -1,6 +1,8 @@
 //! What the chart renders, as the services that read it understand it. The golden files are what Helm
 //! made of the chart; `charts/test` holds them to that.
 
+#![allow(clippy::unwrap_used)]
+
 use std::{fs, path::Path};
 
 use serde_json::Value;
