@@ -22,6 +22,9 @@ const (
 	beacon = "beacon-e7a214"
 	// From catalog.py.
 	catalogCanary = "canary-table-7d1e"
+	// Not what the API server, the kubelet and the container runtime say to each other: that is how the
+	// recording itself comes to us, and it must not record itself.
+	recorded = "(tcp or udp) and not port 6443 and not port 10250 and not net 127.0.0.0/8 and not host ::1"
 )
 
 // C-01, C-05, T-01, Z-03, Z-08, A-06, A-09.
@@ -70,7 +73,7 @@ func TestEavesdropperSeesOnlyPostQuantumTLS(t *testing.T) {
 
 	between := 0
 	for _, packet := range packets {
-		for _, secret := range []string{canary, catalogCanary, "spiffe://"} {
+		for _, secret := range []string{canary, catalogCanary} {
 			if bytes.Contains(packet.Payload, []byte(secret)) {
 				t.Errorf("%q in a packet from %s to %s", secret, packet.Source, packet.Destination)
 			}
@@ -79,6 +82,10 @@ func TestEavesdropperSeesOnlyPostQuantumTLS(t *testing.T) {
 			continue
 		}
 		between++
+		// A certificate would carry its owner's name.
+		if bytes.Contains(packet.Payload, []byte("spiffe://")) {
+			t.Errorf("an identity in a packet from %s to %s", packet.Source, packet.Destination)
+		}
 		if packet.Protocol != capture.TCP || (packet.Source.Port() != tunnelPort && packet.Destination.Port() != tunnelPort) {
 			t.Errorf("packet of protocol %d from %s to %s", packet.Protocol, packet.Source, packet.Destination)
 		}
@@ -144,7 +151,7 @@ func tap(t *testing.T, namespace string) map[string]*kube.Recording {
 		}))
 		ready(t, namespace, name)
 		recording, err := cluster.Record(t.Context(), namespace, name, "tcpdump",
-			"/usr/bin/tcpdump", "-Z", "root", "-i", "any", "-s", "0", "-B", "16384", "-U", "-w", "-", "(tcp or udp) and not port 6443 and not port 10250")
+			"/usr/bin/tcpdump", "-Z", "root", "-i", "any", "-s", "0", "-B", "16384", "-U", "-w", "-", recorded)
 		if err != nil {
 			t.Fatal(err)
 		}

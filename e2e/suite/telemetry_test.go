@@ -11,14 +11,16 @@ import (
 	"strings"
 	"testing"
 
+	"trellis.dev/e2e/suite/bed"
+	"trellis.dev/e2e/suite/kube"
+	"trellis.dev/e2e/suite/manifests"
 	trellis "trellis.dev/e2e/suite/mesh"
 )
 
 // query asks Prometheus for one number.
 func query(t *testing.T, expression string) (float64, error) {
 	t.Helper()
-	prometheus := pod(t, "e2e-watch", "prometheus")
-	text, err := cluster.Proxied(t.Context(), "e2e-watch", prometheus.Metadata.Name, 9090, "/api/v1/query?query="+url.QueryEscape(expression))
+	text, err := cluster.Proxied(t.Context(), "e2e-watch", "prometheus", 9090, "/api/v1/query?query="+url.QueryEscape(expression))
 	if err != nil {
 		return 0, err
 	}
@@ -40,8 +42,8 @@ func query(t *testing.T, expression string) (float64, error) {
 // C-12, T-39, T-40: the chart's own recording rules give the adoption rate, checked against a known mix:
 // in a namespace of its own six connections were post-quantum and two were not.
 func TestPrometheusRecordsTheAdoptionRate(t *testing.T) {
-	const name = "e2e-mix"
-	mix(t, name, 6, 2)
+	mix(t, "e2e-mix", 6, 2)
+	watch(t, "e2e-mix", "shop", bed.System)
 	for expression, want := range map[string]float64{
 		`trellis:connections_quantum_safe:sum{namespace="e2e-mix"}`: 6,
 		`trellis:connections:sum{namespace="e2e-mix"}`:              8,
@@ -77,6 +79,33 @@ func TestPrometheusRecordsTheAdoptionRate(t *testing.T) {
 			t.Errorf("%s: %v", metric, err)
 		}
 	}
+}
+
+// watch starts a Prometheus that evaluates the rules as the chart installed them, over all pods of some
+// namespaces.
+func watch(t *testing.T, namespaces ...string) {
+	t.Helper()
+	rules, err := cluster.Run(t.Context(), "get", "configmap", "-n", bed.System, "trellis-prometheus-rules", "-o", `jsonpath={.data.trellis\.rules\.yaml}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var targets []any
+	for _, namespace := range namespaces {
+		var all kube.List[kube.Pod]
+		if err := cluster.Get(t.Context(), &all, "pods", "-n", namespace, "--field-selector=status.phase=Running"); err != nil {
+			t.Fatal(err)
+		}
+		for _, one := range all.Items {
+			targets = append(targets, map[string]any{
+				"targets": []string{hostPort(one.Status.PodIP, metricsPort)},
+				"labels":  map[string]string{"namespace": namespace, "pod": one.Metadata.Name},
+			})
+		}
+	}
+	apply(t, readManifest(t, "prometheus.yaml", map[string]string{
+		"RULES": manifests.Indent(rules, 4), "TARGETS": manifest(t, targets),
+	}))
+	ready(t, "e2e-watch", "prometheus")
 }
 
 // mix makes a meshed server in a namespace of its own, and connections to it of two kinds.

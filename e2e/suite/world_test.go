@@ -11,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"trellis.dev/e2e/suite/bed"
 	"trellis.dev/e2e/suite/kube"
 	"trellis.dev/e2e/suite/manifests"
 	trellis "trellis.dev/e2e/suite/mesh"
@@ -35,12 +34,7 @@ const (
 
 // openShop puts the applications into the cluster: those in the mesh, and those outside.
 func openShop(ctx context.Context) error {
-	// The rules that Prometheus evaluates are those that the chart installed.
-	rules, err := cluster.Run(ctx, "get", "configmap", "-n", bed.System, "trellis-prometheus-rules", "-o", `jsonpath={.data.trellis\.rules\.yaml}`)
-	if err != nil {
-		return err
-	}
-	values := map[string]string{"NODE_A": mesh.Nodes[0], "NODE_B": mesh.Nodes[1], "RULES": manifests.Indent(rules, 4)}
+	values := map[string]string{"NODE_A": mesh.Nodes[0], "NODE_B": mesh.Nodes[1], "IMAGES": mesh.Images}
 	for _, name := range []string{"shop.yaml", "outside.yaml", "watch.yaml"} {
 		text, err := manifests.Read(name, values)
 		if err != nil {
@@ -53,7 +47,7 @@ func openShop(ctx context.Context) error {
 	for namespace, deployments := range map[string][]string{
 		"shop":      {"web", "catalog", "orders", "client"},
 		"outside":   {"web", "client"},
-		"e2e-watch": {"collector", "prometheus"},
+		"e2e-watch": {"collector"},
 	} {
 		for _, name := range deployments {
 			if err := rolledOut(ctx, namespace, name); err != nil {

@@ -63,6 +63,9 @@ type Bed struct {
 	Root    string
 	Kube    *kube.Client
 	Version string
+	// Images stands for the content of all images: pods that carry it are replaced when it changes,
+	// although the images' names stay.
+	Images string
 	// Nodes that run pods, at least one.
 	Nodes []string
 	log   io.Writer

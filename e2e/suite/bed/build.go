@@ -38,16 +38,20 @@ func (b *Bed) images(ctx context.Context) error {
 		return err
 	}
 	out := filepath.Join(b.cache, "images")
+	sum := sha256.New()
 	images := filepath.Join(b.Root, "images")
 	for _, args := range [][]string{
 		{"--bin", b.Binaries, "--version", b.Version},
 		{"--spec", filepath.Join(b.Root, "e2e", "apps", "images.json"), "--set", "APPS=" + apps},
 		{"--spec", filepath.Join(b.Root, "e2e", "suite", "bed", "instruments.json"), "--set", "COLLECTOR=" + collector, "--set", "INTRUDER=" + intruder},
 	} {
-		if err := b.goRun(ctx, images, append([]string{"run", ".", "--out", out}, args...)...); err != nil {
+		listing, err := b.goOutput(ctx, images, append([]string{"run", ".", "--out", out}, args...)...)
+		if err != nil {
 			return err
 		}
+		sum.Write(listing)
 	}
+	b.Images = hex.EncodeToString(sum.Sum(nil)[:6])
 	archives, err := filepath.Glob(filepath.Join(out, "*.tar"))
 	if err != nil {
 		return err
@@ -127,26 +131,31 @@ func (b *Bed) intruder(ctx context.Context) (string, error) {
 	if target == "" {
 		target = filepath.Join(filepath.Dir(b.cache), "target")
 	}
-	command := b.command(ctx, "cargo", "build", "--release", "--locked", "-p", "trellis-intruder")
+	command := b.command(ctx, "cargo", "build", "--locked", "-p", "trellis-intruder")
 	command.Dir = b.Root
 	command.Env = append(os.Environ(), "CARGO_TARGET_DIR="+target)
 	output, err := command.CombinedOutput()
 	if err != nil {
 		return "", fmt.Errorf("cargo build -p trellis-intruder: %w\n%s", err, output)
 	}
-	return filepath.Join(target, "release", "trellis-intruder"), nil
+	return filepath.Join(target, "debug", "trellis-intruder"), nil
 }
 
 // goRun runs the go command in a folder, without cgo: what it builds shall run in an empty image.
 func (b *Bed) goRun(ctx context.Context, folder string, args ...string) error {
+	_, err := b.goOutput(ctx, folder, args...)
+	return err
+}
+
+func (b *Bed) goOutput(ctx context.Context, folder string, args ...string) ([]byte, error) {
 	command := b.command(ctx, "go", args...)
 	command.Dir = folder
 	command.Env = append(os.Environ(), "CGO_ENABLED=0", "GOWORK=off")
 	output, err := command.CombinedOutput()
 	if err != nil {
-		return fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, output)
+		return nil, fmt.Errorf("go %s: %w\n%s", strings.Join(args, " "), err, output)
 	}
-	return nil
+	return output, nil
 }
 
 func (b *Bed) chartVersion() (string, error) {

@@ -21,6 +21,6 @@ func (b *Bed) install(ctx context.Context) error {
 		return err
 	}
 	_, err = b.HelmRun(ctx, "upgrade", "--install", Release, b.Chart(), "-n", System,
-		"--set", "otlp.endpoint="+CollectorEndpoint, "--wait", "--timeout", "3m")
+		"--set", "otlp.endpoint="+CollectorEndpoint, "--set-string", `controlPlane.podAnnotations.e2e/images=`+b.Images, "--wait", "--timeout", "3m")
 	return err
 }
