@@ -17,6 +17,8 @@ use crate::stat::{Workload, meshed};
 
 /// The version of Trellis that this binary belongs to.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// What the kubelet leaves on the image of a static pod.
+const MIRROR: &str = "kubernetes.io/config.mirror";
 const DAY: i64 = 24 * 3600;
 /// A root is replaced by an overlap of bundles, which takes planning.
 const ROOT_NEAR_ITS_END: i64 = 90 * DAY;
@@ -138,7 +140,7 @@ fn own_bundle(facts: &After) -> Result<Bundle, String> {
 }
 
 fn trust(facts: &After) -> Check {
-    let check = Check::new("trust", "every labelled namespace has the CA's bundle");
+    let check = Check::new("trust", "every namespace of the mesh has the CA's bundle");
     let Ok(own) = own_bundle(facts) else { return check.skipped("there is no bundle to compare with") };
     let mut wrong = Vec::new();
     for (namespace, bundle) in &facts.bundles {
@@ -240,8 +242,8 @@ fn pods(facts: &After) -> Vec<Check> {
     let labelled: Vec<&str> = namespaces.iter().filter(|one| is_labelled(one)).map(name).collect();
     let here = |pod: &&Pod| pod.metadata.namespace.as_deref().is_some_and(|own| labelled.contains(&own));
     let outside: Vec<&Pod> = pods.iter().filter(here).filter(|pod| lives(pod) && !meshed(pod)).collect();
-    let (node, own): (Vec<&Pod>, Vec<&Pod>) =
-        outside.into_iter().filter(|pod| !opted_out(pod)).partition(|pod| on_host_network(pod));
+    let (never, own): (Vec<&Pod>, Vec<&Pod>) =
+        outside.into_iter().filter(|pod| !opted_out(pod)).partition(|pod| impossible(pod).is_some());
     let mut by_workload: BTreeMap<Workload, usize> = BTreeMap::new();
     for pod in own {
         *by_workload.entry(Workload::of(pod)).or_default() += 1;
@@ -255,13 +257,20 @@ fn pods(facts: &After) -> Vec<Check> {
         let restart: Vec<String> = by_workload.keys().map(restart).collect();
         check.failed(format!("started before the label was there: {}", few(&found)), restart.join("; "))
     });
-    let check = Check::new("pods", "none of them is on its node's network");
-    let names: Vec<String> = node.iter().map(|pod| Workload::of(pod).to_string()).collect();
+    let check = Check::new("pods", "every one of them can be");
+    let names: Vec<String> = never
+        .iter()
+        .map(|pod| format!("{} ({})", Workload::of(pod), impossible(pod).unwrap_or_default()))
+        .collect();
     checks.push(match names.as_slice() {
         [] => check.passed(""),
         some => check.warned(
-            format!("traffic cannot be captured there and stays plaintext: {}", few(some)),
-            "set hostNetwork: false where the workload allows it",
+            format!("the traffic of some cannot be captured and stays plaintext: {}", few(some)),
+            format!(
+                "set hostNetwork: false where the workload allows it, or say that this is meant with {}: {}",
+                names::INJECT,
+                names::DISABLED
+            ),
         ),
     });
     checks
@@ -280,8 +289,16 @@ fn opted_out(pod: &Pod) -> bool {
     says(&meta.annotations) || says(&meta.labels)
 }
 
-fn on_host_network(pod: &Pod) -> bool {
-    pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false)
+/// Why a pod can never have a proxy, if so.
+fn impossible(pod: &Pod) -> Option<&str> {
+    if pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false) {
+        return Some("host_network");
+    }
+    let notes = pod.metadata.annotations.as_ref()?;
+    if notes.contains_key(MIRROR) {
+        return Some("mirror_pod");
+    }
+    notes.get(names::NOT_INJECTED).map(String::as_str)
 }
 
 /// What brings a workload into the mesh.
@@ -379,7 +396,7 @@ mod tests {
         facts.bundles.insert("a".into(), Ok(None));
         facts.bundles.insert("b".into(), Ok(Some("-----BEGIN".into())));
         facts.bundles.insert("c".into(), Ok(Some(samples::bundle())));
-        let said = outcome(&checks(&facts), "every labelled namespace has the CA's bundle");
+        let said = outcome(&checks(&facts), "every namespace of the mesh has the CA's bundle");
         assert!(said.starts_with("failed: a has none, b: the trust bundle"), "{said}");
         assert!(said.ends_with("c has another"), "{said}");
     }
@@ -434,7 +451,9 @@ mod tests {
         pods.extend([out, done]);
         let mut agent = plain_pod("shop", "agent", None);
         agent.spec.as_mut().unwrap().host_network = Some(true);
-        pods.push(agent);
+        let mut windows = plain_pod("shop", "windows", None);
+        windows.metadata.annotations = Some([(names::NOT_INJECTED.to_owned(), "windows".to_owned())].into());
+        pods.extend([agent, windows]);
 
         let checks = checks(&facts);
         assert_eq!(
@@ -448,8 +467,9 @@ mod tests {
             "kubectl rollout restart -n shop deployment/old; delete pod/alone in shop and make it again"
         );
         assert_eq!(
-            outcome(&checks, "none of them is on its node's network"),
-            "warned: traffic cannot be captured there and stays plaintext: shop/pod/agent"
+            outcome(&checks, "every one of them can be"),
+            "warned: the traffic of some cannot be captured and stays plaintext: \
+             shop/pod/agent (host_network), shop/pod/windows (windows)"
         );
     }
 

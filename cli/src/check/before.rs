@@ -94,7 +94,24 @@ pub fn namespaces(facts: &Before) -> Vec<Check> {
             ];
         }
     };
-    vec![system(facts, all), other_meshes(all), admission(all)]
+    vec![switches(all), system(facts, all), other_meshes(all), admission(all)]
+}
+
+/// The injector refuses the pods of a namespace whose label it cannot read.
+fn switches(all: &[Namespace]) -> Check {
+    let check = Check::new("namespaces", "the label that switches injection is enabled or disabled");
+    let odd = all.iter().filter_map(|one| {
+        let value = label(one, names::INJECT)?;
+        let known = matches!(value, names::ENABLED | names::DISABLED);
+        (!known).then(|| format!("{} ({value:?})", name(one)))
+    });
+    match odd.collect::<Vec<_>>().as_slice() {
+        [] => check.passed(""),
+        some => check.failed(
+            format!("pods are refused in {}", few(some)),
+            format!("kubectl label namespace NAME {}={} --overwrite", names::INJECT, names::ENABLED),
+        ),
+    }
 }
 
 fn system(facts: &Before, all: &[Namespace]) -> Check {
@@ -222,6 +239,16 @@ mod tests {
         assert_eq!(
             outcome(&all(&facts), "this user may make what the installation needs"),
             "failed: not allowed: create namespaces, create deployments.apps"
+        );
+    }
+
+    #[test]
+    fn a_label_that_means_nothing_is_named() {
+        let mut facts = before();
+        facts.namespaces.as_mut().unwrap().push(namespace("a", json!({names::INJECT: "true"})));
+        assert_eq!(
+            outcome(&all(&facts), "the label that switches injection is enabled or disabled"),
+            "failed: pods are refused in a (\"true\")"
         );
     }
 

@@ -32,7 +32,8 @@ pub struct After {
     /// Whether the root's Secret is there. Its content stays where it is.
     pub root: Asked<bool>,
     pub trust_domain: String,
-    /// The trust bundle in PEM of the control plane's and each labelled namespace, where there is one.
+    /// The trust bundle in PEM of the control plane's namespace and of each that is labelled or has a pod in
+    /// the mesh, where there is one.
     pub bundles: BTreeMap<String, Asked<Option<String>>>,
     pub webhook: Asked<Option<MutatingWebhookConfiguration>>,
     /// What became of a pod that was made on trial in a labelled namespace; nothing where none is labelled.

@@ -1,7 +1,10 @@
 //! Asks the cluster. What it does not answer is an answer too, and nothing is changed: the one pod that is
 //! made is made on trial, as a dry run.
 
-use std::{collections::BTreeMap, fmt::Display};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Display,
+};
 
 use http::{Request, header::DATE};
 use k8s_openapi::{
@@ -56,6 +59,8 @@ pub async fn before(client: &Client, system: &str) -> Before {
 
 pub async fn after(client: &Client, before: Before, trust_domain: &str) -> After {
     let system = before.system.clone();
+    let pods = stat::pods(client, None).await.map_err(text);
+    let meshed: Vec<Pod> = pods.iter().flatten().filter(|pod| stat::meshed(pod)).cloned().collect();
     let labelled: Vec<String> = before
         .namespaces
         .iter()
@@ -63,21 +68,25 @@ pub async fn after(client: &Client, before: Before, trust_domain: &str) -> After
         .filter(|one| is_labelled(one))
         .map(|one| name(one).to_owned())
         .collect();
+    // A pod may also have asked for itself, in a namespace without the label.
+    let trusting: BTreeSet<&str> = labelled
+        .iter()
+        .chain(meshed.iter().filter_map(|pod| pod.metadata.namespace.as_ref()))
+        .chain([&system])
+        .map(String::as_str)
+        .collect();
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &system);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &system);
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
     let every = ListParams::default();
-    let (deployments, root, bundles, webhook, trial, pods) = futures::join!(
+    let (deployments, root, bundles, webhook, trial) = futures::join!(
         deployments.list(&every),
         // Its metadata alone: the seed in it stays in the cluster.
         secrets.get_metadata_opt(names::ROOT_SECRET),
-        bundles(client, &system, &labelled),
+        bundles(client, trusting),
         webhooks.get_opt(names::WEBHOOK_CONFIGURATION),
         trial(client, labelled.first()),
-        stat::pods(client, None),
     );
-    let pods = pods.map_err(text);
-    let meshed: Vec<Pod> = pods.iter().flatten().filter(|pod| stat::meshed(pod)).cloned().collect();
     let proxies = stat::of_pods(client, &meshed).await;
     After {
         before,
@@ -139,13 +148,9 @@ async fn denied(client: &Client, system: &str) -> Asked<Vec<Right>> {
     Ok(denied)
 }
 
-async fn bundles(
-    client: &Client,
-    system: &str,
-    labelled: &[String],
-) -> BTreeMap<String, Asked<Option<String>>> {
+async fn bundles(client: &Client, namespaces: BTreeSet<&str>) -> BTreeMap<String, Asked<Option<String>>> {
     let mut bundles = BTreeMap::new();
-    for namespace in labelled.iter().map(String::as_str).chain([system]) {
+    for namespace in namespaces {
         let maps: Api<ConfigMap> = Api::namespaced(client.clone(), namespace);
         let found = maps.get_opt(names::TRUST_CONFIG_MAP).await.map_err(text);
         let bundle = found.map(|map| map?.data?.remove(names::TRUST_BUNDLE_KEY));

@@ -58,7 +58,7 @@ impl Ca {
         let bundle = Bundle::new("cluster.local", vec![self.0.anchor().clone()]).unwrap();
         let (key, now) = (PrivateKey::generate(Algorithm::MlDsa65).unwrap(), SystemClock.now());
         let leaf = self.0.issue(&LeafRequest {
-            public_key: &key.public_key(),
+            public_key: key.public_key(),
             identity,
             dns_names: &[],
             now,
