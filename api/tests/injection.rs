@@ -383,6 +383,7 @@ fn settings_and_annotations_reach_the_containers() {
     let settings: Settings = serde_json::from_value(json!({
         "version": "1.2.3",
         "images": {"proxy": "registry.example/proxy:1", "capture": "registry.example/capture:1", "pullPolicy": "Never"},
+        "namespace": "mesh",
         "trustDomain": "example.org",
         "caAddress": "10.0.0.1:15012",
         "discoveryAddress": "[fd00::1]:15013",
@@ -407,6 +408,7 @@ fn settings_and_annotations_reach_the_containers() {
     let variables = environment(&after);
     for (name, value) in [
         ("TRELLIS_TRUST_DOMAIN", "example.org"),
+        ("TRELLIS_SYSTEM_NAMESPACE", "mesh"),
         ("TRELLIS_CA_ADDRESS", "10.0.0.1:15012"),
         ("TRELLIS_DISCOVERY_ADDRESS", "[fd00::1]:15013"),
         ("TRELLIS_LEAF_ALGORITHM", "ml-dsa-87"),

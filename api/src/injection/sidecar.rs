@@ -153,6 +153,7 @@ fn environment(plan: &Plan, settings: &Settings) -> Vec<EnvVar> {
         field("TRELLIS_NODE_IPS", "status.hostIPs"),
         field("TRELLIS_SERVICE_ACCOUNT", "spec.serviceAccountName"),
         text("TRELLIS_TRUST_DOMAIN", settings.trust_domain.clone()),
+        text("TRELLIS_SYSTEM_NAMESPACE", settings.namespace.clone()),
         text("TRELLIS_CA_ADDRESS", settings.ca_address.clone()),
         text("TRELLIS_DISCOVERY_ADDRESS", settings.discovery_address.clone()),
         text("TRELLIS_TOKEN_FILE", in_identity(names::TOKEN_FILE)),
