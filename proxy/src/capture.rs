@@ -42,23 +42,21 @@ impl Rules {
              table inet trellis {{\n\
              \tchain outbound {{\n\
              \t\ttype nat hook output priority -100; policy accept;\n\
-             \t\tmeta l4proto != tcp accept\n\
              \t\tmeta skuid {PROXY_UID} accept\n\
              \t\tfib daddr type local accept\n"
         );
         skip(&mut out, &self.skip_outbound);
         let _ = write!(
             out,
-            "\t\tredirect to :{OUTBOUND_PORT}\n\
+            "\t\tmeta l4proto tcp redirect to :{OUTBOUND_PORT}\n\
              \t}}\n\
              \tchain inbound {{\n\
              \t\ttype nat hook prerouting priority -100; policy accept;\n\
-             \t\tmeta l4proto != tcp accept\n\
              \t\tiifname \"lo\" accept\n\
              \t\ttcp dport {{ {TUNNEL_PORT}, {METRICS_PORT}, {READY_PORT} }} accept\n"
         );
         skip(&mut out, &self.skip_inbound);
-        let _ = write!(out, "\t\tredirect to :{INBOUND_PORT}\n\t}}\n}}\n");
+        let _ = write!(out, "\t\tmeta l4proto tcp redirect to :{INBOUND_PORT}\n\t}}\n}}\n");
         out
     }
 
