@@ -61,7 +61,8 @@ impl Stat {
         } else {
             fetch::of_proxies(&self.proxy).await
         };
-        let now = Timestamp::try_from(SystemClock.now())?;
+        // Whole seconds, as everything else that is said about time.
+        let now = Timestamp::from_second(Timestamp::try_from(SystemClock.now())?.as_second())?;
         let mut out = io::stdout().lock();
         if self.json || self.output == Some(Output::Json) {
             serde_json::to_writer_pretty(&mut out, &document::of(&seen, now))?;

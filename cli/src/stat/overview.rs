@@ -8,7 +8,9 @@ use std::{
 };
 
 use k8s_openapi::jiff::{SpanRound, Timestamp, Unit};
-use trellis_api::evidence::{Adoption, Class, Connections, ProxyEvidence, REFUSED};
+use trellis_api::evidence::{
+    Adoption, Class, Connections, KUBELET_PROBE, OUTSIDE_MESH, ProxyEvidence, REFUSED,
+};
 
 use super::{Seen, document, workload::Workload};
 use crate::table::Table;
@@ -50,7 +52,11 @@ pub fn of(seen: &[Seen], now: Timestamp, wide: bool) -> String {
     text.push_str(&reasons(&connections));
     let adoption = Adoption::of(&connections);
     // Writing to a String cannot fail.
-    let _ = writeln!(text, "\nadoption: {}, each connection counted once", ratio(adoption));
+    let _ = writeln!(
+        text,
+        "\nadoption: {}, each connection once, without what was refused, {KUBELET_PROBE} and {OUTSIDE_MESH}",
+        ratio(adoption)
+    );
     text
 }
 
@@ -124,26 +130,27 @@ fn table(lines: &BTreeMap<&Workload, Line>, now: Timestamp, wide: bool) -> Table
     table
 }
 
-/// Every kind of connection that was refused, or is weaker than post-quantum, with the reason.
+/// Every kind of connection that is weaker than post-quantum or was refused, with the reason: the weakest
+/// and the most frequent first, what was refused last.
 fn reasons(connections: &[Connections]) -> String {
-    let mut rows: Vec<&Connections> =
-        connections.iter().filter(|row| row.class != Class::Pq || row.reason.is_some()).collect();
-    if rows.is_empty() {
+    let text = |field: &Option<String>| field.as_deref().unwrap_or("-").to_owned();
+    let mut counts: BTreeMap<(bool, Reverse<Class>, [String; 4]), u64> = BTreeMap::new();
+    for row in connections.iter().filter(|row| row.class != Class::Pq || row.reason.is_some()) {
+        // Kinds that differ in what is not shown are one line.
+        let shown = [text(&row.reason), row.source.clone(), row.destination.clone(), text(&row.group)];
+        *counts.entry((refused(row), Reverse(row.class), shown)).or_default() += row.count;
+    }
+    if counts.is_empty() {
         return String::new();
     }
-    rows.sort_by_key(|row| (Reverse(row.class), Reverse(row.count)));
+    let mut rows: Vec<_> = counts.into_iter().collect();
+    rows.sort_by_key(|((refused, class, _), count)| (*refused, *class, Reverse(*count)));
     let mut table = Table::new(["NOT POST-QUANTUM", "REASON", "FROM", "TO", "GROUP", "COUNT"]);
-    for row in rows {
-        let class = if refused(row) { "refused" } else { row.class.as_str() };
-        let text = |field: &Option<String>| field.as_deref().unwrap_or("-").to_owned();
-        table.row(vec![
-            class.to_owned(),
-            text(&row.reason),
-            row.source.clone(),
-            row.destination.clone(),
-            text(&row.group),
-            row.count.to_string(),
-        ]);
+    for ((refused, Reverse(class), shown), count) in rows {
+        let mut cells = vec![if refused { "refused" } else { class.as_str() }.to_owned()];
+        cells.extend(shown);
+        cells.push(count.to_string());
+        table.row(cells);
     }
     format!("\n{table}")
 }
@@ -216,7 +223,7 @@ mod tests {
              plaintext not_injected spiffe://cluster.local/ns/shop/sa/client unverified:shop/default - 2\n\
              refused refused_no_certificate unverified:10.0.0.9 spiffe://cluster.local/ns/shop/sa/web - 1\n\
              \n\
-             adoption: 7/9 (77.7 %), each connection counted once\n"
+             adoption: 7/9 (77.7 %), each connection once, without what was refused, kubelet_probe and outside_mesh\n"
         );
     }
 
