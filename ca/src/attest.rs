@@ -142,3 +142,31 @@ pub fn find_pod(caller: &Caller, view: &View) -> Result<Arc<PodFacts>, Refusal> 
     }
     Ok(facts)
 }
+
+#[cfg(test)]
+mod tests {
+    use trellis_telemetry::health::Health;
+
+    use super::*;
+
+    #[test]
+    fn before_the_pods_are_known_nobody_is_told_that_a_pod_is_absent() {
+        let view = View::new("trellis-system", Health::new(&[]));
+        let caller = Caller {
+            namespace: "shop".to_owned(),
+            service_account: "orders".to_owned(),
+            pod: "orders-1".to_owned(),
+            pod_uid: "1".to_owned(),
+        };
+        assert_eq!(find_pod(&caller, &view).unwrap_err().reason, Reason::NotReady);
+    }
+
+    #[test]
+    fn only_what_looks_like_a_token_is_judged() {
+        assert_eq!(check_shape("aGVhZA.cGF5.c2ln"), Ok(()));
+        let long = "a".repeat(MAX_TOKEN);
+        for wrong in ["", "a.b", "a..c", "a.b.c.d", "a.b.c=", "a.b c.d", &format!("{long}.b.c")] {
+            assert_eq!(check_shape(wrong).unwrap_err().reason, Reason::MalformedToken, "{wrong:.20}");
+        }
+    }
+}

@@ -39,7 +39,7 @@ const TURN: Duration = Duration::from_secs(5);
 /// What one pod may ask for: far more than it needs, and too little to keep the CA busy.
 const PER_POD: (u32, Duration) = (60, Duration::from_secs(1));
 /// Refused requests that one address may cause before it is no longer listened to.
-const REFUSED_PER_SOURCE: (u32, Duration) = (100, Duration::from_millis(100));
+const REFUSED_PER_SOURCE: (u32, Duration) = (100, Duration::from_secs(1));
 /// The shortest life that makes sense for a renewal in its last sixth.
 const SHORTEST: Duration = Duration::from_secs(10 * 60);
 
@@ -219,7 +219,7 @@ impl Issuing {
     fn refused(&self, refusal: Refusal, caller: Option<Caller>, source: Option<IpAddr>) -> Status {
         let reason = refusal.reason.as_str();
         self.metrics.refused.with(&[("reason", reason)]).inc();
-        if let Some(source) = source {
+        if let Some(source) = source.filter(|_| refusal.reason.is_callers_fault()) {
             // Without a token left it is no longer listened to; that is said at its next request.
             let _ = self.per_source.lock().take(&source.to_canonical(), Instant::now());
         }

@@ -70,6 +70,11 @@ impl Reason {
         }
     }
 
+    /// Whether the same request would be refused on the best of days.
+    pub fn is_callers_fault(self) -> bool {
+        matches!(self.code(), Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument)
+    }
+
     fn code(self) -> Code {
         match self {
             Self::MissingToken

@@ -71,7 +71,6 @@ struct Known {
 
 impl View {
     pub fn new(own_namespace: &str, health: Health) -> Self {
-        health.set(CONDITION, Err("pods, services and namespaces are not known yet".to_owned()));
         Self(Arc::new(Inner {
             own_namespace: own_namespace.to_owned(),
             state: RwLock::default(),
@@ -312,7 +311,7 @@ mod tests {
     }
 
     fn view() -> View {
-        View::new("trellis-system", Health::new(&[]))
+        View::new("trellis-system", Health::new(&[CONDITION]))
     }
 
     #[test]

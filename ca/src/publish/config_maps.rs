@@ -87,7 +87,6 @@ impl ConfigMaps {
         health: Health,
         registry: &Registry,
     ) -> Self {
-        health.set(CONDITION, Err("the bundle has not been published yet".to_owned()));
         let published = registry
             .gauge("trellis_ca_bundle_namespaces", "Namespaces that hold the trust bundle as it must be.")
             .with(&[]);
@@ -145,10 +144,11 @@ impl ConfigMaps {
             .collect()
             .await;
         for (action, result) in done {
-            match &result {
-                Ok(()) => tracing::info!(?action, "published the trust bundle"),
-                Err(error) => {
-                    tracing::error!(?action, %error, "cannot publish the trust bundle; trying again")
+            match (&action, &result) {
+                (Action::Apply(namespace), Ok(())) => tracing::info!(namespace, "published the trust bundle"),
+                (Action::Delete(namespace), Ok(())) => tracing::info!(namespace, "removed the trust bundle"),
+                (_, Err(error)) => {
+                    tracing::error!(?action, %error, "cannot publish the trust bundle; trying again");
                 }
             }
             self.plan.performed(&action, result.is_ok(), Instant::now());
@@ -319,7 +319,7 @@ mod tests {
 
     fn publish(api: &FakeApi, wanted: Option<BTreeSet<String>>) -> Publisher {
         let (wanted, receiver) = watch::channel(wanted);
-        let (health, registry) = (Health::new(&[]), Registry::new());
+        let (health, registry) = (Health::new(&[CONDITION]), Registry::new());
         let maps = ConfigMaps::new(
             api.client(),
             "trellis-system",

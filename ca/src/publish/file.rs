@@ -28,7 +28,6 @@ pub struct BundleFile {
 
 impl BundleFile {
     pub fn new(path: PathBuf, pem: String, health: Health) -> Self {
-        health.set(CONDITION, Err("the bundle has not been written yet".to_owned()));
         Self { path, pem, health }
     }
 
