@@ -5,6 +5,7 @@ mod chart;
 mod check;
 mod demo;
 mod helm;
+mod inject;
 mod install;
 mod stat;
 mod table;
@@ -33,6 +34,8 @@ enum Command {
     Uninstall(uninstall::Uninstall),
     /// Name each problem of the cluster or the mesh, with its remedy.
     Check(check::CheckArgs),
+    /// Put the proxy into manifests, as the admission webhook would.
+    Inject(inject::Inject),
     /// Show what connections really negotiated, by workload.
     Stat(stat::Stat),
     /// Run the mesh on this machine, without a cluster, and show what it negotiates.
@@ -54,6 +57,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Install(install) => install.run().await,
         Command::Uninstall(uninstall) => uninstall.run().await,
         Command::Check(check) => check.run().await,
+        Command::Inject(inject) => inject.run().await,
         Command::Stat(stat) => stat.run().await,
         Command::Demo(demo) => demo::run(demo).await.map(|()| ExitCode::SUCCESS),
         Command::DemoApp(app) => demo::app(app).await.map(|()| ExitCode::SUCCESS),
