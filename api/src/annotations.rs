@@ -25,11 +25,14 @@ pub const PROXY_MEMORY_REQUEST: &str = "trellis.dev/proxy-memory-request";
 pub const PROXY_MEMORY_LIMIT: &str = "trellis.dev/proxy-memory-limit";
 pub const PROXY_LOG_LEVEL: &str = "trellis.dev/proxy-log-level";
 pub const LEAF_ALGORITHM: &str = "trellis.dev/leaf-algorithm";
+/// What becomes of peers without a certificate: `permissive` lets them in and counts them, `strict`
+/// refuses them.
+pub const PLAINTEXT: &str = "trellis.dev/plaintext";
 /// How long the proxy finishes what is open when the pod ends.
 pub const DRAIN_SECONDS: &str = "trellis.dev/drain-seconds";
 
 /// What a namespace's pods inherit from it.
-pub const INHERITED: [&str; 10] = [
+pub const INHERITED: [&str; 11] = [
     SKIP_INBOUND_PORTS,
     SKIP_OUTBOUND_PORTS,
     OPAQUE_PORTS,
@@ -39,6 +42,7 @@ pub const INHERITED: [&str; 10] = [
     PROXY_MEMORY_LIMIT,
     PROXY_LOG_LEVEL,
     LEAF_ALGORITHM,
+    PLAINTEXT,
     DRAIN_SECONDS,
 ];
 
@@ -64,6 +68,7 @@ pub struct Annotations {
     pub proxy_memory_limit: Option<Memory>,
     pub proxy_log_level: Option<LogFilter>,
     pub leaf_algorithm: Option<LeafAlgorithm>,
+    pub plaintext: Option<Plaintext>,
     pub drain_seconds: Option<u32>,
     /// What the pod has of its namespace, as it is written there.
     pub inherited: Map,
@@ -114,6 +119,7 @@ impl Annotations {
             proxy_log_level: read
                 .value(PROXY_LOG_LEVEL, "write a level, as in `info`, or `trellis=debug,warn`")?,
             leaf_algorithm: read.value(LEAF_ALGORITHM, "write `ml-dsa-44`, `ml-dsa-65` or `ml-dsa-87`")?,
+            plaintext: read.value(PLAINTEXT, "write `permissive` or `strict`")?,
             drain_seconds: read
                 .value::<Seconds>(DRAIN_SECONDS, "write whole seconds, as in `25`")?
                 .map(|s| s.0),
@@ -259,6 +265,39 @@ impl FromStr for LeafAlgorithm {
     }
 }
 
+/// Whether peers without a certificate may reach the application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Plaintext {
+    #[default]
+    Permissive,
+    Strict,
+}
+
+impl Plaintext {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Permissive => "permissive",
+            Self::Strict => "strict",
+        }
+    }
+}
+
+impl FromStr for Plaintext {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = [Self::Permissive, Self::Strict].into_iter().find(|one| one.as_str() == text);
+        known.ok_or("there is no such treatment of plaintext")
+    }
+}
+
+impl fmt::Display for Plaintext {
+    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+        out.write_str(self.as_str())
+    }
+}
+
 /// What the proxy logs: a level, or levels by module with commas between them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -352,6 +391,7 @@ mod tests {
                 (PROXY_MEMORY_LIMIT, "1Gi"),
                 (PROXY_LOG_LEVEL, "trellis_proxy=debug,warn"),
                 (LEAF_ALGORITHM, "ml-dsa-87"),
+                (PLAINTEXT, "strict"),
                 (DRAIN_SECONDS, "60"),
                 ("example.com/trellis.dev", "not ours"),
             ]),
@@ -371,6 +411,7 @@ mod tests {
                 proxy_memory_limit: Some("1Gi".parse().unwrap()),
                 proxy_log_level: Some("trellis_proxy=debug,warn".parse().unwrap()),
                 leaf_algorithm: Some(LeafAlgorithm::MlDsa87),
+                plaintext: Some(Plaintext::Strict),
                 drain_seconds: Some(60),
                 inherited: Map::new(),
             }
@@ -402,6 +443,7 @@ mod tests {
             (PROXY_MEMORY_LIMIT, "64m", "there are no parts of a byte"),
             (PROXY_LOG_LEVEL, "loud", "`loud` is not one of off, error, warn, info, debug, trace"),
             (LEAF_ALGORITHM, "ecdsa-p256", "leaves are not made with this algorithm"),
+            (PLAINTEXT, "allowed", "there is no such treatment of plaintext"),
             (DRAIN_SECONDS, "1m", "this is not between 1 and 3600"),
         ] {
             let message = message(&[(name, value)], &[]);

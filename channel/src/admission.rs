@@ -5,7 +5,11 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
+    sync::Arc,
 };
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
 
 /// What one admission is known by; later ones are greater.
 pub type Ticket = u64;
@@ -77,6 +81,40 @@ impl<T> Admission<T> {
             .filter_map(|tickets| Some((tickets.len(), *tickets.first()?)))
             .max_by_key(|(count, oldest)| (*count, std::cmp::Reverse(*oldest)))
             .map(|(_, oldest)| oldest)
+    }
+}
+
+/// An [`Admission`] that many tasks pass.
+#[derive(Clone)]
+pub struct Gate(Arc<Mutex<Admission<oneshot::Sender<()>>>>);
+
+impl Gate {
+    pub fn new(bounds: Bounds) -> Self {
+        Self(Arc::new(Mutex::new(Admission::new(bounds))))
+    }
+
+    pub fn enter(&self, source: IpAddr) -> Pass {
+        let (evict, evicted) = oneshot::channel();
+        let (ticket, crowded_out) = self.0.lock().enter(source, evict);
+        if let Some(evict) = crowded_out {
+            // It may have ended in this very moment.
+            let _ = evict.send(());
+        }
+        Pass { gate: self.clone(), ticket, evicted }
+    }
+}
+
+/// The right to be open, given back when dropped.
+pub struct Pass {
+    gate: Gate,
+    ticket: Ticket,
+    /// Resolves when somebody else needs the place.
+    pub evicted: oneshot::Receiver<()>,
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.gate.0.lock().leave(self.ticket);
     }
 }
 

@@ -9,7 +9,7 @@ use trellis_telemetry::{Counter, Family, Histogram, Registry};
 pub const UNVERIFIED: &str = "unverified";
 
 /// Who opened the connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
     Inbound,
     Outbound,
@@ -71,6 +71,11 @@ impl Handshakes {
 
     /// `reason` comes from a closed set: a `Refusal`, or one of this crate's own words.
     pub fn refused(&self, direction: Direction, reason: &str) {
+        self.refused_by(direction, UNVERIFIED, reason);
+    }
+
+    /// The same, where something is known of the peer.
+    pub fn refused_by(&self, direction: Direction, peer: &str, reason: &str) {
         self.total
             .with(&[
                 ("direction", direction.as_str()),
@@ -79,7 +84,7 @@ impl Handshakes {
                 ("tls", ""),
                 ("local_signature", ""),
                 ("peer_signature", ""),
-                ("peer", UNVERIFIED),
+                ("peer", peer),
                 ("resumed", "false"),
                 ("result", "refused"),
                 ("reason", reason),

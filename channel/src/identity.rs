@@ -8,7 +8,7 @@ mod rotation;
 
 use std::{path::PathBuf, sync::Arc};
 
-use trellis_pki::{algorithm::Algorithm, clock::Clock, spiffe::SpiffeId, tls::MeshTls};
+use trellis_pki::{algorithm::Algorithm, clock::Clock, policy::Policy, spiffe::SpiffeId, tls::MeshTls};
 use trellis_telemetry::{Registry, health::Health};
 
 pub use self::{
@@ -46,8 +46,10 @@ pub async fn start(
     registry: &Registry,
 ) -> Result<IdentityTask, BootstrapError> {
     let address: Address = config.ca_address.parse().map_err(BootstrapError::Address)?;
+    // The CA is spoken to as strictly as can be, whatever this workload's peers are allowed.
+    let control = Arc::new(tls.under(Policy::default()));
     let issue =
-        CaClient::new(address, tls.clone(), config.ca_identity, config.token_file, Handshakes::new(registry));
+        CaClient::new(address, control, config.ca_identity, config.token_file, Handshakes::new(registry));
     let lifecycle = Lifecycle {
         name: config.pod,
         trust_domain: config.trust_domain.clone(),

@@ -4,7 +4,7 @@
 use std::{
     convert::Infallible,
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, Sleep, sleep, timeout},
 };
@@ -34,7 +34,7 @@ use trellis_pki::{
 use trellis_telemetry::Registry;
 
 use crate::{
-    admission::{Admission, Bounds, Ticket},
+    admission::{Bounds, Gate, Pass},
     handshakes::{Direction, Handshakes},
     throttle::Throttle,
 };
@@ -268,40 +268,6 @@ impl Handshaker {
         self.metrics.completed(Direction::Inbound, &posture, began.elapsed());
         let peer = Peer { identity: posture.peer.clone(), posture: Arc::new(posture), remote };
         Ok((stream, peer))
-    }
-}
-
-/// An [`Admission`] that many tasks pass.
-#[derive(Clone)]
-struct Gate(Arc<Mutex<Admission<oneshot::Sender<()>>>>);
-
-impl Gate {
-    fn new(bounds: Bounds) -> Self {
-        Self(Arc::new(Mutex::new(Admission::new(bounds))))
-    }
-
-    fn enter(&self, source: IpAddr) -> Pass {
-        let (evict, evicted) = oneshot::channel();
-        let (ticket, crowded_out) = self.0.lock().enter(source, evict);
-        if let Some(evict) = crowded_out {
-            // It may have ended in this very moment.
-            let _ = evict.send(());
-        }
-        Pass { gate: self.clone(), ticket, evicted }
-    }
-}
-
-/// The right to be open, given back when dropped.
-struct Pass {
-    gate: Gate,
-    ticket: Ticket,
-    /// Resolves when somebody else needs the place.
-    evicted: oneshot::Receiver<()>,
-}
-
-impl Drop for Pass {
-    fn drop(&mut self) {
-        self.gate.0.lock().leave(self.ticket);
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use trellis_api::{
-    annotations::Ports,
+    annotations::{Plaintext, Ports},
     names::{
         ADMIN_PORT, BUNDLE_FILE, DEFAULT_TRUST_DOMAIN, IDENTITY_DIR, INBOUND_PORT, METRICS_PORT,
         OUTBOUND_PORT, READY_PORT, SYSTEM_NAMESPACE, TOKEN_FILE, TUNNEL_PORT,
@@ -22,7 +22,7 @@ use trellis_pki::{
 };
 use trellis_telemetry::log::Format;
 
-use crate::worker::{Plaintext, Rules};
+use crate::worker::Rules;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -97,7 +97,7 @@ pub struct Run {
     #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
     pub signatures: Ladder,
     /// Peers without a certificate: permissive lets them in and counts them, strict refuses them.
-    #[arg(long, env = "TRELLIS_PLAINTEXT", value_enum, ignore_case = true, default_value = "permissive")]
+    #[arg(long, env = "TRELLIS_PLAINTEXT", default_value = "permissive")]
     pub plaintext: Plaintext,
     /// Ports whose bytes are carried unread.
     #[arg(long, env = "TRELLIS_OPAQUE_PORTS", default_value = "")]

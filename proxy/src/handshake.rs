@@ -3,23 +3,24 @@
 //! handed to the worker that will serve it.
 
 use std::{
-    collections::{HashMap, VecDeque},
     io,
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
-use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, mpsc, oneshot},
-    task::{AbortHandle, JoinHandle},
     time::{self, Instant},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 use tracing::{debug, warn};
+use trellis_channel::{
+    admission::{Bounds, Gate},
+    server::CROWDED_OUT,
+};
 use trellis_pki::{
     leaf::Leaf,
     posture::Posture,
@@ -29,7 +30,11 @@ use trellis_pki::{
     tls::{Accepting, ClientAuth, Connecting, MeshTls},
 };
 
-use crate::{ledger::Ledger, original::canonical, pool::Abandoned};
+use crate::{
+    ledger::{Direction, Ledger},
+    original::canonical,
+    pool::Abandoned,
+};
 
 /// A mutually authenticated connection, ready to be served on any thread.
 pub struct Secured {
@@ -159,7 +164,7 @@ async fn connect(
         Err(_) => Err(Refusal::TimedOut),
     };
     match &secured {
-        Ok(secured) => ledger.client_handshake(&secured.posture, begun.elapsed()),
+        Ok(secured) => ledger.handshake(Direction::Outbound, &secured.posture, begun.elapsed()),
         Err(refusal) => ledger.client_refused(&peer, refusal.as_str()),
     }
     secured.map_err(|refusal| ConnectError::Refused { address, refusal })
@@ -173,25 +178,21 @@ pub async fn listen(
     limits: Limits,
     deliver: impl Fn(Secured) + Clone + Send + 'static,
 ) {
-    let sources = Sources::default();
-    let mut pending = Pending::default();
+    let gate = Gate::new(Bounds { total: limits.in_flight, per_source: limits.per_source });
     loop {
         let (socket, remote) = accept(&listener).await;
         let remote = canonical(remote);
-        let Some(source) = sources.admit(remote.ip(), limits.per_source) else {
-            ledger.server_refused(remote.ip(), "too_many_handshakes");
-            continue;
-        };
-        // Whoever holds handshakes open must not keep others out: the oldest makes room.
-        for crowded_out in pending.make_room(limits.in_flight) {
-            ledger.server_refused(crowded_out, "crowded_out");
-        }
+        let mut pass = gate.enter(remote.ip());
         let (tls, ledger, deliver) = (tls.clone(), ledger.clone(), deliver.clone());
-        let handshake = tokio::spawn(async move {
-            let _held = source;
-            match secure(socket, remote, &tls, limits.timeout).await {
+        tokio::spawn(async move {
+            let secured = tokio::select! {
+                biased;
+                _ = &mut pass.evicted => Err(CROWDED_OUT),
+                secured = secure(socket, remote, &tls, limits.timeout) => secured,
+            };
+            match secured {
                 Ok((secured, took)) => {
-                    ledger.server_handshake(&secured.posture, took);
+                    ledger.handshake(Direction::Inbound, &secured.posture, took);
                     deliver(secured);
                 }
                 Err(reason) => {
@@ -200,31 +201,6 @@ pub async fn listen(
                 }
             }
         });
-        pending.push(remote.ip(), handshake);
-    }
-}
-
-/// Handshakes that peers have begun, the oldest first.
-#[derive(Default)]
-struct Pending(VecDeque<(IpAddr, AbortHandle)>);
-
-impl Pending {
-    fn push(&mut self, remote: IpAddr, handshake: JoinHandle<()>) {
-        self.0.push_back((remote, handshake.abort_handle()));
-    }
-
-    /// Ends the oldest handshakes until one more fits; says whose they were.
-    fn make_room(&mut self, limit: usize) -> Vec<IpAddr> {
-        if self.0.len() < limit {
-            return Vec::new();
-        }
-        self.0.retain(|(_, handshake)| !handshake.is_finished());
-        let excess = (self.0.len() + 1).saturating_sub(limit);
-        let ended = self.0.drain(..excess).map(|(remote, handshake)| {
-            handshake.abort();
-            remote
-        });
-        ended.collect()
     }
 }
 
@@ -290,66 +266,4 @@ pub fn tune(socket: &TcpStream) {
         .with_interval(Duration::from_secs(10))
         .with_retries(3);
     let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
-}
-
-/// Handshakes in flight by source address.
-#[derive(Clone, Default)]
-struct Sources(Arc<Mutex<HashMap<IpAddr, usize>>>);
-
-struct Source {
-    sources: Sources,
-    ip: IpAddr,
-}
-
-impl Sources {
-    fn admit(&self, ip: IpAddr, limit: usize) -> Option<Source> {
-        let mut counts = self.0.lock();
-        let count = counts.entry(ip).or_default();
-        if *count >= limit {
-            return None;
-        }
-        *count += 1;
-        Some(Source { sources: self.clone(), ip })
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        let mut counts = self.sources.0.lock();
-        if let Some(count) = counts.get_mut(&self.ip) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.ip);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn the_oldest_handshake_makes_room_for_the_newest() {
-        let mut pending = Pending::default();
-        let ip = |last| IpAddr::from([10, 0, 0, last]);
-        for last in 1..=3 {
-            assert!(pending.make_room(3).is_empty());
-            pending.push(ip(last), tokio::spawn(std::future::pending()));
-        }
-        assert_eq!(pending.make_room(3), [ip(1)]);
-        assert_eq!(pending.0.len(), 2);
-    }
-
-    #[test]
-    fn one_source_cannot_take_all_places() {
-        let sources = Sources::default();
-        let (greedy, other): (IpAddr, IpAddr) = ("10.0.0.1".parse().unwrap(), "10.0.0.2".parse().unwrap());
-        let held: Vec<_> = (0..2).map(|_| sources.admit(greedy, 2).unwrap()).collect();
-        assert!(sources.admit(greedy, 2).is_none());
-        assert!(sources.admit(other, 2).is_some());
-        drop(held);
-        assert!(sources.admit(greedy, 2).is_some());
-        assert!(sources.0.lock().is_empty());
-    }
 }

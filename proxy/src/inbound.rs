@@ -13,7 +13,10 @@ use std::{
 use http::StatusCode;
 use tokio::{net::TcpStream, time};
 use tracing::debug;
-use trellis_api::evidence::{Class, KUBELET_PROBE};
+use trellis_api::{
+    annotations::Plaintext,
+    evidence::{Class, KUBELET_PROBE},
+};
 
 use crate::{
     handshake::Secured,
@@ -21,7 +24,7 @@ use crate::{
     original,
     relay::End,
     tunnel::{self, Asked, Target},
-    worker::{self, Plaintext, Stage, Worker},
+    worker::{self, Stage, Worker},
 };
 
 /// A tunnel on which its client has opened nothing for this long is closed.

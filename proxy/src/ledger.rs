@@ -13,19 +13,15 @@ use std::{
 
 use parking_lot::Mutex;
 use trellis_api::evidence::{Bytes, Class, Connections, ProxyEvidence, REFUSED, Signatures};
+pub use trellis_channel::handshakes::Direction;
+use trellis_channel::handshakes::Handshakes;
 use trellis_pki::{posture, posture::Posture, spiffe::SpiffeId};
-use trellis_telemetry::{Counter, Family, Gauge, Histogram, Registry};
+use trellis_telemetry::{Counter, Family, Gauge, Registry};
 
 use crate::{detect::Protocol, directory::Directory};
 
 /// Kinds of connection that are told apart; beyond it peers become `other`.
 const ROWS: usize = 2_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    Inbound,
-    Outbound,
-}
 
 /// One kind of connection.
 pub struct Row {
@@ -59,16 +55,12 @@ pub struct Ledger {
     rows: Mutex<HashMap<(Direction, Connections), Arc<Row>>>,
     flows: [[Arc<Flow>; Class::ALL.len()]; 2],
     open: [Arc<Open>; 2],
-    handshakes: Family<Counter>,
-    seconds: Family<Histogram>,
+    handshakes: Handshakes,
     connections: Family<Counter>,
     protocols: Family<Counter>,
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
-
-/// Bounds of handshake times, in seconds.
-const SECONDS: &[f64] = &[0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 10.0];
 
 impl Ledger {
     pub fn new(own: &SpiffeId, workload: String, directory: Directory, registry: &Registry) -> Self {
@@ -98,19 +90,13 @@ impl Ledger {
                 let gauge = open.with(&[("direction", direction.as_str())]);
                 Arc::new(Open { count: AtomicI64::new(0), gauge })
             }),
-            handshakes: registry.counter(
-                "trellis_handshakes_total",
-                "TLS handshakes by what was negotiated, as read from the connection.",
-            ),
-            seconds: registry.histogram(
-                "trellis_handshake_seconds",
-                "Time that TLS handshakes took.",
-                SECONDS,
-            ),
-            connections: registry.counter(
-                "trellis_connections_total",
-                "Connections of applications, by how well they were protected on the wire.",
-            ),
+            handshakes: Handshakes::new(registry),
+            connections: registry
+                .counter(
+                    "trellis_connections_total",
+                    "Connections of applications, by how well they were protected on the wire.",
+                )
+                .open_labels(&["peer"]),
             protocols: registry.counter(
                 "trellis_application_protocols_total",
                 "Connections of applications, by what their first bytes looked like.",
@@ -222,16 +208,12 @@ impl Ledger {
 
     // === handshakes ===
 
-    pub fn client_handshake(&self, posture: &Posture, took: Duration) {
-        self.handshake(Direction::Outbound, posture, took);
-    }
-
-    pub fn server_handshake(&self, posture: &Posture, took: Duration) {
-        self.handshake(Direction::Inbound, posture, took);
+    pub fn handshake(&self, direction: Direction, posture: &Posture, took: Duration) {
+        self.handshakes.completed(direction, posture, took);
     }
 
     pub fn client_refused(&self, expected: &str, reason: &str) {
-        self.handshake_refused(Direction::Outbound, expected, reason);
+        self.handshakes.refused_by(Direction::Outbound, expected, reason);
         self.refused(Direction::Outbound, expected.to_owned(), Class::Classical, reason);
     }
 
@@ -240,49 +222,9 @@ impl Ledger {
         let ledger = self.clone();
         tokio::spawn(async move {
             let peer = ledger.directory.name(from).await;
-            ledger.handshake_refused(Direction::Inbound, &peer, reason);
+            ledger.handshakes.refused_by(Direction::Inbound, &peer, reason);
             ledger.refused(Direction::Inbound, peer, Class::Classical, reason);
         });
-    }
-
-    fn handshake(&self, direction: Direction, posture: &Posture, took: Duration) {
-        let class = class(posture.class);
-        let signature = |one: Option<trellis_pki::algorithm::Algorithm>| one.map_or("", |one| one.name());
-        let peer = posture.peer.as_ref().map(ToString::to_string).unwrap_or_default();
-        self.handshakes
-            .with(&[
-                ("direction", direction.as_str()),
-                ("class", class.as_str()),
-                ("group", &posture.group),
-                ("tls", posture.tls),
-                ("local_signature", signature(posture.local_signature)),
-                ("peer_signature", signature(posture.peer_signature)),
-                ("peer", &peer),
-                ("resumed", if posture.resumed { "true" } else { "false" }),
-                ("result", "ok"),
-                ("reason", ""),
-            ])
-            .inc();
-        self.seconds
-            .with(&[("direction", direction.as_str()), ("class", class.as_str())])
-            .observe(took.as_secs_f64());
-    }
-
-    fn handshake_refused(&self, direction: Direction, peer: &str, reason: &str) {
-        self.handshakes
-            .with(&[
-                ("direction", direction.as_str()),
-                ("class", ""),
-                ("group", ""),
-                ("tls", ""),
-                ("local_signature", ""),
-                ("peer_signature", ""),
-                ("peer", peer),
-                ("resumed", "false"),
-                ("result", "refused"),
-                ("reason", reason),
-            ])
-            .inc();
     }
 
     // === what others read ===
@@ -364,15 +306,6 @@ impl Flow {
             if sent { (&self.sent, &self.sent_total) } else { (&self.received, &self.received_total) };
         count.fetch_add(bytes as u64, Relaxed);
         total.add(bytes as u64);
-    }
-}
-
-impl Direction {
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
     }
 }
 

@@ -70,8 +70,7 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     tokio::spawn(http::serve(ready, health.routes(), serve_until.clone()));
 
     let own = config.identity().context("the proxy's own identity")?;
-    // The control plane is spoken to as strictly as can be, whatever this pod's peers are allowed.
-    let tls = Arc::new(MeshTls::new(Policy::default(), config.trust_domain.clone(), clock.clone()));
+    let tls = Arc::new(MeshTls::new(config.policy(), config.trust_domain.clone(), clock.clone()));
     let renewal = {
         let config = IdentityConfig {
             ca_address: config.ca_address.clone(),
@@ -96,8 +95,9 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     let ledger = Arc::new(Ledger::new(&own, workload, directory.clone(), &registry));
     tokio::spawn({
         let expected = config.system_identity(names::DISCOVERY)?;
-        let channel =
-            trellis_channel::client::channel(&config.discovery_address, tls.clone(), expected, true)?;
+        // The control plane is spoken to as strictly as can be, whatever this pod's peers are allowed.
+        let control = Arc::new(tls.under(Policy::default()));
+        let channel = trellis_channel::client::channel(&config.discovery_address, control, expected, true)?;
         discovery::run(channel, directory.clone(), wishes, health.clone(), rand::random)
     });
     let routes = admin::public(&registry, &ledger, &tls);
@@ -108,7 +108,6 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
         None => None,
     };
 
-    let tls = Arc::new(tls.under(config.policy()));
     let (stage, staged) = watch::channel(Stage { epoch: tls.epoch(), draining: false });
     let (handshaker, requests) = Handshaker::new();
     let rules = Arc::new(config.rules(node::gateways()));

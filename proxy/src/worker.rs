@@ -51,17 +51,9 @@ pub struct Rules {
     pub probe_ports: trellis_api::annotations::Ports,
     /// Addresses from which the node's kubelet probes the application.
     pub node_ips: HashSet<IpAddr>,
-    pub plaintext: Plaintext,
+    pub plaintext: trellis_api::annotations::Plaintext,
     /// Ports of the proxy itself, which nobody reaches through it.
     pub own_ports: HashSet<u16>,
-}
-
-/// Whether peers without a certificate may reach the application.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
-pub enum Plaintext {
-    #[default]
-    Permissive,
-    Strict,
 }
 
 /// Everything that a connection needs; one for all workers but for the tunnels.

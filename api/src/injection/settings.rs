@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    annotations::{Cpu, LeafAlgorithm, LogFilter, Memory, Ports},
+    annotations::{Cpu, LeafAlgorithm, LogFilter, Memory, Plaintext, Ports},
     names,
 };
 
@@ -24,7 +24,9 @@ pub struct Settings {
     pub leaf_algorithm: LeafAlgorithm,
     pub key_exchange: Ladder,
     pub signatures: Ladder,
-    /// Ports whose server speaks first, or whose protocol is of no interest.
+    /// What becomes of peers without a certificate.
+    pub plaintext: Plaintext,
+    /// Ports whose bytes are carried unread.
     pub opaque_ports: Ports,
     pub log: LogFilter,
     pub log_format: LogFormat,
@@ -203,6 +205,7 @@ impl Default for Settings {
             discovery_address: service(names::DISCOVERY, names::DISCOVERY_PORT),
             leaf_algorithm: LeafAlgorithm::default(),
             key_exchange: Ladder::default(),
+            plaintext: Plaintext::default(),
             signatures: Ladder::default(),
             // SMTP, POP3, IMAP, submission, MySQL and Galera: their servers speak first.
             opaque_ports: [25, 110, 143, 587, 3306, 4444].into_iter().collect(),

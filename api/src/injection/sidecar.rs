@@ -143,6 +143,7 @@ fn proxy(plan: &Plan, settings: &Settings) -> Container {
 fn environment(plan: &Plan, settings: &Settings) -> Vec<EnvVar> {
     let annotations = &plan.annotations;
     let leaf = annotations.leaf_algorithm.unwrap_or(settings.leaf_algorithm);
+    let plaintext = annotations.plaintext.unwrap_or(settings.plaintext);
     let opaque = annotations.opaque_ports.as_ref().unwrap_or(&settings.opaque_ports);
     let log = annotations.proxy_log_level.as_ref().unwrap_or(&settings.log);
     let in_identity = |file: &str| format!("{}/{file}", names::IDENTITY_DIR);
@@ -161,6 +162,7 @@ fn environment(plan: &Plan, settings: &Settings) -> Vec<EnvVar> {
         text("TRELLIS_LEAF_ALGORITHM", leaf.as_str().to_owned()),
         text("TRELLIS_KEY_EXCHANGE", settings.key_exchange.as_str().to_owned()),
         text("TRELLIS_SIGNATURES", settings.signatures.as_str().to_owned()),
+        text("TRELLIS_PLAINTEXT", plaintext.as_str().to_owned()),
         text("TRELLIS_OPAQUE_PORTS", opaque.to_string()),
         text("TRELLIS_DRAIN_SECONDS", plan.drain_seconds.to_string()),
         text("TRELLIS_LOG", log.as_str().to_owned()),

@@ -74,7 +74,7 @@ impl Stage {
         let workload = workload(&self.mesh, number, name, vec![]);
         self.mesh.announce(&workload)?;
         let clock = Arc::new(SystemClock);
-        let tls = Arc::new(MeshTls::new(Policy::default(), DEFAULT_TRUST_DOMAIN, clock.clone()));
+        let tls = Arc::new(MeshTls::new(policy, DEFAULT_TRUST_DOMAIN, clock.clone()));
         let config = IdentityConfig {
             ca_address: self.mesh.ca_address().to_string(),
             trust_domain: DEFAULT_TRUST_DOMAIN.into(),
@@ -86,7 +86,7 @@ impl Stage {
         };
         let health = Health::new(&[identity::CONDITION]);
         identity::start(config, tls.clone(), clock, health, &Registry::new()).await?;
-        Ok(Arc::new(tls.under(policy)))
+        Ok(tls)
     }
 
     /// How many connections the server's proxy refused for `reason`.

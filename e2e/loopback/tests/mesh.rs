@@ -30,7 +30,10 @@ where
     F: Future<Output = Result<(), Error>> + 'static,
 {
     Trial::test(name, move || {
-        let runtime = Builder::new_current_thread().enable_all().build().map_err(|error| Failed::from(error.to_string()))?;
+        let runtime = Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| Failed::from(error.to_string()))?;
         let bounded = async {
             // Far beyond what any of them takes: a test that hangs must still end.
             tokio::time::timeout(Duration::from_secs(120), test())

@@ -12,6 +12,7 @@
   "discoveryAddress" (include "trellis.address" (list . "discovery" 15013))
   "leafAlgorithm" .Values.proxy.leafAlgorithm
   "keyExchange" .Values.proxy.keyExchange
+  "plaintext" .Values.proxy.plaintext
   "signatures" .Values.proxy.signatures
   "opaquePorts" .Values.proxy.opaquePorts
   "log" .Values.proxy.logLevel
