@@ -48,11 +48,12 @@ func readManifest(t *testing.T, name string, values map[string]string) string {
 // attempts runs all of the intruder's attempts on a pod's tunnel.
 func attempts(t *testing.T, target *kube.Pod) map[string]outcome {
 	t.Helper()
+	name := "intruder-of-" + strings.ToLower(t.Name())
 	apply(t, readManifest(t, "intruder.yaml", map[string]string{
-		"ROOT": stolenRoot(t), "NODE_A": mesh.Nodes[0], "TARGET": hostPort(target.Status.PodIP, tunnelPort),
+		"NAME": name, "ROOT": stolenRoot(t), "NODE_A": mesh.Nodes[0], "TARGET": hostPort(target.Status.PodIP, tunnelPort),
 	}))
 	eventually(t, "the end of all attempts", func() error {
-		intruder := getPod(t, "e2e-intruder", "intruder")
+		intruder := getPod(t, "outside", name)
 		if len(intruder.Status.ContainerStatuses) == 0 {
 			return errors.New("not started")
 		}
@@ -64,8 +65,8 @@ func attempts(t *testing.T, target *kube.Pod) map[string]outcome {
 		return nil
 	})
 	found := map[string]outcome{}
-	for _, container := range getPod(t, "e2e-intruder", "intruder").Spec.Containers {
-		text, err := cluster.Run(t.Context(), "logs", "-n", "e2e-intruder", "intruder", "-c", container.Name)
+	for _, container := range getPod(t, "outside", name).Spec.Containers {
+		text, err := cluster.Run(t.Context(), "logs", "-n", "outside", name, "-c", container.Name)
 		if err != nil {
 			t.Fatal(err)
 		}

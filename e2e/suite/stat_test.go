@@ -4,6 +4,7 @@ package suite
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -58,9 +59,32 @@ func TestStatShowsFullAdoption(t *testing.T) {
 	}
 }
 
+// Once the namespaces of earlier tests are gone, that is.
 func TestCheckFindsNothingWrong(t *testing.T) {
+	eventually(t, "a clean bill of health", func() error {
+		stdout, stderr, err := mesh.Trellis(t.Context(), "check")
+		if err != nil {
+			return fmt.Errorf("%w\n%s%s", err, stdout, stderr)
+		}
+		return nil
+	})
+}
+
+// A fault is found, and its remedy named.
+func TestCheckFindsWhatIsWrong(t *testing.T) {
+	namespace(t, "e2e-check", nil)
+	apply(t, manifest(t, podOf("e2e-check", func(metadata, _ map[string]any) { metadata["name"] = "forgotten" })))
+	ready(t, "e2e-check", "forgotten")
+	if _, err := cluster.Run(t.Context(), "label", "namespace", "e2e-check", bed.Inject+"=enabled"); err != nil {
+		t.Fatal(err)
+	}
 	stdout, stderr, err := mesh.Trellis(t.Context(), "check")
-	if err != nil {
-		t.Errorf("%v\n%s%s", err, stdout, stderr)
+	if err == nil {
+		t.Error("a pod that was there before its namespace was labelled is no fault")
+	}
+	for _, want := range []string{"e2e-check/pod/forgotten", "make it again"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in:\n%s%s", want, stdout, stderr)
+		}
 	}
 }

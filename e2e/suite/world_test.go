@@ -97,6 +97,10 @@ func namespace(t *testing.T, name string, labels map[string]string) {
 	for key, value := range labels {
 		all[key] = value
 	}
+	// One of that name may still be going, after an earlier run of the suite.
+	if _, err := cluster.Run(t.Context(), "wait", "--for=delete", "namespace/"+name, "--timeout=60s"); err != nil {
+		t.Fatal(err)
+	}
 	apply(t, manifest(t, map[string]any{"apiVersion": "v1", "kind": "Namespace", "metadata": map[string]any{"name": name, "labels": all}}))
 }
 
