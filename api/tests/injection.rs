@@ -183,6 +183,7 @@ fn a_name_that_the_injector_gives_is_the_injectors() {
         ),
         (json!({"spec": {"containers": [{"name": "trellis-capture"}]}}), "called `trellis-capture`"),
         (json!({"spec": {"volumes": [{"name": "trellis-identity"}]}}), "volume of its own called"),
+        (json!({"spec": {"volumes": [{"name": "trellis-no-api-token"}]}}), "called `trellis-no-api-token`"),
         (
             json!({"spec": {"initContainers": [{"name": "trellis-proxy"}]}}),
             "`trellis-proxy` but not `trellis-capture`",

@@ -26,7 +26,11 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
-use super::{Namespace, Resources, Settings, probes::Called, sidecar::is_ours};
+use super::{
+    Namespace, Resources, Settings,
+    probes::Called,
+    sidecar::{NO_API_TOKEN_VOLUME, is_ours},
+};
 use crate::{
     annotations::{self, AnnotationError, Annotations, Ports, Switch},
     names,
@@ -270,10 +274,10 @@ fn check_names(spec: &PodSpec) -> Result<(), Refusal> {
             return Err(Refusal::NameTaken { kind: "container", name: present });
         }
     }
-    let name = names::IDENTITY_VOLUME;
-    match spec.volumes.iter().flatten().any(|volume| volume.name == name) {
-        true => Err(Refusal::NameTaken { kind: "volume", name }),
-        false => Ok(()),
+    let taken = |name: &str| spec.volumes.iter().flatten().any(|volume| volume.name == name);
+    match [names::IDENTITY_VOLUME, NO_API_TOKEN_VOLUME].into_iter().find(|name| taken(name)) {
+        Some(name) => Err(Refusal::NameTaken { kind: "volume", name }),
+        None => Ok(()),
     }
 }
 

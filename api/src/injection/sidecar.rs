@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use k8s_openapi::{
     api::core::v1::{
-        Capabilities, ConfigMapProjection, Container, ContainerPort, EnvVar, EnvVarSource, HTTPGetAction,
-        KeyToPath, ObjectFieldSelector, Pod, Probe, ProjectedVolumeSource, ResourceRequirements,
-        SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume, VolumeMount,
-        VolumeProjection,
+        Capabilities, ConfigMapProjection, Container, ContainerPort, EmptyDirVolumeSource, EnvVar,
+        EnvVarSource, HTTPGetAction, KeyToPath, ObjectFieldSelector, Pod, Probe, ProjectedVolumeSource,
+        ResourceRequirements, SeccompProfile, SecurityContext, ServiceAccountTokenProjection, Volume,
+        VolumeMount, VolumeProjection,
     },
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
@@ -18,6 +18,12 @@ use crate::{annotations::Ports, names};
 /// The kubelet replaces the token when four fifths of this are over.
 const TOKEN_SECONDS: i64 = 3600;
 const PROBE_PORTS: &str = "TRELLIS_PROBE_PORTS";
+/// Where Kubernetes puts the application's token for its API into every container that has nothing there
+/// yet, those that a webhook has added included. Ours have no use for it, and the proxy talks to
+/// strangers.
+const API_TOKEN_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// An empty volume that takes its place.
+pub(super) const NO_API_TOKEN_VOLUME: &str = "trellis-no-api-token";
 
 /// The pod with everything that makes it a meshed one.
 pub fn inject(pod: &Pod, plan: &Plan, settings: &Settings) -> Pod {
@@ -29,7 +35,7 @@ pub fn inject(pod: &Pod, plan: &Plan, settings: &Settings) -> Pod {
     let spec = pod.spec.get_or_insert_default();
     let inits = spec.init_containers.get_or_insert_default();
     inits.splice(0..0, [capture(plan, settings), proxy(plan, settings)]);
-    spec.volumes.get_or_insert_default().push(identity());
+    spec.volumes.get_or_insert_default().extend([identity(), no_api_token()]);
     pod
 }
 
@@ -95,6 +101,7 @@ fn capture(plan: &Plan, settings: &Settings) -> Container {
             run_as_non_root: Some(false),
             ..confined()
         }),
+        volume_mounts: Some(vec![mount(NO_API_TOKEN_VOLUME, API_TOKEN_DIR)]),
         ..Container::default()
     }
 }
@@ -129,12 +136,10 @@ fn proxy(plan: &Plan, settings: &Settings) -> Container {
         }),
         readiness_probe: Some(Probe { period_seconds: Some(5), ..probe("/ready") }),
         liveness_probe: Some(Probe { period_seconds: Some(10), ..probe("/live") }),
-        volume_mounts: Some(vec![VolumeMount {
-            name: names::IDENTITY_VOLUME.to_owned(),
-            mount_path: names::IDENTITY_DIR.to_owned(),
-            read_only: Some(true),
-            ..VolumeMount::default()
-        }]),
+        volume_mounts: Some(vec![
+            mount(names::IDENTITY_VOLUME, names::IDENTITY_DIR),
+            mount(NO_API_TOKEN_VOLUME, API_TOKEN_DIR),
+        ]),
         ..Container::default()
     }
 }
@@ -210,6 +215,15 @@ fn port(name: &str, number: u16) -> ContainerPort {
     }
 }
 
+fn mount(volume: &str, path: &str) -> VolumeMount {
+    VolumeMount {
+        name: volume.to_owned(),
+        mount_path: path.to_owned(),
+        read_only: Some(true),
+        ..VolumeMount::default()
+    }
+}
+
 fn probe(path: &str) -> Probe {
     Probe {
         http_get: Some(HTTPGetAction {
@@ -277,6 +291,14 @@ fn identity() -> Volume {
                 },
             ]),
         }),
+        ..Volume::default()
+    }
+}
+
+fn no_api_token() -> Volume {
+    Volume {
+        name: NO_API_TOKEN_VOLUME.to_owned(),
+        empty_dir: Some(EmptyDirVolumeSource::default()),
         ..Volume::default()
     }
 }
