@@ -53,7 +53,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Limits {
     pub total: usize,
     pub per_source: usize,
-    /// See the constants of the same meaning; tests have less time.
+    /// How long new connections are taken after the process was asked to stop: `LINGER` but in tests.
     pub linger: Duration,
 }
 
