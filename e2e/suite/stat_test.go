@@ -15,16 +15,9 @@ import (
 // T-03, T-52: in a namespace of which everything is injected, every connection is post-quantum, by default.
 // The namespace is one of its own, so that no other test's plaintext is in it.
 func TestStatShowsFullAdoption(t *testing.T) {
-	namespace(t, "e2e-stat", map[string]string{bed.Inject: "enabled"})
-	apply(t, manifest(t, podOf("e2e-stat", func(metadata, spec map[string]any) {
-		metadata["name"] = "server"
-		metadata["labels"] = map[string]string{"app": "server"}
-		container := spec["containers"].([]any)[0].(map[string]any)
-		delete(container, "args")
-		container["command"] = []string{"/usr/bin/orders"}
-	})))
+	server := lonely(t, "e2e-stat", nil)
 	apply(t, manifest(t, podOf("e2e-stat", func(metadata, _ map[string]any) { metadata["name"] = "asker" })))
-	server, asker := ready(t, "e2e-stat", "server"), ready(t, "e2e-stat", "asker")
+	asker := ready(t, "e2e-stat", "asker")
 	ask(t, asker, "--count=7", "--fresh", "tcp://"+hostPort(server.Status.PodIP, 7000))
 
 	stdout, stderr, err := mesh.Trellis(t.Context(), "stat", "-n", "e2e-stat", "--json")

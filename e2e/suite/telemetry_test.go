@@ -111,13 +111,7 @@ func watch(t *testing.T, namespaces ...string) {
 // mix makes a meshed server in a namespace of its own, and connections to it of two kinds.
 func mix(t *testing.T, name string, safe, plain int) {
 	t.Helper()
-	namespace(t, name, map[string]string{"trellis.dev/inject": "enabled"})
-	apply(t, manifest(t, podOf(name, func(metadata, spec map[string]any) {
-		container := spec["containers"].([]any)[0].(map[string]any)
-		delete(container, "args")
-		container["command"] = []string{"/usr/bin/orders"}
-	})))
-	server := ready(t, name, "case")
+	server := lonely(t, name, nil)
 	address := "tcp://" + hostPort(server.Status.PodIP, 7000)
 	ask(t, pod(t, "shop", "client"), fmt.Sprintf("--count=%d", safe), "--fresh", address)
 	ask(t, pod(t, "outside", "client"), fmt.Sprintf("--count=%d", plain), "--fresh", address)

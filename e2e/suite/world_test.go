@@ -253,7 +253,11 @@ func underLoad(t *testing.T, from *kube.Pod, args []string, do func()) Load {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return readLoad(t, text)
+	load := readLoad(t, text)
+	if load.Sent == 0 {
+		t.Error("there was no load")
+	}
+	return load
 }
 
 func identity(namespace, account string) string {

@@ -104,11 +104,11 @@ func dial(ctx context.Context, args []string) error {
 	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return err
 	}
-	if _, err := connection.Write(text); err != nil {
-		return err
-	}
 	buffer := make([]byte, 4096)
-	length, err := connection.Read(buffer)
+	var length int
+	if _, err = connection.Write(text); err == nil {
+		length, err = connection.Read(buffer)
+	}
 	if length > 0 {
 		fmt.Printf("answer: %q\n", buffer[:length])
 		return nil

@@ -113,15 +113,19 @@ func (b *Bed) Down(ctx context.Context) error {
 		return nil
 	}
 	if b.own {
-		return b.run(ctx, b.program(), "down")
+		// Not straight to the log: after an interrupt nobody may be reading it any more, which would
+		// end the program that writes.
+		said, err := b.output(ctx, b.program(), "down")
+		fmt.Fprint(b.log, said)
+		return err
 	}
 	if b.Kube == nil {
 		return nil
 	}
-	_, err := b.HelmRun(ctx, "uninstall", Release, "-n", System, "--ignore-not-found", "--wait")
-	_, deleted := b.Kube.Run(ctx, "delete", "namespace", "-l", "trellis.dev/e2e=suite", "--ignore-not-found")
+	_, shop := b.Kube.Run(ctx, "delete", "namespace", "-l", "trellis.dev/e2e=suite", "--ignore-not-found")
+	_, release := b.HelmRun(ctx, "uninstall", Release, "-n", System, "--ignore-not-found", "--wait")
 	_, own := b.Kube.Run(ctx, "delete", "namespace", System, "--ignore-not-found")
-	return errors.Join(err, deleted, own)
+	return errors.Join(shop, release, own)
 }
 
 func (b *Bed) clusterUp(ctx context.Context) error {
@@ -203,9 +207,13 @@ func (b *Bed) command(ctx context.Context, program string, args ...string) *exec
 // Trellis runs the product's own command line.
 func (b *Bed) Trellis(ctx context.Context, args ...string) (stdout, stderr string, err error) {
 	command := b.command(ctx, filepath.Join(b.Binaries, "trellis"), args...)
+	helm := b.Helm
 	if b.own {
 		// The cluster's own helm lies beside its kubectl.
-		command.Env = append(command.Env, "PATH="+filepath.Dir(b.Kube.Kubectl)+":"+os.Getenv("PATH"))
+		helm = filepath.Join(filepath.Dir(b.Kube.Kubectl), "helm")
+	}
+	if filepath.IsAbs(helm) {
+		command.Env = append(command.Env, "PATH="+filepath.Dir(helm)+":"+os.Getenv("PATH"))
 	}
 	var out, complaint strings.Builder
 	command.Stdout, command.Stderr = &out, &complaint
