@@ -68,6 +68,10 @@ impl Pod {
         match self.sidecar {
             Sidecar::HostNetwork => Some(Reason::HostNetwork),
             Sidecar::Absent => Some(Reason::NotInjected),
+            // What the proxy itself shows is never captured: a scraper in the mesh finds it as it is.
+            Sidecar::Injected if matches!(port, names::METRICS_PORT | names::READY_PORT) => {
+                Some(Reason::PortSkipped)
+            }
             Sidecar::Injected if self.skipped.contains(port) => Some(Reason::PortSkipped),
             Sidecar::Injected => None,
         }

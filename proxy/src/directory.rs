@@ -15,7 +15,7 @@ use std::{
 
 use parking_lot::Mutex;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{Semaphore, mpsc, watch},
     time::{self, Instant},
 };
 use trellis_api::proto::discovery as wire;
@@ -27,6 +27,11 @@ use crate::balance::Loaded;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// Destinations that one proxy remembers; beyond it new ones are refused rather than old ones lost.
 const DESTINATIONS: usize = 10_000;
+/// Strangers whose names are remembered or asked for at one time. They come from outside and must not
+/// push out what the application needs.
+const NAMES: usize = 1_000;
+/// Of which this many may wait for discovery.
+const ASKING: usize = 256;
 
 /// What discovery says about a destination.
 #[derive(Debug)]
@@ -75,6 +80,10 @@ pub enum Wish {
 pub struct Directory {
     known: Arc<Mutex<HashMap<SocketAddr, Entry>>>,
     wishes: mpsc::UnboundedSender<Wish>,
+    /// How many of what is known are names. Changed only while `known` is locked.
+    names: Arc<AtomicUsize>,
+    /// Look-ups of names that wait for their answer.
+    asking: Arc<Semaphore>,
 }
 
 struct Entry {
@@ -86,14 +95,15 @@ impl Directory {
     /// The wishes are for whoever keeps the stream to discovery.
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Wish>) {
         let (wishes, wished) = mpsc::unbounded_channel();
-        (Self { known: Arc::default(), wishes }, wished)
+        let asking = Arc::new(Semaphore::new(ASKING));
+        (Self { known: Arc::default(), wishes, names: Arc::default(), asking }, wished)
     }
 
     /// The answer about `destination`, at once when it is known.
     pub async fn resolve(&self, destination: SocketAddr) -> Result<Arc<Answer>, NoAnswer> {
         let mut answer = {
             let mut known = self.known.lock();
-            let full = known.len() >= DESTINATIONS;
+            let full = self.is_full(&known, destination);
             match known.get_mut(&destination) {
                 Some(entry) => {
                     entry.used = Instant::now();
@@ -106,6 +116,7 @@ impl Directory {
                 None => {
                     let (sender, receiver) = watch::channel(None);
                     known.insert(destination, Entry { answer: sender, used: Instant::now() });
+                    self.names.fetch_add(usize::from(destination.port() == 0), Relaxed);
                     // Fails only when the proxy is shutting down, and then nobody answers.
                     let _ = self.wishes.send(Wish::Subscribe(destination));
                     receiver
@@ -118,8 +129,17 @@ impl Directory {
         }
     }
 
+    fn is_full(&self, known: &HashMap<SocketAddr, Entry>, destination: SocketAddr) -> bool {
+        let names = self.names.load(Relaxed);
+        match destination.port() {
+            0 => names >= NAMES,
+            _ => known.len() - names >= DESTINATIONS,
+        }
+    }
+
     /// Who owns `ip`, for the record: a name that nothing proves.
     pub async fn name(&self, ip: IpAddr) -> String {
+        let Ok(_turn) = self.asking.try_acquire() else { return "unverified:unknown".to_owned() };
         match self.resolve(SocketAddr::new(ip, 0)).await.as_deref() {
             Ok(Answer::Workload(endpoint)) => format!("unverified:{}", endpoint.workload),
             _ => "unverified:unknown".to_owned(),
@@ -146,6 +166,7 @@ impl Directory {
         self.known.lock().retain(|destination, entry| {
             let keep = now.duration_since(entry.used) < idle || entry.answer.receiver_count() > 0;
             if !keep {
+                self.names.fetch_sub(usize::from(destination.port() == 0), Relaxed);
                 let _ = self.wishes.send(Wish::Unsubscribe(*destination));
             }
             keep
@@ -303,6 +324,24 @@ mod tests {
         assert_eq!(directory.resolve(to).await.unwrap_err(), NoAnswer::Unavailable);
         directory.learn(to, pod("10.0.0.1", IDENTITY));
         assert!(directory.resolve(to).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_do_not_push_out_what_the_application_needs() {
+        let (directory, mut wishes) = Directory::new();
+        let strangers = (0..2 * NAMES as u32).map(|last| IpAddr::from((0x0b00_0000 + last).to_be_bytes()));
+        for stranger in strangers {
+            let name = directory.name(stranger);
+            assert!(futures::poll!(std::pin::pin!(name)).is_pending() || directory.size() >= NAMES);
+        }
+        assert_eq!(directory.size(), NAMES);
+        let to: SocketAddr = "10.0.0.1:80".parse().unwrap();
+        assert!(futures::poll!(std::pin::pin!(directory.resolve(to))).is_pending());
+        // And what strangers cost is given back.
+        time::advance(Duration::from_secs(60)).await;
+        directory.sweep(Duration::from_secs(60));
+        assert_eq!((directory.size(), directory.names.load(Relaxed)), (0, 0));
+        assert!(wishes.recv().await.is_some());
     }
 
     #[tokio::test(start_paused = true)]

@@ -33,7 +33,7 @@ use trellis_pki::{
 use crate::{
     ledger::{Direction, Ledger},
     original::canonical,
-    pool::Abandoned,
+    pool::Unavailable,
 };
 
 /// A mutually authenticated connection, ready to be served on any thread.
@@ -86,7 +86,7 @@ pub enum ConnectError {
     #[error("this proxy has no valid certificate")]
     NotReady,
     #[error(transparent)]
-    Abandoned(#[from] Abandoned),
+    Unavailable(#[from] Unavailable),
     #[error("the tunnel closed before it was used: {0}")]
     Closed(Arc<str>),
 }
@@ -98,7 +98,8 @@ impl ConnectError {
             Self::Unreachable { .. } => "unreachable",
             Self::Refused { refusal, .. } => refusal.as_str(),
             Self::NotReady => NOT_READY,
-            Self::Abandoned(_) => "shutting_down",
+            Self::Unavailable(Unavailable::Abandoned) => "shutting_down",
+            Self::Unavailable(Unavailable::Unsettled) => "tunnel_unsettled",
             Self::Closed(_) => "tunnel_closed",
         }
     }
@@ -113,8 +114,8 @@ impl Handshaker {
 
     pub async fn connect(&self, address: SocketAddr, expected: SpiffeId) -> Result<Secured, ConnectError> {
         let (reply, answer) = oneshot::channel();
-        self.0.send(Wanted { address, expected, reply }).map_err(|_| Abandoned)?;
-        answer.await.map_err(|_| Abandoned)?
+        self.0.send(Wanted { address, expected, reply }).map_err(|_| Unavailable::Abandoned)?;
+        answer.await.map_err(|_| Unavailable::Abandoned)?
     }
 }
 
@@ -125,10 +126,10 @@ pub struct Requests(mpsc::UnboundedReceiver<Wanted>);
 pub async fn serve(mut requests: Requests, tls: Arc<MeshTls>, ledger: Arc<Ledger>, limits: Limits) {
     let places = Arc::new(Semaphore::new(limits.in_flight));
     while let Some(Wanted { address, expected, reply }) = requests.0.recv().await {
-        let Ok(place) = places.clone().acquire_owned().await else { return };
-        let (tls, ledger) = (tls.clone(), ledger.clone());
+        let (tls, ledger, places) = (tls.clone(), ledger.clone(), places.clone());
         tokio::spawn(async move {
-            let _place = place;
+            // Held up here, those who wait for unreachable peers hold up nobody who asks for another.
+            let _place = places.acquire().await;
             // Whoever asked may have given up.
             let _ = reply.send(connect(address, expected, &tls, &ledger, limits.timeout).await);
         });
@@ -257,7 +258,7 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// What every socket between proxies gets: no delay, and an end when the other machine has vanished.
+/// What every socket to another machine gets: no delay, and an end when the other machine has vanished.
 pub fn tune(socket: &TcpStream) {
     // A failure means that the connection is already gone; the handshake will say so.
     let _ = socket.set_nodelay(true);
@@ -265,5 +266,8 @@ pub fn tune(socket: &TcpStream) {
         .with_time(Duration::from_secs(60))
         .with_interval(Duration::from_secs(10))
         .with_retries(3);
-    let _ = SockRef::from(socket).set_tcp_keepalive(&keepalive);
+    let socket = SockRef::from(socket);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+    // Keep-alive does not run while bytes are unacknowledged.
+    let _ = socket.set_tcp_user_timeout(Some(Duration::from_secs(60)));
 }

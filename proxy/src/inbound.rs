@@ -11,7 +11,11 @@ use std::{
 };
 
 use http::StatusCode;
-use tokio::{net::TcpStream, time};
+use tokio::{
+    net::TcpStream,
+    sync::Notify,
+    time::{self, Instant},
+};
 use tracing::debug;
 use trellis_api::{
     annotations::Plaintext,
@@ -30,16 +34,23 @@ use crate::{
 /// A tunnel on which its client has opened nothing for this long is closed.
 const IDLE: Duration = Duration::from_secs(600);
 
+/// How long a retired tunnel may still take streams that its client sent before it knew.
+const GRACE: Duration = Duration::from_secs(5);
+
 /// What the streams of one tunnel have in common.
 struct Session {
     peer: String,
     row: Arc<Row>,
     flow: Arc<Flow>,
     streams: AtomicUsize,
+    /// A stream came or went.
+    changed: Notify,
 }
 
 /// Serves the streams of one tunnel until it ends.
 pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
+    // A draining worker waits until every tunnel has said goodbye.
+    let _open = worker.open.enter();
     let shared = &worker.shared;
     let posture = &secured.posture;
     let row = shared.ledger.tunnel(Direction::Inbound, posture);
@@ -48,6 +59,7 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         flow: shared.ledger.flow(Direction::Inbound, row.class),
         row,
         streams: AtomicUsize::new(0),
+        changed: Notify::new(),
     });
     let (remote, epoch) = (secured.remote, secured.epoch);
     // A peer's certificate ends, and with it what we may believe about new streams.
@@ -58,24 +70,35 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
     };
     let ending = ending(worker.shared.stage.clone(), epoch, lifetime);
     tokio::pin!(ending);
-    let mut retired = false;
+    let mut retired: Option<Instant> = None;
     loop {
         let asked = tokio::select! {
             asked = accepted.next() => asked,
-            () = &mut ending, if !retired => {
-                retired = true;
+            () = &mut ending, if retired.is_none() => {
+                retired = Some(Instant::now());
                 accepted.retire();
                 continue;
             }
-            () = time::sleep(IDLE), if !retired && session.streams.load(Relaxed) == 0 => {
-                retired = true;
+            () = session.unused(IDLE), if retired.is_none() => {
+                retired = Some(Instant::now());
                 accepted.retire();
                 continue;
             }
+            // A peer that never acknowledges the goodbye is left without it.
+            () = session.unused(GRACE), if retired.is_some() => return,
         };
         match asked {
+            Some(Ok(asked)) if retired.is_some_and(|since| since.elapsed() > GRACE) => {
+                shared.ledger.refused(
+                    Direction::Inbound,
+                    session.peer.clone(),
+                    session.row.class,
+                    "tunnel_retired",
+                );
+                asked.refuse(StatusCode::SERVICE_UNAVAILABLE);
+            }
             Some(Ok(asked)) => {
-                let Ok(place) = worker.places.clone().try_acquire_owned() else {
+                let Ok(place) = worker.inbound.clone().try_acquire_owned() else {
                     shared.ledger.refused(
                         Direction::Inbound,
                         session.peer.clone(),
@@ -87,14 +110,32 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
                 };
                 let (worker, session) = (worker.clone(), session.clone());
                 session.streams.fetch_add(1, Relaxed);
+                session.changed.notify_one();
+                let open = worker.open.enter();
                 tokio::spawn(async move {
+                    let _held = (place, open);
                     stream(&worker, &session, asked).await;
                     session.streams.fetch_sub(1, Relaxed);
-                    drop(place);
+                    session.changed.notify_one();
                 });
             }
-            Some(Err(error)) => debug!(%remote, %error, "tunnel broke"),
+            // A broken connection would answer the same for ever.
+            Some(Err(error)) => return debug!(%remote, %error, "tunnel broke"),
             None => return,
+        }
+    }
+}
+
+impl Session {
+    /// Ends once no stream has lived for `time`.
+    async fn unused(&self, time: Duration) {
+        loop {
+            let changed = self.changed.notified();
+            if self.streams.load(Relaxed) > 0 {
+                changed.await;
+            } else if time::timeout(time, changed).await.is_err() && self.streams.load(Relaxed) == 0 {
+                return;
+            }
         }
     }
 }

@@ -212,9 +212,9 @@ impl Ledger {
         self.handshakes.completed(direction, posture, took);
     }
 
+    /// Only the handshake: the connection that it was for may still go elsewhere.
     pub fn client_refused(&self, expected: &str, reason: &str) {
         self.handshakes.refused_by(Direction::Outbound, expected, reason);
-        self.refused(Direction::Outbound, expected.to_owned(), Class::Classical, reason);
     }
 
     /// A peer that proved nothing is named by its address, as far as discovery knows who lives there.

@@ -105,12 +105,12 @@ async fn open(
     let mut broken = None;
     // A tunnel that its server just retired fails once; the pool then makes another.
     for _ in 0..2 {
-        let (now, epoch) = (shared.clock.now(), shared.tls.epoch());
         let (opener, peer, place) = worker
             .tunnels
             .get(
                 &(address, identity.clone()),
-                |tunnel| tunnel.is_current(now, epoch),
+                // Asked anew each time: identity and trust may change while a tunnel is being made.
+                |tunnel| tunnel.is_current(shared.clock.now(), shared.tls.epoch()),
                 |tunnel| tunnel.has_room().then(|| (tunnel.opener(), tunnel.peer.clone(), tunnel.place())),
                 || make(worker, identity.clone(), address),
             )

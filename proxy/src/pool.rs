@@ -16,10 +16,19 @@ struct Slot<T, E> {
     waiting: Option<Vec<oneshot::Sender<Result<(), E>>>>,
 }
 
-/// The task that was making it is gone; only a shutting-down runtime does that.
+/// Why there is none although nothing failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the proxy is shutting down")]
-pub struct Abandoned;
+pub enum Unavailable {
+    /// The task that was making it is gone; only a shutting-down runtime does that.
+    #[error("the proxy is shutting down")]
+    Abandoned,
+    /// Whatever was made was of no use by the time it was there.
+    #[error("what was made did not last until it was used")]
+    Unsettled,
+}
+
+/// How often one caller waits for a making before it gives up.
+const MAKINGS: usize = 8;
 
 impl<K, T, E> Clone for Pool<K, T, E> {
     fn clone(&self) -> Self {
@@ -37,7 +46,7 @@ impl<K, T, E> Pool<K, T, E>
 where
     K: Clone + Eq + Hash + Send + 'static,
     T: Send + 'static,
-    E: Clone + From<Abandoned> + Send + 'static,
+    E: Clone + From<Unavailable> + Send + 'static,
 {
     /// Takes from one that is ready, or waits for one to be made. What `keep` denies is dropped first.
     pub async fn get<R, F>(
@@ -50,7 +59,7 @@ where
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        loop {
+        for _ in 0..MAKINGS {
             let made = {
                 let mut slots = self.slots.lock();
                 let slot =
@@ -69,8 +78,9 @@ where
                 }
                 made
             };
-            made.await.unwrap_or_else(|_| Err(Abandoned.into()))?;
+            made.await.unwrap_or_else(|_| Err(Unavailable::Abandoned.into()))?;
         }
+        Err(Unavailable::Unsettled.into())
     }
 
     /// Drops what `keep` denies, and keys that hold nothing.
@@ -86,11 +96,13 @@ where
     where
         F: Future<Output = Result<T, E>> + Send + 'static,
     {
-        let making = Making { slots: self.slots.clone(), key };
+        let mut making = Making { slots: self.slots.clone(), key, unfinished: true };
         tokio::spawn(async move {
             let result = make.await;
             let waiting = {
-                let mut slots = making.slots.lock();
+                let slots = making.slots.clone();
+                let mut slots = slots.lock();
+                making.unfinished = false;
                 let Some(slot) = slots.get_mut(&making.key) else { return };
                 let result = result.map(|one| slot.ready.push(one));
                 slot.waiting.take().map(|waiting| (waiting, result))
@@ -109,10 +121,14 @@ where
 struct Making<K: Eq + Hash, T, E> {
     slots: Arc<Mutex<HashMap<K, Slot<T, E>>>>,
     key: K,
+    unfinished: bool,
 }
 
 impl<K: Eq + Hash, T, E> Drop for Making<K, T, E> {
     fn drop(&mut self) {
+        if !self.unfinished {
+            return;
+        }
         if let Some(slot) = self.slots.lock().get_mut(&self.key) {
             slot.waiting = None;
         }
@@ -130,13 +146,13 @@ mod tests {
 
     #[derive(Clone, Debug, PartialEq)]
     enum Failure {
-        Abandoned,
+        Unavailable(Unavailable),
         Refused,
     }
 
-    impl From<Abandoned> for Failure {
-        fn from(_: Abandoned) -> Self {
-            Self::Abandoned
+    impl From<Unavailable> for Failure {
+        fn from(why: Unavailable) -> Self {
+            Self::Unavailable(why)
         }
     }
 
@@ -191,6 +207,18 @@ mod tests {
         gate.notify_one();
         let second = pool.get(&"peer", |_| true, |one| Some(*one), || async { Ok(2) });
         assert_eq!(second.await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn what_never_lasts_is_not_made_for_ever() {
+        let (pool, made) = (Numbers::default(), Arc::new(AtomicUsize::new(0)));
+        let make = || {
+            let made = made.clone();
+            async move { Ok(made.fetch_add(1, SeqCst)) }
+        };
+        let got = pool.get(&"peer", |_| false, |one| Some(*one), make).await;
+        assert_eq!(got, Err(Failure::Unavailable(Unavailable::Unsettled)));
+        assert_eq!(made.load(SeqCst), MAKINGS);
     }
 
     #[tokio::test]

@@ -6,13 +6,15 @@ use std::{
     io,
     pin::Pin,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use h2::{Reason, RecvStream, SendStream, client::ResponseFuture};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    time::{self, Sleep},
 };
 
 use crate::scratch;
@@ -27,6 +29,14 @@ pub trait End: Unpin {
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>>;
     /// Says that no more will be sent.
     fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>>;
+    /// Whether small pieces that wait here cost more than their bytes.
+    fn is_framed(&self) -> bool {
+        false
+    }
+    /// Resolves when the other side has cut everything off, where that would not show otherwise.
+    fn poll_gone(&mut self, _: &mut Context<'_>) -> Poll<io::Error> {
+        Poll::Pending
+    }
     /// Ends everything at once and lets the other side see that it was no regular end.
     fn abort(&mut self);
 }
@@ -39,19 +49,28 @@ pub struct Relay<N, F, M> {
     outward: Way,
     inward: Way,
     moved: M,
+    failed: Option<io::Error>,
 }
 
-#[derive(Debug)]
 enum Way {
     Receiving,
-    Sending(Bytes, usize),
+    Sending(Sending),
     Finishing,
     Done,
 }
 
+/// What was received and waits to be sent.
+struct Sending {
+    data: Bytes,
+    length: usize,
+    /// What came in meanwhile, from an end that would otherwise hold it in small pieces.
+    more: BytesMut,
+    ended: bool,
+}
+
 impl<N: End, F: End, M> Relay<N, F, M> {
     pub fn new(near: N, far: F, moved: M) -> Self {
-        Self { near, far, outward: Way::Receiving, inward: Way::Receiving, moved }
+        Self { near, far, outward: Way::Receiving, inward: Way::Receiving, moved, failed: None }
     }
 }
 
@@ -59,18 +78,28 @@ impl<N: End, F: End, M: Fn(bool, &Bytes) + Unpin> Future for Relay<N, F, M> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { near, far, outward, inward, moved } = &mut *self;
+        let Self { near, far, outward, inward, moved, failed } = &mut *self;
+        if let Some(error) = failed.take() {
+            near.abort();
+            far.abort();
+            return Poll::Ready(Err(error));
+        }
         let out = outward.poll(cx, near, far, |data| moved(true, data));
         let back = inward.poll(cx, far, near, |data| moved(false, data));
-        match (out, back) {
-            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => {
-                near.abort();
-                far.abort();
-                Poll::Ready(Err(error))
-            }
-            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => Poll::Ready(Ok(())),
-            _ => Poll::Pending,
-        }
+        let error = match (out, back) {
+            (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => error,
+            (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
+            // While one way is at rest, only this shows that the whole has been cut off.
+            _ if outward.is_at_rest() || inward.is_at_rest() => match far.poll_gone(cx) {
+                Poll::Ready(error) => error,
+                Poll::Pending => return Poll::Pending,
+            },
+            _ => return Poll::Pending,
+        };
+        // What was handed on in this very turn gets one more turn to leave before everything is cut.
+        *failed = Some(error);
+        cx.waker().wake_by_ref();
+        Poll::Pending
     }
 }
 
@@ -88,16 +117,26 @@ impl Way {
                     Some(data) if data.is_empty() => {}
                     Some(data) => {
                         moved(&data);
-                        let length = data.len();
-                        *self = Self::Sending(data, length);
+                        *self = Self::Sending(Sending::new(data));
                     }
                     None => *self = Self::Finishing,
                 },
-                Self::Sending(data, length) => {
-                    ready!(to.poll_send(cx, data))?;
-                    from.release(*length);
-                    *self = Self::Receiving;
-                }
+                Self::Sending(sending) => match to.poll_send(cx, &mut sending.data) {
+                    Poll::Pending => {
+                        sending.merge(cx, from, &moved)?;
+                        return Poll::Pending;
+                    }
+                    Poll::Ready(sent) => {
+                        sent?;
+                        from.release(sending.length);
+                        let (more, ended) = (sending.more.split().freeze(), sending.ended);
+                        *self = match more.is_empty() {
+                            false => Self::Sending(Sending { ended, ..Sending::new(more) }),
+                            true if ended => Self::Finishing,
+                            true => Self::Receiving,
+                        };
+                    }
+                },
                 Self::Finishing => {
                     ready!(to.poll_finish(cx))?;
                     *self = Self::Done;
@@ -105,6 +144,32 @@ impl Way {
                 Self::Done => return Poll::Ready(Ok(())),
             }
         }
+    }
+
+    fn is_at_rest(&self) -> bool {
+        matches!(self, Self::Done | Self::Sending(_))
+    }
+}
+
+impl Sending {
+    fn new(data: Bytes) -> Self {
+        Self { length: data.len(), data, more: BytesMut::new(), ended: false }
+    }
+
+    /// While the one side takes nothing, keeps taking small pieces off the other. Their window bounds how
+    /// much that can be: none of it is released before it was sent.
+    fn merge(&mut self, cx: &mut Context<'_>, from: &mut impl End, moved: impl Fn(&Bytes)) -> io::Result<()> {
+        while from.is_framed() && !self.ended {
+            match from.poll_recv(cx)? {
+                Poll::Ready(Some(data)) => {
+                    moved(&data);
+                    self.more.extend_from_slice(&data);
+                }
+                Poll::Ready(None) => self.ended = true,
+                Poll::Pending => break,
+            }
+        }
+        Ok(())
     }
 }
 
@@ -155,14 +220,17 @@ pub struct Tunnelled {
 
 /// The receiving half exists once the other proxy has accepted; sending need not wait for that.
 enum Inbound {
-    Awaited(ResponseFuture),
+    Awaited(ResponseFuture, Pin<Box<Sleep>>),
     Open(RecvStream),
 }
+
+/// How long the other proxy may take to reach its application.
+const ANSWER: Duration = Duration::from_secs(15);
 
 impl Tunnelled {
     /// The side that asked for the stream.
     pub fn asked(response: ResponseFuture, send: SendStream<Bytes>) -> Self {
-        Self { send, recv: Inbound::Awaited(response) }
+        Self { send, recv: Inbound::Awaited(response, Box::pin(time::sleep(ANSWER))) }
     }
 
     /// The side that was asked.
@@ -175,8 +243,12 @@ impl End for Tunnelled {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
         loop {
             match &mut self.recv {
-                Inbound::Awaited(response) => {
-                    let response = ready!(Pin::new(response).poll(cx)).map_err(broken)?;
+                Inbound::Awaited(response, patience) => {
+                    let Poll::Ready(response) = Pin::new(response).poll(cx) else {
+                        ready!(patience.as_mut().poll(cx));
+                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                    };
+                    let response = response.map_err(broken)?;
                     if !response.status().is_success() {
                         return Poll::Ready(Err(io::Error::new(
                             io::ErrorKind::ConnectionRefused,
@@ -227,6 +299,18 @@ impl End for Tunnelled {
 
     fn poll_finish(&mut self, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         Poll::Ready(self.send.send_data(Bytes::new(), true).map_err(broken))
+    }
+
+    fn is_framed(&self) -> bool {
+        matches!(self.recv, Inbound::Open(_))
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match self.send.poll_reset(cx) {
+            Poll::Ready(Ok(reason)) => Poll::Ready(broken(reason.into())),
+            Poll::Ready(Err(error)) => Poll::Ready(broken(error)),
+            Poll::Pending => Poll::Pending,
+        }
     }
 
     fn abort(&mut self) {

@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::TcpListener,
     runtime,
@@ -45,6 +46,7 @@ const EXPORT_EVERY: Duration = Duration::from_secs(10);
 /// Runs a proxy until it was asked to stop and has drained.
 pub fn run(config: Run) -> anyhow::Result<()> {
     let reload = log::init(&config.log, config.log_format)?;
+    raise_open_files();
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(live(config, reload))
 }
 
@@ -112,23 +114,32 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     let (handshaker, requests) = Handshaker::new();
     let rules = Arc::new(config.rules(node::gateways()));
     let shared = Shared { tls, clock, handshaker, directory, ledger, rules, stage: staged };
-    let threads = Threads::start(shared.clone(), sockets, requests)?;
+    let mut threads = Threads::start(shared.clone(), sockets, requests)?;
     info!(identity = %own, "serving");
 
     tokio::select! {
         () = follow(&stage, &shared.tls) => {}
         () = shutdown::requested(stop) => {}
+        thread = threads.lost() => anyhow::bail!("the {thread} thread has ended, and traffic with it"),
     }
     info!(open = shared.ledger.open_connections(), limit = ?config.drain(), "draining");
     health.set(DRAINING, Err("the proxy is shutting down".into()));
     stage.send_modify(|stage| stage.draining = true);
-    if time::timeout(config.drain(), threads.ended()).await.is_err() {
+    if time::timeout(config.drain(), threads.drained()).await.is_err() {
         warn!(open = shared.ledger.open_connections(), "connections were still open at the end of the drain");
     }
     if let Some(otlp) = _otlp {
         otlp.shutdown().await;
     }
     Ok(())
+}
+
+/// As many open files as this process may have: each connection takes two.
+fn raise_open_files() {
+    let limits = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limits.maximum, ..limits }) {
+        warn!(%error, current = limits.current, "the number of open files could not be raised");
+    }
 }
 
 /// The condition that ends readiness once the proxy drains.
@@ -171,34 +182,62 @@ async fn follow(stage: &watch::Sender<Stage>, tls: &MeshTls) {
 }
 
 /// The threads that traffic runs on.
-struct Threads(mpsc::Receiver<()>);
+struct Threads {
+    ended: mpsc::UnboundedReceiver<&'static str>,
+    workers: usize,
+}
+
+/// Says that a thread has ended, however it did.
+struct Guard(&'static str, mpsc::UnboundedSender<&'static str>);
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        let _ = self.1.send(self.0);
+    }
+}
+
+const WORKER: &str = "worker";
+const HANDSHAKE: &str = "handshake";
 
 impl Threads {
     fn start(shared: Shared, sockets: Sockets, requests: Requests) -> anyhow::Result<Self> {
-        // Nobody sends: the receiver learns that the last worker has dropped its end.
-        let (running, ended) = mpsc::channel::<()>(1);
-        let mut deliveries = Vec::new();
+        let (ends, ended) = mpsc::unbounded_channel();
+        let (mut deliveries, workers) = (Vec::new(), sockets.workers.len());
         for (number, listeners) in sockets.workers.into_iter().enumerate() {
             let (deliver, delivered) = mpsc::unbounded_channel();
             deliveries.push(deliver);
-            let (shared, running) = (shared.clone(), running.clone());
-            thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-                let _running = running;
+            let (shared, guard) = (shared.clone(), Guard(WORKER, ends.clone()));
+            thread::Builder::new().name(format!("{WORKER}-{number}")).spawn(move || {
+                let _guard = guard;
                 if let Err(error) = worker::run(shared, listeners, delivered) {
                     warn!(%error, "worker ended");
                 }
             })?;
         }
-        thread::Builder::new().name("handshake".into()).spawn(move || {
+        let guard = Guard(HANDSHAKE, ends);
+        thread::Builder::new().name(HANDSHAKE.into()).spawn(move || {
+            let _guard = guard;
             if let Err(error) = handshakes(shared, sockets.tunnel, requests, deliveries) {
                 warn!(%error, "the handshake thread ended");
             }
         })?;
-        Ok(Self(ended))
+        Ok(Self { ended, workers })
     }
 
-    async fn ended(mut self) {
-        while self.0.recv().await.is_some() {}
+    /// The first thread that ends although nobody asked it to.
+    async fn lost(&mut self) -> &'static str {
+        self.ended.recv().await.unwrap_or(WORKER)
+    }
+
+    /// Waits for the workers to end, once they drain.
+    async fn drained(&mut self) {
+        while self.workers > 0 {
+            match self.ended.recv().await {
+                Some(WORKER) => self.workers -= 1,
+                Some(_) => {}
+                None => return,
+            }
+        }
     }
 }
 

@@ -43,6 +43,8 @@ struct Inner {
     taken: usize,
     ended: bool,
     closed: bool,
+    /// Why TLS broke, which HTTP/2 only passes on as words.
+    failure: Option<rustls::Error>,
 }
 
 /// Wraps a connection whose handshake is complete.
@@ -56,6 +58,7 @@ pub fn new(socket: TcpStream, mut tls: Connection) -> (Transport, Drain) {
         taken: 0,
         ended: false,
         closed: false,
+        failure: None,
     }));
     (Transport(inner.clone()), Drain(inner))
 }
@@ -84,6 +87,11 @@ impl Drain {
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_drain(cx)
     }
+
+    /// Why TLS broke, if it did.
+    pub fn failure(&self) -> Option<rustls::Error> {
+        self.0.lock().failure.clone()
+    }
 }
 
 // === impl Inner ===
@@ -91,8 +99,9 @@ impl Drain {
 impl Inner {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.gathered.is_empty() {
-            // Without a limit, the writer takes everything.
-            self.tls.writer().write_all(&self.gathered)?;
+            // Without a limit, the writer takes everything; once TLS has broken it takes nothing, and only
+            // our alert is still to be sent.
+            let _ = self.tls.writer().write_all(&self.gathered);
             self.gathered.clear();
             self.gathered.shrink_to(KEEP);
         }
@@ -153,10 +162,10 @@ impl Inner {
                 self.ended = true;
                 return Ok(ciphertext.len());
             }
-            let state = self
-                .tls
-                .process_new_packets()
-                .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+            let state = match self.tls.process_new_packets() {
+                Ok(state) => state,
+                Err(error) => return Err(self.broken(error)),
+            };
             if state.plaintext_bytes_to_read() > 0 {
                 self.opened(buf)?;
                 if buf.remaining() == 0 {
@@ -183,10 +192,17 @@ impl Inner {
         Ok(!buf.filled().is_empty())
     }
 
+    fn broken(&mut self, error: rustls::Error) -> io::Error {
+        self.failure = Some(error.clone());
+        io::Error::new(io::ErrorKind::InvalidData, error)
+    }
+
     /// The peer closed its socket: an end only if it said so in TLS before.
     fn end(&mut self) -> io::Result<()> {
         self.tls.read_tls(&mut io::empty())?;
-        self.tls.process_new_packets().map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        if let Err(error) = self.tls.process_new_packets() {
+            return Err(self.broken(error));
+        }
         self.ended = true;
         match self.tls.reader().read(&mut [0]) {
             Ok(0) => Ok(()),
@@ -216,7 +232,9 @@ impl AsyncWrite for Transport {
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let mut inner = self.0.lock();
-        if inner.gathered.len() >= GATHER {
+        // What was sealed and not yet taken by the socket counts as well: a peer that does not read must
+        // find an end to what we keep for it.
+        if inner.gathered.len() >= GATHER || inner.tls.wants_write() {
             ready!(inner.poll_drain(cx))?;
         }
         let mut written = 0;

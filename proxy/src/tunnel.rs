@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    task::Poll,
+    task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 
@@ -25,15 +25,18 @@ use crate::{
     transport::{self, Drain, Driven, Transport},
 };
 
-const STREAM_WINDOW: u32 = 1024 * 1024;
-const CONNECTION_WINDOW: u32 = 16 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 512 * 1024;
+/// As much as all streams together may have: one whose reader stalls takes nothing from the others.
+const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
 const FRAME: u32 = 64 * 1024;
 const HEADER_LIST: u32 = 16 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// Streams on one tunnel; a client that needs more opens another tunnel.
-pub const STREAMS: u32 = 1024;
+pub const STREAMS: u32 = 128;
 /// A client must have spoken HTTP/2 by then.
 const PREFACE: Duration = Duration::from_secs(10);
+/// A tunnel that nobody uses has gone by then, whether or not its peer took leave.
+const GOODBYE: Duration = Duration::from_secs(60);
 /// An unanswered ping after this long means that the peer is gone.
 const PING_EVERY: Duration = Duration::from_secs(10);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
@@ -73,6 +76,8 @@ pub enum OpenError {
     Closed(#[from] h2::Error),
     #[error("the peer did not accept the tunnel ({})", .0.as_str())]
     Refused(Refusal),
+    #[error("the peer allows no stream on its tunnels")]
+    NoStreams,
     #[error("the tunnel's address {0} makes no CONNECT authority: {1}")]
     Authority(SocketAddr, http::Error),
 }
@@ -91,22 +96,28 @@ pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tun
         .max_header_list_size(HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .initial_max_send_streams(STREAMS as usize)
+        // Applications that give up are no attack: as many resets as there may be streams.
+        .max_concurrent_reset_streams(STREAMS as usize)
         .enable_push(false)
         .handshake::<_, Bytes>(transport);
     let recorder = secured.recorder;
-    let refusal = |error: h2::Error| match error.into_io() {
-        Some(error) => Refusal::of_io(&error, &recorder),
-        None => Refusal::Other,
-    };
-    let (send, mut connection) = handshake.await.map_err(|error| OpenError::Refused(refusal(error)))?;
+    let (send, mut connection) = handshake.await.map_err(|_| OpenError::Refused(Refusal::Io))?;
     let state = Arc::new(State::default());
     let mut ping = connection.ping_pong();
     let mut driven = Driven { connection, drain };
     // In TLS 1.3 a client is done before the server has judged its certificate. An answered ping says
     // that the server took it: no byte of an application is risked on a tunnel that was refused.
     tokio::select! {
-        ended = &mut driven => return Err(OpenError::Refused(ended.err().map_or(Refusal::Io, refusal))),
+        _ = &mut driven => {
+            // HTTP/2 only knows that the connection broke; TLS knows why.
+            let failure = driven.drain.failure();
+            let refusal = failure.map_or(Refusal::Io, |error| Refusal::of(&error, &recorder));
+            return Err(OpenError::Refused(refusal));
+        }
         answered = answered(ping.as_mut()) => answered.map_err(OpenError::Refused)?,
+    }
+    if send.current_max_send_streams() == 0 {
+        return Err(OpenError::NoStreams);
     }
     tokio::spawn({
         let state = state.clone();
@@ -118,7 +129,13 @@ pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tun
                 }
                 // The pool drops the tunnel at its next sweep; with the last sender and stream gone the
                 // connection says goodbye and ends.
-                driven.await.err().map(|error| error.to_string())
+                loop {
+                    match time::timeout(GOODBYE, &mut driven).await {
+                        Ok(result) => return result.err().map(|error| error.to_string()),
+                        Err(_) if state.streams.load(Relaxed) == 0 => return None,
+                        Err(_) => {}
+                    }
+                }
             };
             let reason = tokio::select! {
                 reason = life => reason,
@@ -134,12 +151,16 @@ pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tun
 impl Tunnel {
     /// Whether one more stream fits.
     pub fn has_room(&self) -> bool {
-        self.state.streams.load(Relaxed) < STREAMS as usize
+        let room = self.send.current_max_send_streams().min(STREAMS as usize);
+        self.state.streams.load(Relaxed) < room
     }
 
     /// Whether it is alive and rests on what we are now.
     pub fn is_current(&self, now: SystemTime, epoch: u64) -> bool {
-        !self.state.closed.load(Relaxed) && epoch == self.peer.epoch && now < self.peer.expires
+        // A goodbye that has arrived shows in whether the next stream could be sent.
+        let mut context = Context::from_waker(Waker::noop());
+        let mut open = || matches!(self.send.clone().poll_ready(&mut context), Poll::Ready(Ok(())));
+        !self.state.closed.load(Relaxed) && epoch == self.peer.epoch && now < self.peer.expires && open()
     }
 
     /// Takes a place, so that the tunnel stays while the stream is being opened.
@@ -275,6 +296,8 @@ pub async fn accept(secured: Secured) -> Result<Accepted, AcceptError> {
         .max_header_list_size(HEADER_LIST)
         .max_send_buffer_size(SEND_BUFFER)
         .max_concurrent_streams(STREAMS)
+        .max_concurrent_reset_streams(STREAMS as usize)
+        .max_pending_accept_reset_streams(STREAMS as usize)
         .handshake::<_, Bytes>(transport);
     tokio::pin!(handshake);
     let handshake = poll_fn(|cx| {

@@ -35,7 +35,7 @@ pub const TUNNEL_IDLE: Duration = Duration::from_secs(300);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// How long the application, or a peer without a proxy, may take to accept a connection.
 const DIAL: Duration = Duration::from_secs(5);
-/// Connections of applications that one worker carries.
+/// Connections of applications that one worker carries in each direction.
 const CONNECTIONS: usize = 20_000;
 
 /// Tunnels by address and the identity that must answer there.
@@ -79,7 +79,36 @@ pub struct Stage {
 pub struct Worker {
     pub shared: Shared,
     pub tunnels: Tunnels,
-    pub places: Arc<Semaphore>,
+    /// Places for connections of each direction: peers cannot take those of the application.
+    pub inbound: Arc<Semaphore>,
+    pub outbound: Arc<Semaphore>,
+    /// Everything that a drain must wait for.
+    pub open: Open,
+}
+
+/// Counts what is open.
+#[derive(Clone)]
+pub struct Open(watch::Sender<usize>);
+
+/// One more that is open.
+pub struct Opened(Open);
+
+impl Open {
+    pub fn enter(&self) -> Opened {
+        self.0.send_modify(|open| *open += 1);
+        Opened(self.clone())
+    }
+
+    async fn none(&self) {
+        // The sender is here, so the channel stays open.
+        let _ = self.0.subscribe().wait_for(|open| *open == 0).await;
+    }
+}
+
+impl Drop for Opened {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|open| *open -= 1);
+    }
 }
 
 /// Sockets that a worker accepts from.
@@ -108,8 +137,13 @@ async fn serve(
     listeners: Listeners,
     mut secured: mpsc::UnboundedReceiver<Secured>,
 ) -> io::Result<()> {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
-    let worker = Arc::new(Worker { shared, tunnels: Tunnels::default(), places });
+    let worker = Arc::new(Worker {
+        shared,
+        tunnels: Tunnels::default(),
+        inbound: Arc::new(Semaphore::new(CONNECTIONS)),
+        outbound: Arc::new(Semaphore::new(CONNECTIONS)),
+        open: Open(watch::Sender::new(0)),
+    });
     for listener in listeners.outbound {
         let (listener, worker) = (TcpListener::from_std(listener)?, worker.clone());
         tokio::spawn(accept(listener, worker, Direction::Outbound));
@@ -131,8 +165,12 @@ async fn serve(
             }
         }
     }
-    // Every open connection holds one place.
-    let _ = worker.places.acquire_many(CONNECTIONS as u32).await;
+    // Tunnels whose handshake ended in this very moment are let in, to be told that this is the end.
+    while let Ok(secured) = secured.try_recv() {
+        tokio::spawn(inbound::tunnel(worker.clone(), secured));
+    }
+    tokio::task::yield_now().await;
+    worker.open.none().await;
     Ok(())
 }
 
@@ -144,7 +182,11 @@ async fn accept(listener: TcpListener, worker: Arc<Worker>, direction: Direction
             accepted = handshake::accept(&listener) => accepted,
             _ = stage.wait_for(|stage| stage.draining) => return,
         };
-        let Ok(place) = worker.places.clone().try_acquire_owned() else {
+        let places = match direction {
+            Direction::Outbound => &worker.outbound,
+            Direction::Inbound => &worker.inbound,
+        };
+        let Ok(place) = places.clone().try_acquire_owned() else {
             let peer = "unverified:unknown".to_owned();
             worker.shared.ledger.refused(
                 direction,
@@ -155,17 +197,18 @@ async fn accept(listener: TcpListener, worker: Arc<Worker>, direction: Direction
             continue;
         };
         let _ = socket.set_nodelay(true);
+        let held = (place, worker.open.enter());
         let worker = worker.clone();
         match direction {
             Direction::Outbound => {
                 tokio::spawn(async move {
-                    let _place = place;
+                    let _held = held;
                     outbound::connection(&worker, socket).await;
                 });
             }
             Direction::Inbound => {
                 tokio::spawn(async move {
-                    let _place = place;
+                    let _held = held;
                     inbound::plaintext(&worker, socket, remote).await;
                 });
             }
@@ -191,7 +234,7 @@ pub async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = time::timeout(DIAL, TcpStream::connect(address))
         .await
         .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
-    let _ = socket.set_nodelay(true);
+    handshake::tune(&socket);
     Ok(socket)
 }
 
