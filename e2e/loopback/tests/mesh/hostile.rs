@@ -32,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         trial("a_client_hello_may_be_cut_at_any_byte", cut_hello),
         trial("half_open_handshakes_do_not_keep_others_out", flood),
         trial("what_is_not_tls_is_refused", not_tls),
+        trial("a_peer_that_breaks_http2_harms_only_itself", broken_http2),
         trial("a_strict_pod_refuses_plaintext", strict),
     ]
 }
@@ -173,6 +174,30 @@ async fn not_tls() -> Result<(), Error> {
         assert!(answer.is_empty() || answer[0] == 21, "{answer:?}");
     }
     counted(&stage, "not_tls", 3).await
+}
+
+/// With one worker, a connection that is polled for ever would keep everybody else waiting.
+async fn broken_http2() -> Result<(), Error> {
+    let stage = Stage::open(&[]).await?;
+    let application = TcpListener::bind(stage.application()).await?;
+    let tls = stage.peer(10, "peer", Policy::default()).await?;
+    let on_an_idle_stream = [0, 0, 1, 0, 0, 0, 0, 0, 5, b'x'];
+    let of_no_stream = [0, 0, 1, 0, 0, 0, 0, 0, 0, b'x'];
+    let far_too_long = [0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 1];
+    for frame in [&on_an_idle_stream[..], &of_no_stream, &far_too_long] {
+        let accepted = handshake(&tls, stage.server_identity()?, true, stage.server.tunnel).await?;
+        let mut stream = accepted.map_err(|refusal| refusal.as_str())?;
+        stream.write_all(frame).await?;
+        // A goodbye with the reason, and the end.
+        let mut rest = Vec::new();
+        let _ = time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await?;
+        let mut tunnel = Hbone::open(&tls, stage.server_identity()?, stage.server.tunnel).await?;
+        let pod = stage.pod().to_string();
+        let (asked, accepted) = tokio::join!(tunnel.ask(Method::CONNECT, &pod), application.accept());
+        assert_eq!(asked?.0, StatusCode::OK);
+        accepted?;
+    }
+    Ok(())
 }
 
 async fn strict() -> Result<(), Error> {

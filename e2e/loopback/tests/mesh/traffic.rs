@@ -20,8 +20,9 @@ pub fn trials() -> Vec<Trial> {
         trial("a_server_may_speak_first", server_first),
         trial("either_side_may_finish_first", half_close),
         trial("a_reset_reaches_the_other_side", reset),
+        trial("an_answer_arrives_although_the_question_was_not_read", unread),
         trial("bulk_arrives_whole_in_both_directions", bulk),
-        trial("a_reader_who_does_not_read_holds_up_nobody_else", slow_reader),
+        trial("readers_who_do_not_read_hold_up_nobody_else", slow_reader),
         trial("thousands_of_idle_connections_leave_room_for_one_that_works", idle),
         trial("an_open_connection_survives_the_swap_of_both_certificates", swap),
     ]
@@ -115,6 +116,23 @@ async fn reset() -> Result<(), Error> {
     Ok(())
 }
 
+/// A server that answers before it has read everything, and closes: its kernel sends a reset after the
+/// answer.
+async fn unread() -> Result<(), Error> {
+    let (stage, application) = open().await?;
+    for _ in 0..20 {
+        let (mut client, mut server) = pair(&stage, &application).await?;
+        client.write_all(&[1; 10_000]).await?;
+        server.peek(&mut [0]).await?;
+        server.write_all(b"too much").await?;
+        drop(server);
+        let mut heard = [0; 8];
+        client.read_exact(&mut heard).await?;
+        assert_eq!(&heard, b"too much");
+    }
+    Ok(())
+}
+
 async fn bulk() -> Result<(), Error> {
     const SIZE: usize = 64 * 1024 * 1024;
     let (stage, application) = open().await?;
@@ -158,13 +176,17 @@ async fn bulk() -> Result<(), Error> {
 
 async fn slow_reader() -> Result<(), Error> {
     let (stage, application) = open().await?;
-    let (mut flood, _unread) = pair(&stage, &application).await?;
     // Until windows and buffers are full and nothing more is taken.
     let block = vec![7; 1024 * 1024];
-    let mut taken = 0;
-    while let Ok(written) = time::timeout(Duration::from_secs(1), flood.write(&block)).await {
-        taken += written?;
-        assert!(taken < 64 * 1024 * 1024, "nobody reads, yet everything is taken");
+    let mut unread = Vec::new();
+    for _ in 0..40 {
+        let (mut flood, stalled) = pair(&stage, &application).await?;
+        let mut taken = 0;
+        while let Ok(written) = time::timeout(Duration::from_millis(200), flood.write(&block)).await {
+            taken += written?;
+            assert!(taken < 64 * 1024 * 1024, "nobody reads, yet everything is taken");
+        }
+        unread.push((flood, stalled));
     }
     let (mut client, mut server) = pair(&stage, &application).await?;
     client.write_all(b"still here?").await?;
