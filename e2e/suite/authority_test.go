@@ -3,6 +3,7 @@ package suite
 // The CA goes away and comes back: what runs keeps running, what is new waits, and the root stays.
 
 import (
+	"context"
 	"fmt"
 	"strings"
 	"testing"
@@ -37,7 +38,7 @@ func TestTrafficGoesOnWithoutTheCA(t *testing.T) {
 		if !t.Failed() {
 			return
 		}
-		_, _ = cluster.Run(t.Context(), "scale", "-n", bed.System, "deployment/trellis-ca", "--replicas=1")
+		_, _ = cluster.Run(context.Background(), "scale", "-n", bed.System, "deployment/trellis-ca", "--replicas=1")
 	})
 
 	if load := ask(t, client, "--count=50", "--fresh", "http://web/healthz", "tcp://orders:7000"); load.Sent != 100 {
@@ -75,6 +76,28 @@ func TestTrafficGoesOnWithoutTheCA(t *testing.T) {
 	ready(t, "e2e-late", "case")
 	late := getPod(t, "e2e-late", "case")
 	ask(t, late, "--count=5", "http://web.shop/healthz")
+}
+
+// Without discovery proxies go on with what they know, over kept and over new connections.
+func TestTrafficGoesOnWithoutDiscovery(t *testing.T) {
+	client := pod(t, "shop", "client")
+	ask(t, client, "--count=5", "--fresh", "http://web/healthz", "tcp://orders:7000")
+	load := underLoad(t, client, []string{"http://web/healthz", "tcp://orders:7000"}, func() {
+		scale(t, "trellis-discovery", 0)
+		t.Cleanup(func() {
+			if t.Failed() {
+				_, _ = cluster.Run(context.Background(), "scale", "-n", bed.System, "deployment/trellis-discovery", "--replicas=2")
+			}
+		})
+		ask(t, client, "--count=50", "--fresh", "http://web/healthz", "tcp://orders:7000")
+		scale(t, "trellis-discovery", 2)
+	})
+	if load.Failed != 0 || load.Closed != 0 {
+		t.Errorf("%d of %d requests failed, %d connections closed: %v", load.Failed, load.Sent, load.Closed, load.Errors)
+	}
+	// And hear of what is new again.
+	server := lonely(t, "e2e-news", nil)
+	ask(t, client, "--count=2", "--fresh", "tcp://"+hostPort(server.Status.PodIP, 7000))
 }
 
 func TestCAKeepsItsRootOverARestart(t *testing.T) {

@@ -302,7 +302,7 @@ func scan(t *testing.T, root string) {
 	}
 }
 
-// Z-05: the bundle reaches a namespace as soon as that is labelled, and leaves it with the label.
+// Z-05: the bundle reaches a namespace as soon as that is labelled, and comes back if somebody deletes it.
 func TestTrustReachesANewNamespace(t *testing.T) {
 	namespace(t, "e2e-trust", nil)
 	var shops kube.ConfigMap
@@ -322,7 +322,6 @@ func TestTrustReachesANewNamespace(t *testing.T) {
 		}
 		return nil
 	})
-	// Somebody takes it away: it comes back.
 	if _, err := cluster.Run(t.Context(), "delete", "configmap", "-n", "e2e-trust", trustMap); err != nil {
 		t.Fatal(err)
 	}

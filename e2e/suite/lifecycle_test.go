@@ -3,6 +3,7 @@ package suite
 // Pods begin and end in the right order, and rollouts lose nothing.
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -80,7 +81,7 @@ func TestClusterDoesNotDependOnTheInjector(t *testing.T) {
 	scale(t, "trellis-injector", 0)
 	t.Cleanup(func() {
 		if t.Failed() {
-			_, _ = cluster.Run(t.Context(), "scale", "-n", bed.System, "deployment/trellis-injector", "--replicas=2")
+			_, _ = cluster.Run(context.Background(), "scale", "-n", bed.System, "deployment/trellis-injector", "--replicas=2")
 		}
 	})
 	for _, open := range []string{"kube-system", bed.System, "outside"} {

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 	"time"
 )
@@ -86,45 +85,48 @@ func fetch(ctx context.Context, args []string) error {
 	return nil
 }
 
-// dial sends what stands in stdin, without any protocol.
+// dial sends what stands in stdin, without any protocol, and says what came of it. A connection that is
+// refused by a reset may show it at any of the steps.
 func dial(ctx context.Context, args []string) error {
 	if len(args) != 1 {
 		return errors.New("dial takes one address")
 	}
-	dialer := net.Dialer{Timeout: 5 * time.Second}
-	connection, err := dialer.DialContext(ctx, "tcp", args[0])
-	if err != nil {
-		return err
-	}
-	defer connection.Close()
 	text, err := io.ReadAll(os.Stdin)
 	if err != nil {
 		return err
 	}
-	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
-		return err
-	}
-	buffer := make([]byte, 4096)
-	var length int
-	if _, err = connection.Write(text); err == nil {
-		length, err = connection.Read(buffer)
-	}
-	if length > 0 {
-		fmt.Printf("answer: %q\n", buffer[:length])
-		return nil
-	}
-	var timeout net.Error
+	answer, err := exchange(ctx, args[0], text)
 	switch {
+	case len(answer) > 0:
+		fmt.Printf("answer: %q\n", answer)
 	case errors.Is(err, io.EOF):
 		fmt.Println("closed")
-	case errors.As(err, &timeout) && timeout.Timeout():
-		return errors.New("neither answered nor closed within 10 s")
-	case strings.Contains(err.Error(), "reset"):
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
 		fmt.Println("reset")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return errors.New("neither answered nor closed within 10 s")
 	default:
 		return err
 	}
 	return nil
+}
+
+func exchange(ctx context.Context, address string, text []byte) ([]byte, error) {
+	dialer := net.Dialer{Timeout: 5 * time.Second}
+	connection, err := dialer.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer connection.Close()
+	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		return nil, err
+	}
+	if _, err := connection.Write(text); err != nil {
+		return nil, err
+	}
+	buffer := make([]byte, 4096)
+	length, err := connection.Read(buffer)
+	return buffer[:length], err
 }
 
 // zeros is an endless body.
