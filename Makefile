@@ -25,7 +25,9 @@ test: ## Run every check, the cluster suite included. `ci/test STAGE...` runs so
 	ci/test
 
 bench: build ## Measure, print a table and write bench-results.json.
-	cargo run --release --locked -p trellis-bench
+	@# Named together with the others, it shares what they were built from.
+	cargo build --release --locked $(addprefix -p ,$(crates) trellis-bench)
+	$(CARGO_TARGET_DIR)/release/trellis-bench
 
 images: build ## Write the OCI images into bin/images/.
 	cd images && go run . --bin ../bin --out ../bin/images

@@ -1,1 +1,111 @@
-fn main() {}
+//! `make bench`: what the mesh costs, measured on the real binaries. A request through both proxies against
+//! a direct one, post-quantum handshakes against classical ones of our own, memory, and a soak.
+#![forbid(unsafe_code)]
+
+mod application;
+mod bed;
+mod clock;
+mod cores;
+mod driver;
+mod figure;
+mod handshake;
+mod load;
+mod memory;
+mod pace;
+mod plan;
+mod rounds;
+mod soak;
+mod traffic;
+mod usage;
+
+use std::{net::SocketAddr, path::PathBuf};
+
+use anyhow::{Context, bail};
+use clap::{Parser, Subcommand};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::{
+    runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+use crate::{bed::Bed, cores::Cores, figure::Report, load::Load, plan::Plan};
+
+#[derive(Debug, Parser)]
+#[command(name = "trellis-bench", version, about = "What the mesh costs, measured")]
+struct Cli {
+    #[command(subcommand)]
+    part: Option<Part>,
+    /// Where trellis-ca, trellis-discovery and trellis-proxy are, built for release.
+    #[arg(long, default_value = "bin")]
+    binaries: PathBuf,
+    /// Fewer and shorter rounds: about a minute.
+    #[arg(long)]
+    quick: bool,
+    /// Seconds of constant load under which memory may not grow: 60, or 10 with --quick.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(3..=86_400))]
+    soak: Option<u64>,
+    /// Where the figures go as JSON.
+    #[arg(long, default_value = "bench-results.json")]
+    out: PathBuf,
+}
+
+/// What this program is when it was started by itself.
+#[derive(Debug, Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    Application { listen: SocketAddr },
+    #[command(hide = true)]
+    Client(Load),
+}
+
+fn main() -> anyhow::Result<()> {
+    trellis_local::child::become_child_if_asked()?;
+    let cli = Cli::parse();
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(async move {
+        match cli.part {
+            Some(Part::Application { listen }) => application::serve(listen).await,
+            Some(Part::Client(load)) => load::run(&load),
+            None => {
+                let (mut interrupt, mut terminate) =
+                    (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+                // Leaving by the end of this function is what takes the processes and files along.
+                tokio::select! {
+                    result = measure(&cli) => result,
+                    _ = interrupt.recv() => bail!("interrupted"),
+                    _ = terminate.recv() => bail!("terminated"),
+                }
+            }
+        }
+    })
+}
+
+async fn measure(cli: &Cli) -> anyhow::Result<()> {
+    let plan = Plan::new(cli.quick, cli.soak);
+    let cores = Cores::choose()?;
+    // Everything that is started from here on inherits the place; the proxies are moved.
+    cores::pin_self(cores.load)?;
+    allow_files(plan.idle_connections)?;
+    let mut report = Report::begin(cores, &plan)?;
+
+    let bed = Bed::open(&cli.binaries, cores).await?;
+    let measured = traffic::measure(&bed, &plan, &mut report).await;
+    let logs = bed.logs();
+    measured.with_context(|| format!("the mesh said:\n{logs}"))?;
+    bed.close().await;
+
+    handshake::measure(cores, &plan, &mut report).await?;
+    memory::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    soak::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    report.write(&cli.out)
+}
+
+/// Every process holds a file for each idle connection, and some of its own.
+fn allow_files(connections: u32) -> anyhow::Result<()> {
+    let needed = u64::from(connections) + 500;
+    let mut limit = getrlimit(Resource::Nofile);
+    if limit.maximum.is_some_and(|maximum| maximum < needed) {
+        bail!("{connections} idle connections need {needed} open files in a process: raise `ulimit -Hn`");
+    }
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).context("raising the limit of open files")
+}

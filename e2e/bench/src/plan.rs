@@ -1,0 +1,97 @@
+//! How often and for how long is measured.
+
+use std::time::Duration;
+
+use crate::load::{Load, Shape};
+
+/// The size of a request and of its answer.
+const MESSAGE: u64 = 1024;
+/// Of a download; the next one begins when it has arrived.
+const FILE: u64 = 64 * 1024 * 1024;
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Of each comparison.
+    pub rounds: usize,
+    /// Meshes that are started anew to weigh them.
+    pub weighings: usize,
+    pub idle_connections: u32,
+    /// In memory and over sockets, in each round and for each kind.
+    pub handshakes: usize,
+    pub soak: Duration,
+    steady: Duration,
+    burst: Duration,
+}
+
+/// Requests a second where latency and CPU are compared.
+pub const RATE: u32 = 1_000;
+/// New connections a second where their CPU is measured.
+pub const CONNECTION_RATE: u32 = 300;
+
+impl Plan {
+    pub fn new(quick: bool, soak: Option<u64>) -> Self {
+        let soak = Duration::from_secs(soak.unwrap_or(if quick { 10 } else { 60 }));
+        if quick {
+            return Self {
+                rounds: 3,
+                weighings: 1,
+                idle_connections: 5_000,
+                handshakes: 300,
+                soak,
+                steady: Duration::from_secs(2),
+                burst: Duration::from_millis(700),
+            };
+        }
+        Self {
+            rounds: 5,
+            weighings: 3,
+            idle_connections: 5_000,
+            handshakes: 1_000,
+            soak,
+            steady: Duration::from_secs(6),
+            burst: Duration::from_secs(2),
+        }
+    }
+
+    // === loads ===
+
+    /// An open loop over warm connections.
+    pub fn steady_requests(&self) -> Load {
+        Load::new(Shape::Requests, 16, MESSAGE, self.steady).at(RATE)
+    }
+
+    /// A closed loop over warm connections.
+    pub fn all_requests(&self) -> Load {
+        Load::new(Shape::Requests, 64, MESSAGE, self.burst)
+    }
+
+    pub fn steady_connections(&self) -> Load {
+        Load::new(Shape::Connections, 16, MESSAGE, self.steady / 2).at(CONNECTION_RATE)
+    }
+
+    pub fn all_connections(&self) -> Load {
+        Load::new(Shape::Connections, 16, MESSAGE, self.burst)
+    }
+
+    pub fn download(&self) -> Load {
+        Load::new(Shape::Requests, 1, FILE, self.burst)
+    }
+
+    pub fn idle(&self) -> Load {
+        Load::new(Shape::Idle, self.idle_connections, MESSAGE, Duration::ZERO)
+    }
+
+    /// What makes a proxy's buffers as large as they will be.
+    pub fn warm_up(&self) -> Load {
+        Load::new(Shape::Requests, 16, MESSAGE, Duration::from_secs(1))
+    }
+
+    /// Both at once: what stays open, and what comes and goes.
+    pub fn soaking(&self, warm_up: Duration) -> [Load; 2] {
+        let whole = self.soak + warm_up;
+        [
+            Load::new(Shape::Requests, 16, MESSAGE, whole).at(RATE),
+            Load::new(Shape::Connections, 16, MESSAGE, whole).at(CONNECTION_RATE / 3),
+        ]
+    }
+}
