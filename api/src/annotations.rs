@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
 
-use crate::names;
+use crate::{names, trust::KeyAlgorithm};
 pub use ports::{Ports, PortsError};
 pub use quantity::{Cpu, Memory, QuantityError};
 
@@ -67,7 +67,7 @@ pub struct Annotations {
     pub proxy_memory_request: Option<Memory>,
     pub proxy_memory_limit: Option<Memory>,
     pub proxy_log_level: Option<LogFilter>,
-    pub leaf_algorithm: Option<LeafAlgorithm>,
+    pub leaf_algorithm: Option<KeyAlgorithm>,
     pub plaintext: Option<Plaintext>,
     pub drain_seconds: Option<u32>,
     /// What the pod has of its namespace, as it is written there.
@@ -118,7 +118,8 @@ impl Annotations {
             proxy_memory_limit: read.value(PROXY_MEMORY_LIMIT, memory)?,
             proxy_log_level: read
                 .value(PROXY_LOG_LEVEL, "write a level, as in `info`, or `trellis=debug,warn`")?,
-            leaf_algorithm: read.value(LEAF_ALGORITHM, "write `ml-dsa-44`, `ml-dsa-65` or `ml-dsa-87`")?,
+            leaf_algorithm: read
+                .value(LEAF_ALGORITHM, "write `ml-dsa-44`, `ml-dsa-65`, `ml-dsa-87` or `ecdsa-p256`")?,
             plaintext: read.value(PLAINTEXT, "write `permissive` or `strict`")?,
             drain_seconds: read
                 .value::<Seconds>(DRAIN_SECONDS, "write whole seconds, as in `25`")?
@@ -229,39 +230,6 @@ impl fmt::Display for Switch {
             Self::Enabled => names::ENABLED,
             Self::Disabled => names::DISABLED,
         })
-    }
-}
-
-/// The key of a workload's leaf, as users write it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LeafAlgorithm {
-    #[serde(rename = "ml-dsa-44")]
-    MlDsa44,
-    #[default]
-    #[serde(rename = "ml-dsa-65")]
-    MlDsa65,
-    #[serde(rename = "ml-dsa-87")]
-    MlDsa87,
-}
-
-impl LeafAlgorithm {
-    pub const ALL: [Self; 3] = [Self::MlDsa44, Self::MlDsa65, Self::MlDsa87];
-
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MlDsa44 => "ml-dsa-44",
-            Self::MlDsa65 => "ml-dsa-65",
-            Self::MlDsa87 => "ml-dsa-87",
-        }
-    }
-}
-
-impl FromStr for LeafAlgorithm {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let known = Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == text);
-        known.ok_or("leaves are not made with this algorithm")
     }
 }
 
@@ -410,7 +378,7 @@ mod tests {
                 proxy_memory_request: Some("20Mi".parse().unwrap()),
                 proxy_memory_limit: Some("1Gi".parse().unwrap()),
                 proxy_log_level: Some("trellis_proxy=debug,warn".parse().unwrap()),
-                leaf_algorithm: Some(LeafAlgorithm::MlDsa87),
+                leaf_algorithm: Some(KeyAlgorithm::MlDsa87),
                 plaintext: Some(Plaintext::Strict),
                 drain_seconds: Some(60),
                 inherited: Map::new(),
@@ -442,7 +410,7 @@ mod tests {
             (PROXY_MEMORY_REQUEST, "64", "this is less than a megabyte; a unit may be missing"),
             (PROXY_MEMORY_LIMIT, "64m", "there are no parts of a byte"),
             (PROXY_LOG_LEVEL, "loud", "`loud` is not one of off, error, warn, info, debug, trace"),
-            (LEAF_ALGORITHM, "ecdsa-p256", "leaves are not made with this algorithm"),
+            (LEAF_ALGORITHM, "rsa-2048", "leaves are not made with this algorithm"),
             (PLAINTEXT, "allowed", "there is no such treatment of plaintext"),
             (DRAIN_SECONDS, "1m", "this is not between 1 and 3600"),
         ] {

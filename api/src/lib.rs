@@ -7,6 +7,7 @@ pub mod evidence;
 pub mod injection;
 pub mod names;
 pub mod source;
+pub mod trust;
 
 /// The control-plane protocols, generated from `proto/`.
 #[allow(clippy::all, clippy::pedantic, rust_2018_idioms)]

@@ -131,6 +131,7 @@ impl FakeApi {
                 reply(StatusCode::CREATED, &review)
             }
             Method::POST => self.create(&path, body()),
+            Method::PUT => self.replace(&path, body()),
             Method::PATCH => {
                 assert!(query.contains("force=true") && query.contains("fieldManager=trellis-ca"), "{query}");
                 let mut object = body();
@@ -161,8 +162,18 @@ impl FakeApi {
         if self.get(&path).is_some() {
             return status(StatusCode::CONFLICT, "AlreadyExists");
         }
-        self.put(&path, object.clone());
-        reply(StatusCode::CREATED, &object)
+        self.put(&path, object);
+        reply(StatusCode::CREATED, &self.get(&path).unwrap())
+    }
+
+    /// As an API server does: only over the version that was read.
+    fn replace(&self, path: &str, object: Value) -> Answer {
+        let Some(before) = self.get(path) else { return status(StatusCode::NOT_FOUND, "NotFound") };
+        if object["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"] {
+            return status(StatusCode::CONFLICT, "Conflict");
+        }
+        self.put(path, object);
+        reply(StatusCode::OK, &self.get(path).unwrap())
     }
 
     fn list(&self, query: &str) -> Answer {

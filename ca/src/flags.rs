@@ -5,11 +5,11 @@ use std::{net::SocketAddr, time::Duration};
 use clap::Parser;
 use thiserror::Error;
 use trellis_api::names;
-use trellis_pki::algorithm::Algorithm;
+use trellis_pki::{algorithm::Algorithm, policy::Ladder};
 use trellis_source::SourceSpec;
 use trellis_telemetry::log::Format;
 
-use crate::{attest::AttestSpec, publish::PublishSpec, root::RootSpec};
+use crate::{attest::AttestSpec, publish::PublishSpec, trust::store::StoreSpec};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -34,6 +34,10 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_NAMESPACE", default_value = names::SYSTEM_NAMESPACE)]
     pub namespace: String,
 
+    /// The name of the CA's own pod; it tells replicas apart.
+    #[arg(long, env = "TRELLIS_POD_NAME", default_value = names::CA)]
+    pub pod_name: String,
+
     /// Where requests for certificates are answered.
     #[arg(long, env = "TRELLIS_LISTEN", default_value_t = any(names::CA_PORT))]
     pub listen: SocketAddr,
@@ -48,7 +52,7 @@ pub struct Flags {
 
     /// Where the root is kept: secret or file:DIR. With --source kubernetes: secret.
     #[arg(long, env = "TRELLIS_ROOT")]
-    pub root: Option<RootSpec>,
+    pub root: Option<StoreSpec>,
 
     /// Who judges tokens: tokenreview or jwks:FILE. With --source kubernetes: tokenreview.
     #[arg(long, env = "TRELLIS_ATTEST")]
@@ -70,6 +74,10 @@ pub struct Flags {
         default_value = "ml-dsa-65,ml-dsa-44,ml-dsa-87"
     )]
     pub leaf_algorithms: Vec<Algorithm>,
+
+    /// What members and the control plane may be signed with: require (ML-DSA only), prefer or classical.
+    #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
+    pub signatures: Ladder,
 
     /// How long a certificate is valid.
     #[arg(long, env = "TRELLIS_LEAF_VALIDITY", default_value = "24h", value_parser = duration)]
@@ -99,7 +107,7 @@ pub struct Flags {
 /// What the flags amount to, where one depends on another.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Choices {
-    pub root: RootSpec,
+    pub root: StoreSpec,
     pub attest: Attest,
     pub publish: PublishSpec,
 }
@@ -141,7 +149,7 @@ impl Flags {
             }
         };
         Ok(Choices {
-            root: self.or_default("root", "file:DIR", &self.root, RootSpec::Secret)?,
+            root: self.or_default("root", "file:DIR", &self.root, StoreSpec::Secret)?,
             attest,
             publish: self.or_default("publish", "file:PATH", &self.publish, PublishSpec::ConfigMaps)?,
         })
@@ -179,7 +187,7 @@ impl Flags {
 impl Choices {
     pub fn needs_kubernetes(&self, source: &SourceSpec) -> bool {
         *source == SourceSpec::Kubernetes
-            || self.root == RootSpec::Secret
+            || self.root == StoreSpec::Secret
             || self.attest == Attest::TokenReview
             || self.publish == PublishSpec::ConfigMaps
     }
@@ -227,8 +235,11 @@ mod tests {
 
     #[test]
     fn on_kubernetes_everything_goes_without_saying() {
-        let expected =
-            Choices { root: RootSpec::Secret, attest: Attest::TokenReview, publish: PublishSpec::ConfigMaps };
+        let expected = Choices {
+            root: StoreSpec::Secret,
+            attest: Attest::TokenReview,
+            publish: PublishSpec::ConfigMaps,
+        };
         assert_eq!(choices(&[]), Ok(expected));
     }
 

@@ -1,11 +1,7 @@
 //! Issues leaves: who asks is attested, what they may be called is looked up, and of the request only
 //! the public key is used.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use tokio::{
@@ -18,8 +14,9 @@ use trellis_channel::server::Peer;
 use trellis_pki::{
     algorithm::Algorithm,
     clock::{Clock, rfc3339},
+    credential::Denied,
     csr::{self, CsrError},
-    issue::{IssuedLeaf, Issuer, LeafRequest},
+    issue::{IssuedLeaf, LeafRequest},
     key::PublicKey,
     spiffe::SpiffeId,
 };
@@ -29,6 +26,7 @@ use crate::{
     attest::{Attestor, Caller, find_pod},
     limit::Limit,
     refuse::{Reason, Refusal},
+    trust::authority::{Authority, Current},
     view::View,
 };
 
@@ -54,7 +52,7 @@ pub struct Terms {
 
 /// The gRPC service.
 pub struct Issuing {
-    issuer: Arc<Issuer>,
+    authority: Authority,
     attestor: Attestor,
     view: View,
     terms: Terms,
@@ -72,11 +70,13 @@ struct Granted {
     algorithm: Algorithm,
     dns_names: Vec<String>,
     leaf: IssuedLeaf,
+    /// What was in force when it was signed.
+    current: Arc<Current>,
 }
 
 impl Issuing {
     pub fn new(
-        issuer: Arc<Issuer>,
+        authority: Authority,
         attestor: Attestor,
         view: View,
         terms: Terms,
@@ -84,9 +84,8 @@ impl Issuing {
         registry: &Registry,
     ) -> Self {
         let metrics = Metrics::new(registry);
-        metrics.root_expiry(registry, issuer.anchor().not_after);
         Self {
-            issuer,
+            authority,
             attestor,
             view,
             terms,
@@ -125,19 +124,23 @@ impl Issuing {
         }
         let key = csr::check(&request.csr, &self.terms.algorithms).map_err(|error| csr_refusal(&error))?;
         check_names(&csr::names(&request.csr), &identity, &names.dns)?;
-        let leaf = self.sign(&key, &identity, &names.dns, validity)?;
-        Ok(Granted { caller, identity, algorithm: key.algorithm, dns_names: names.dns, leaf })
+        let current = self.authority.current();
+        check_denials(&current, &identity, &key)?;
+        let leaf = self.sign(&current, &key, &identity, &names.dns, validity)?;
+        Ok(Granted { caller, identity, algorithm: key.algorithm, dns_names: names.dns, leaf, current })
     }
 
     fn sign(
         &self,
+        current: &Current,
         public_key: &PublicKey,
         identity: &SpiffeId,
         dns_names: &[String],
         validity: Duration,
     ) -> Result<IssuedLeaf, Refusal> {
         let now = self.clock.now();
-        self.issuer.issue(&LeafRequest { public_key, identity, dns_names, now, validity }).map_err(|error| {
+        let request = LeafRequest { public_key, identity, dns_names, now, validity };
+        current.issuer.issue(&request).map_err(|error| {
             tracing::error!(%identity, %error, "cannot issue");
             Refusal::new(Reason::Internal, format!("the CA cannot issue: {error}"))
         })
@@ -192,7 +195,7 @@ impl Issuing {
     }
 
     fn granted(&self, granted: Granted, source: Option<IpAddr>) -> IssueResponse {
-        let Granted { caller, identity, algorithm, dns_names, leaf } = granted;
+        let Granted { caller, identity, algorithm, dns_names, leaf, current } = granted;
         self.metrics.issued.with(&[("algorithm", algorithm.name())]).inc();
         tracing::info!(
             target: "trellis_ca::audit",
@@ -203,17 +206,14 @@ impl Issuing {
             pod = caller.pod,
             pod_uid = caller.pod_uid,
             algorithm = algorithm.name(),
+            anchor = %current.issuer.anchor().fingerprint(),
             dns_names = dns_names.join(","),
             not_before = rfc3339(leaf.not_before),
             not_after = rfc3339(leaf.not_after),
             source = source.map(tracing::field::display),
             "issued a certificate"
         );
-        IssueResponse {
-            leaf: leaf.der,
-            anchors: vec![self.issuer.anchor().der.clone()],
-            identity: identity.to_string(),
-        }
+        IssueResponse { leaf: leaf.der, trusted: Some(current.trusted(0)), identity: identity.to_string() }
     }
 
     fn refused(&self, refusal: Refusal, caller: Option<Caller>, source: Option<IpAddr>) -> Status {
@@ -286,6 +286,18 @@ fn csr_refusal(error: &CsrError) -> Refusal {
     Refusal::new(reason, format!("csr: {error}"))
 }
 
+/// Who is denied gets nothing new either.
+fn check_denials(current: &Current, identity: &SpiffeId, key: &PublicKey) -> Result<(), Refusal> {
+    let denied = [Denied::Identity(identity.clone()), Denied::Key(key.fingerprint())];
+    match denied.into_iter().find(|denied| current.denials.contains(denied)) {
+        None => Ok(()),
+        Some(denied) => Err(Refusal::new(
+            Reason::Denied,
+            format!("{denied} is denied; whoever operates the mesh lifts that with trellis trust allow"),
+        )),
+    }
+}
+
 /// Names in a request change nothing, but who asks for a foreign one is up to something.
 fn check_names(asked: &[String], identity: &SpiffeId, own: &[String]) -> Result<(), Refusal> {
     match asked.iter().find(|name| name.as_str() != identity.as_str() && !own.contains(name)) {
@@ -320,12 +332,5 @@ impl Metrics {
                 )
                 .with(&[]),
         }
-    }
-
-    fn root_expiry(&self, registry: &Registry, not_after: SystemTime) {
-        registry
-            .gauge("trellis_ca_root_expiry_timestamp_seconds", "When the root ends, in seconds since 1970.")
-            .with(&[])
-            .set(not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
     }
 }

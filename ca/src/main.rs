@@ -6,31 +6,31 @@ mod attest;
 mod fake_api;
 mod flags;
 mod issue;
+mod leader;
 mod limit;
 mod names;
 mod publish;
 mod refuse;
-mod root;
 mod serve;
+mod trust;
 mod view;
 
 use std::{sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::{task::JoinSet, time::timeout};
-use trellis_api::names::CA;
+use tokio::{sync::watch, task::JoinSet, time::timeout};
+use trellis_api::{names::CA, trust::TrustDomainStatus};
 use trellis_pki::{
-    bundle::Bundle,
     clock::{Clock, SystemClock},
-    issue::Issuer,
     spiffe::SpiffeId,
 };
 use trellis_source::kubernetes_client;
 use trellis_telemetry::{
     Registry,
     health::Health,
-    http, log, otlp,
+    http::{self, Response},
+    log, otlp,
     shutdown::{self, Shutdown, requested},
 };
 
@@ -38,9 +38,14 @@ use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
+    leader::{Candidate, Role},
     publish::{BundleFile, ConfigMaps, PublishSpec},
-    root::{Folder, RootSpec, Secret, Store, Wanted},
     serve::OwnIssue,
+    trust::{
+        Authority, Keeper, Making, Members, Replicas, Store, Trusting, keeper, object,
+        store::{Folder, Secret, StoreSpec},
+        vault::kind_of,
+    },
     view::View,
 };
 
@@ -76,8 +81,9 @@ async fn main() -> anyhow::Result<()> {
 async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shutdown) -> anyhow::Result<()> {
     let health =
         Health::new(&[ROOT, view::CONDITION, publish::CONDITION, trellis_channel::identity::CONDITION]);
-    let mut tasks = JoinSet::new();
-    serve_http(&flags, registry, &health, &shutdown, &mut tasks)?;
+    let (mut tasks, mut leading) = (JoinSet::new(), JoinSet::new());
+    let (status, statuses) = watch::channel(TrustDomainStatus::default());
+    serve_http(&flags, registry, &health, &statuses, &shutdown, &mut tasks)?;
     let tcp = http::bind(flags.listen).context("listen")?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -85,34 +91,83 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         true => Some(kubernetes_client().await?),
         false => None,
     };
-    let issuer = Arc::new(open_root(&flags, &choices, client.as_ref(), clock.as_ref()).await?);
+    let store = store(&flags, &choices, client.as_ref())?;
+    let making = Making { trust_domain: flags.trust_domain.clone(), validity: flags.root_validity };
+    let read = store.open(&making, kind_of(flags.root_algorithm), clock.now()).await?;
+    let authority = Authority::new(&flags.trust_domain, read).map_err(anyhow::Error::msg)?;
     health.set(ROOT, Ok(()));
+
+    let roles = match &client {
+        Some(client) => {
+            let candidate = Candidate::new(client.clone(), &flags.namespace, &flags.pod_name, registry);
+            let roles = candidate.role();
+            leading.spawn(candidate.run(shutdown.clone()));
+            tasks.spawn(keeper::follow(store.clone(), authority.clone(), shutdown.clone()));
+            roles
+        }
+        None => leader::always(registry),
+    };
 
     let source = flags.source.open(client.clone()).await?;
     let view = View::new(&flags.namespace, health.clone());
     let _following = view.follow(&source);
-    let pem = Bundle::new(&flags.trust_domain, vec![issuer.anchor().clone()])?.to_pem();
-    match (&choices.publish, &client) {
-        (PublishSpec::File(path), _) => {
-            tasks.spawn(BundleFile::new(path.clone(), pem, health.clone()).run(shutdown.clone()));
-        }
-        (PublishSpec::ConfigMaps, client) => {
-            let client = client.clone().context("publish: there is no Kubernetes API")?;
-            let (own, wanted) = (&flags.namespace, view.meshed());
-            let maps = ConfigMaps::new(client, own, pem, wanted, health.clone(), registry);
-            tasks.spawn(maps.run(shutdown.clone()));
-        }
-    }
+    let (wishes, _wishing) = object::follow(&source, &flags.namespace);
+    publish(
+        &flags,
+        &choices,
+        client.as_ref(),
+        &authority,
+        &view,
+        &roles,
+        &health,
+        registry,
+        &shutdown,
+        &mut tasks,
+    )?;
 
-    let own = OwnIssue {
-        issuer: issuer.clone(),
-        identity: SpiffeId::new(&flags.trust_domain, &flags.namespace, CA)?,
+    let own = SpiffeId::new(&flags.trust_domain, &flags.namespace, CA)?;
+    let own_issue = OwnIssue {
+        authority: authority.clone(),
+        identity: own.clone(),
         clock: clock.clone(),
         validity: flags.leaf_validity,
     };
-    let (tls, lifecycle) = serve::own_identity(own, health);
+    let pod = format!("{}/{}", flags.namespace, flags.pod_name);
+    let (tls, lifecycle) = serve::own_identity(own_issue, pod, flags.signatures, health);
     let identity = lifecycle.start(registry).await.context("the CA's own certificate")?;
+
+    let members = Members::default();
+    tasks.spawn(members.clone().count_self(identity.holding()));
+    tasks.spawn(members.clone().count_alive(view.alive()));
     tasks.spawn(identity.run(shutdown.clone()));
+    let replicas = Replicas {
+        own_pod: flags.pod_name.clone(),
+        namespace: flags.namespace.clone(),
+        own: own.clone(),
+        tls: tls.clone(),
+        members: members.clone(),
+        view: view.clone(),
+        roles: roles.clone(),
+    };
+    tasks.spawn(replicas.run(shutdown.clone()));
+    let known = view.clone();
+    let keeper = Keeper {
+        store,
+        authority: authority.clone(),
+        making,
+        members: members.clone(),
+        wishes,
+        roles: roles.clone(),
+        known: Box::new(move || known.is_known()),
+        clock: clock.clone(),
+        status,
+        metrics: keeper::Metrics::new(registry),
+    };
+    tasks.spawn(keeper.run(shutdown.clone()));
+    if let Some(client) = &client {
+        let shown = object::Shown::new(client.clone(), &flags.namespace, authority.clone(), statuses, roles);
+        tasks.spawn(shown.run(shutdown.clone()));
+    }
 
     let attestor = attestor(choices.attest, client, clock.clone()).await?;
     let terms = Terms {
@@ -121,9 +176,10 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         algorithms: flags.leaf_algorithms,
         validity: flags.leaf_validity,
     };
-    let issuing = Issuing::new(issuer, attestor, view, terms, clock.clone(), registry);
+    let trusting = Trusting::new(authority.clone(), members, view.clone(), own, registry);
+    let issuing = Issuing::new(authority, attestor, view, terms, clock.clone(), registry);
     tracing::info!(address = %tcp.local_addr()?, "issuing certificates");
-    let serving = serve::serve(tcp, tls, issuing, clock, registry, shutdown.clone());
+    let serving = serve::serve(tcp, tls, issuing, trusting, clock, registry, shutdown.clone());
     tokio::pin!(serving);
     tokio::select! {
         served = &mut serving => served.context("serving ended")?,
@@ -132,6 +188,8 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
             Err(_) => tracing::warn!("stopped before all connections had ended"),
         },
     }
+    // A leader makes way before it goes.
+    let _ = timeout(LAST_WORDS, leading.join_all()).await;
     Ok(())
 }
 
@@ -139,37 +197,57 @@ fn serve_http(
     flags: &Flags,
     registry: &Registry,
     health: &Health,
+    status: &watch::Receiver<TrustDomainStatus>,
     shutdown: &Shutdown,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     let metrics = http::bind(flags.metrics_listen).context("metrics-listen")?;
     tracing::info!(address = %metrics.local_addr()?, "serving metrics");
-    tasks.spawn(http::serve(metrics, http::metrics_routes(registry), shutdown.clone()));
+    let status = status.clone();
+    let routes = http::metrics_routes(registry).get("/trust", move || Response::json(&*status.borrow()));
+    tasks.spawn(http::serve(metrics, routes, shutdown.clone()));
     let ready = http::bind(flags.ready_listen).context("ready-listen")?;
     tracing::info!(address = %ready.local_addr()?, "serving readiness");
     tasks.spawn(http::serve(ready, health.routes(), shutdown.clone()));
     Ok(())
 }
 
-async fn open_root(
-    flags: &Flags,
-    choices: &Choices,
-    client: Option<&kube::Client>,
-    clock: &dyn Clock,
-) -> anyhow::Result<Issuer> {
-    let store = match &choices.root {
-        RootSpec::Folder(path) => Store::Folder(Folder::new(path.clone())),
-        RootSpec::Secret => {
+fn store(flags: &Flags, choices: &Choices, client: Option<&kube::Client>) -> anyhow::Result<Store> {
+    Ok(match &choices.root {
+        StoreSpec::Folder(path) => Store::Folder(Folder::new(path.clone())),
+        StoreSpec::Secret => {
             let client = client.cloned().context("root: there is no Kubernetes API")?;
             Store::Secret(Box::new(Secret::new(client, &flags.namespace)))
         }
-    };
-    let wanted = Wanted {
-        trust_domain: flags.trust_domain.clone(),
-        algorithm: flags.root_algorithm,
-        validity: flags.root_validity,
-    };
-    Ok(store.open(&wanted, clock.now()).await?)
+    })
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call, from the place where all of them are made")]
+fn publish(
+    flags: &Flags,
+    choices: &Choices,
+    client: Option<&kube::Client>,
+    authority: &Authority,
+    view: &View,
+    roles: &watch::Receiver<Role>,
+    health: &Health,
+    registry: &Registry,
+    shutdown: &Shutdown,
+    tasks: &mut JoinSet<()>,
+) -> anyhow::Result<()> {
+    let pem = authority.pem();
+    match &choices.publish {
+        PublishSpec::File(path) => {
+            tasks.spawn(BundleFile::new(path.clone(), pem, health.clone()).run(shutdown.clone()));
+        }
+        PublishSpec::ConfigMaps => {
+            let client = client.cloned().context("publish: there is no Kubernetes API")?;
+            let (own, wanted, roles) = (&flags.namespace, view.meshed(), roles.clone());
+            let maps = ConfigMaps::new(client, own, pem, wanted, roles, health.clone(), registry);
+            tasks.spawn(maps.run(shutdown.clone()));
+        }
+    }
+    Ok(())
 }
 
 async fn attestor(

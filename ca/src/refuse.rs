@@ -30,6 +30,8 @@ pub enum Reason {
     BadSelfSignature,
     ForeignName,
     Validity,
+    /// An operator denied the identity or the key.
+    Denied,
     /// The caller asks too often.
     RateLimited,
     /// The CA has too much to do.
@@ -62,6 +64,7 @@ impl Reason {
             Self::BadSelfSignature => "bad_self_signature",
             Self::ForeignName => "foreign_name",
             Self::Validity => "validity",
+            Self::Denied => "denied",
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::AttestorUnavailable => "attestor_unavailable",
@@ -89,7 +92,8 @@ impl Reason {
             | Self::PodReplaced
             | Self::PodFinished
             | Self::ServiceAccountMismatch
-            | Self::ForeignName => Code::PermissionDenied,
+            | Self::ForeignName
+            | Self::Denied => Code::PermissionDenied,
             Self::MalformedCsr
             | Self::TrailingBytes
             | Self::KeyType

@@ -4,19 +4,19 @@
 use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::watch};
 use tonic::transport::Server;
-use trellis_api::{names::CA, proto::ca::issuance_server::IssuanceServer};
+use trellis_api::proto::ca::{issuance_server::IssuanceServer, trust_server::TrustServer};
 use trellis_channel::{
-    identity::{Issue, IssueError, Issued, Lifecycle},
+    identity::{Heard, Issue, IssueError, Issued, Lifecycle, Resting, TrustSource},
     server::{Limits, Listener},
 };
 use trellis_pki::{
     algorithm::Algorithm,
     clock::Clock,
     csr,
-    issue::{Issuer, LeafRequest},
-    policy::Policy,
+    issue::LeafRequest,
+    policy::{Ladder, Policy},
     spiffe::SpiffeId,
     tls::{ClientAuth, MeshTls},
 };
@@ -26,7 +26,10 @@ use trellis_telemetry::{
     shutdown::{Shutdown, requested},
 };
 
-use crate::issue::Issuing;
+use crate::{
+    issue::Issuing,
+    trust::{Authority, Trusting},
+};
 
 /// The CA's own key. Callers verify it with what they require of anybody.
 const ALGORITHM: Algorithm = Algorithm::MlDsa65;
@@ -34,14 +37,18 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// A request is one certification request and one token.
 const MAX_REQUEST: usize = 64 << 10;
 const MAX_HEADERS: u32 = 32 << 10;
-/// Whoever comes once a day has no need of a connection for longer.
-const CONNECTION_AGE: Duration = Duration::from_secs(5 * 60);
+/// A batch of what members hold.
+const MAX_RELAYED: usize = 4 << 20;
+/// The CA's own certificate is renewed within this many seconds of a new anchor.
+const OWN_SPREAD: u32 = 2;
+/// Streams of trust come back to another replica, so that none of them keeps all.
+const CONNECTION_AGE: Duration = Duration::from_secs(60 * 60);
 const CONNECTION_GRACE: Duration = Duration::from_secs(20);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 
 /// Issues the CA's own serving leaf.
 pub struct OwnIssue {
-    pub issuer: Arc<Issuer>,
+    pub authority: Authority,
     pub identity: SpiffeId,
     pub clock: Arc<dyn Clock>,
     pub validity: Duration,
@@ -51,7 +58,8 @@ impl OwnIssue {
     fn issue_now(&self, csr: &[u8]) -> Result<Issued, IssueError> {
         let refused = |error: &dyn std::fmt::Display| IssueError::Answer(error.to_string());
         let key = csr::check(csr, &[ALGORITHM]).map_err(|error| refused(&error))?;
-        let leaf = self
+        let current = self.authority.current();
+        let leaf = current
             .issuer
             .issue(&LeafRequest {
                 public_key: &key,
@@ -61,7 +69,7 @@ impl OwnIssue {
                 validity: self.validity,
             })
             .map_err(|error| refused(&error))?;
-        Ok(Issued { leaf: leaf.der, anchors: vec![self.issuer.anchor().der.clone()] })
+        Ok(Issued { leaf: leaf.der, trusted: current.trusted(0) })
     }
 }
 
@@ -71,23 +79,48 @@ impl Issue for OwnIssue {
     }
 }
 
-/// The CA's TLS, and the lifecycle of the certificate in it.
-pub fn own_identity(issue: OwnIssue, health: Health) -> (Arc<MeshTls>, Lifecycle) {
+/// The CA's TLS, and the lifecycle of the certificate in it. `pod` is NAMESPACE/NAME.
+pub fn own_identity(
+    issue: OwnIssue,
+    pod: String,
+    signatures: Ladder,
+    health: Health,
+) -> (Arc<MeshTls>, Lifecycle) {
     let clock = issue.clock.clone();
     let trust_domain = issue.identity.trust_domain().to_owned();
-    let tls = Arc::new(MeshTls::new(Policy::default(), trust_domain.clone(), clock.clone()));
+    let policy = Policy { signatures, ..Policy::default() };
+    let tls = Arc::new(MeshTls::new(policy, trust_domain.clone(), clock.clone()));
+    let trust = TrustSource::Told(told(&issue.authority));
     let lifecycle = Lifecycle {
-        name: CA.to_owned(),
+        name: pod,
         trust_domain,
         algorithm: ALGORITHM,
+        pinned: true,
         issue: Arc::new(issue),
         bundle: None,
         tls: tls.clone(),
         clock,
         health,
         jitter: rand::random(),
+        trust,
+        resting: Resting::default(),
     };
     (tls, lifecycle)
+}
+
+/// Trust as this replica's own identity hears of it: without the network in between.
+fn told(authority: &Authority) -> watch::Receiver<Heard> {
+    let hear = |authority: &Authority| Some(Arc::new(authority.current().trusted(OWN_SPREAD)));
+    let (sender, receiver) = watch::channel(hear(authority));
+    let (authority, mut revision) = (authority.clone(), authority.revision());
+    tokio::spawn(async move {
+        while revision.changed().await.is_ok() {
+            if sender.send(hear(&authority)).is_err() {
+                return;
+            }
+        }
+    });
+    receiver
 }
 
 /// Serves until asked to stop, then finishes what is under way.
@@ -95,12 +128,14 @@ pub async fn serve(
     tcp: TcpListener,
     tls: Arc<MeshTls>,
     issuing: Issuing,
+    trusting: Trusting,
     clock: Arc<dyn Clock>,
     registry: &Registry,
     shutdown: Shutdown,
 ) -> Result<(), tonic::transport::Error> {
     // Who has no certificate yet comes here to get one: callers prove who they are by their tokens.
-    let listener = Listener::new(tcp, tls, ClientAuth::None, Limits::default(), clock, registry);
+    // What is shown must be good all the same, and is what streams of trust are known by.
+    let listener = Listener::new(tcp, tls, ClientAuth::Optional, Limits::default(), clock, registry);
     Server::builder()
         .timeout(REQUEST_TIMEOUT)
         .concurrency_limit_per_connection(8)
@@ -111,6 +146,7 @@ pub async fn serve(
         .max_connection_age(CONNECTION_AGE)
         .max_connection_age_grace(CONNECTION_GRACE)
         .add_service(IssuanceServer::new(issuing).max_decoding_message_size(MAX_REQUEST))
+        .add_service(TrustServer::new(trusting).max_decoding_message_size(MAX_RELAYED))
         .serve_with_incoming_shutdown(listener.incoming(), requested(shutdown))
         .await
 }

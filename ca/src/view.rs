@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -14,7 +15,7 @@ use k8s_openapi::{
 use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
 use trellis_api::{
-    names::{ENABLED, INJECT, INJECTED},
+    names::{CA, DISCOVERY, ENABLED, INJECT, INJECTED, PROXY_CONTAINER},
     source::{Change, Source},
 };
 use trellis_telemetry::health::Health;
@@ -35,6 +36,9 @@ pub struct PodFacts {
     pub labels: BTreeMap<String, String>,
     /// It ran to its end and will not run again.
     pub finished: bool,
+    pub address: Option<IpAddr>,
+    /// Its proxy, or the service of ours that it is, works.
+    works: bool,
     injected: bool,
 }
 
@@ -48,6 +52,8 @@ struct Inner {
     state: RwLock<State>,
     /// Namespaces that need the bundle; none before all is known.
     meshed: watch::Sender<Option<BTreeSet<String>>>,
+    /// Pods that hold an identity and work, as NAMESPACE/NAME; none before all is known.
+    alive: watch::Sender<Option<BTreeSet<String>>>,
     health: Health,
 }
 
@@ -75,6 +81,7 @@ impl View {
             own_namespace: own_namespace.to_owned(),
             state: RwLock::default(),
             meshed: watch::Sender::new(None),
+            alive: watch::Sender::new(None),
             health,
         }))
     }
@@ -130,6 +137,11 @@ impl View {
         self.0.meshed.subscribe()
     }
 
+    /// The pods that live by an identity of ours, as they change. `None` until all is known.
+    pub fn alive(&self) -> watch::Receiver<Option<BTreeSet<String>>> {
+        self.0.alive.subscribe()
+    }
+
     fn update(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.0.state.write();
         change(&mut state);
@@ -137,16 +149,23 @@ impl View {
             return;
         }
         let meshed = state.meshed(&self.0.own_namespace);
+        let alive = state.alive(&self.0.own_namespace);
         drop(state);
         self.0.health.set(CONDITION, Ok(()));
-        self.0.meshed.send_if_modified(|before| {
-            let changed = before.as_ref() != Some(&meshed);
-            if changed {
-                *before = Some(meshed);
-            }
-            changed
-        });
+        replace(&self.0.meshed, meshed);
+        replace(&self.0.alive, alive);
     }
+}
+
+/// Says so only if something changed.
+fn replace(told: &watch::Sender<Option<BTreeSet<String>>>, now: BTreeSet<String>) {
+    told.send_if_modified(|before| {
+        let changed = before.as_ref() != Some(&now);
+        if changed {
+            *before = Some(now);
+        }
+        changed
+    });
 }
 
 impl State {
@@ -243,6 +262,14 @@ impl State {
         }
     }
 
+    fn alive(&self, own: &str) -> BTreeSet<String> {
+        let alive = self.pods.iter().filter(|((namespace, _), pod)| {
+            let service = namespace == own && [CA, DISCOVERY].contains(&pod.service_account.as_str());
+            pod.works && !pod.finished && (pod.injected || service)
+        });
+        alive.map(|((namespace, name), _)| format!("{namespace}/{name}")).collect()
+    }
+
     fn meshed(&self, own: &str) -> BTreeSet<String> {
         let mut meshed = self.labelled.clone();
         meshed.extend(self.injected.keys().cloned());
@@ -265,12 +292,28 @@ fn facts(pod: &Pod) -> PodFacts {
     let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.as_deref());
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     let annotations = pod.metadata.annotations.as_ref();
+    let address = pod.status.as_ref().and_then(|status| status.pod_ip.as_deref());
     PodFacts {
         uid: pod.metadata.uid.clone().unwrap_or_default(),
         service_account: account.filter(|name| !name.is_empty()).unwrap_or("default").to_owned(),
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         finished: matches!(phase, Some("Succeeded" | "Failed")),
+        address: address.and_then(|address| address.parse().ok()),
+        works: works(pod),
         injected: annotations.is_some_and(|annotations| annotations.contains_key(INJECTED)),
+    }
+}
+
+/// Whether the proxy of a pod works; where the kubelet says nothing of one, whether the pod does.
+fn works(pod: &Pod) -> bool {
+    let Some(status) = &pod.status else { return false };
+    let proxy = status.init_container_statuses.iter().flatten().find(|one| one.name == PROXY_CONTAINER);
+    match proxy {
+        Some(proxy) => proxy.ready,
+        None => {
+            let ready = status.conditions.iter().flatten().find(|condition| condition.type_ == "Ready");
+            ready.is_some_and(|condition| condition.status == "True")
+        }
     }
 }
 

@@ -4,20 +4,33 @@
 mod bundle;
 mod issue;
 mod lifecycle;
+mod resting;
 mod rotation;
+mod trust;
 
 use std::{path::PathBuf, sync::Arc};
 
-use trellis_pki::{algorithm::Algorithm, clock::Clock, policy::Policy, spiffe::SpiffeId, tls::MeshTls};
+use trellis_pki::{
+    algorithm::Algorithm,
+    clock::Clock,
+    policy::{Ladder, Policy},
+    spiffe::SpiffeId,
+    tls::MeshTls,
+};
 use trellis_telemetry::{Registry, health::Health};
 
 pub use self::{
     bundle::{BundleError, BundleFile},
     issue::{CaClient, Issue, IssueError, Issued},
-    lifecycle::{BootstrapError, CONDITION, IdentityTask, Lifecycle},
+    lifecycle::{BootstrapError, CONDITION, IdentityTask, Lifecycle, TrustSource},
+    resting::{Resting, Rests},
     rotation::{RotateError, Rotated, Rotator},
+    trust::{Follower, Heard},
 };
-use crate::{client::Address, handshakes::Handshakes};
+use crate::{
+    client::{Address, Dialer},
+    handshakes::Handshakes,
+};
 
 /// Where a workload's identity comes from.
 #[derive(Clone, Debug)]
@@ -30,10 +43,16 @@ pub struct IdentityConfig {
     /// The trust bundle in PEM; followed while the process runs.
     pub bundle_file: PathBuf,
     pub algorithm: Algorithm,
+    /// Whether that is this workload's own choice, which the CA's does not change.
+    pub pinned: bool,
+    /// What the CA's own certificate may be signed with.
+    pub control: Ladder,
     /// Who must answer at `ca_address`.
     pub ca_identity: SpiffeId,
-    /// `NAMESPACE/NAME`, for the log.
+    /// `NAMESPACE/NAME`.
     pub pod: String,
+    /// The connections whose ends this identity is.
+    pub resting: Resting,
 }
 
 /// Obtains the first certificate, in five attempts at most, and installs it into `tls`. The task that
@@ -46,8 +65,10 @@ pub async fn start(
     registry: &Registry,
 ) -> Result<IdentityTask, BootstrapError> {
     let address: Address = config.ca_address.parse().map_err(BootstrapError::Address)?;
-    // The CA is spoken to as strictly as can be, whatever this workload's peers are allowed.
-    let control = Arc::new(tls.under(Policy::default()));
+    // The CA is spoken to as the mesh is, whatever this workload's peers are allowed.
+    let control = Arc::new(tls.under(Policy { signatures: config.control, ..Policy::default() }));
+    let dialer = Dialer::new(control.clone(), config.ca_identity.clone(), true);
+    let follower = Follower::new(address.clone(), dialer.counting(Handshakes::new(registry)), registry);
     let issue =
         CaClient::new(address, control, config.ca_identity, config.token_file, Handshakes::new(registry));
     let lifecycle = Lifecycle {
@@ -60,6 +81,9 @@ pub async fn start(
         clock,
         health,
         jitter: rand::random(),
+        pinned: config.pinned,
+        trust: TrustSource::Follow(follower),
+        resting: config.resting,
     };
     lifecycle.start(registry).await
 }

@@ -16,7 +16,7 @@ use std::{
 use support::{Answer, DAY, DOMAIN, FakeCa, HOUR, TokioClock};
 use tokio::{sync::watch, time::sleep};
 use tracing::field::{Field, Visit};
-use trellis_channel::identity::Lifecycle;
+use trellis_channel::identity::{Lifecycle, Resting, TrustSource};
 use trellis_pki::{algorithm::Algorithm, policy::Policy, tls::MeshTls};
 use trellis_telemetry::{Registry, health::Health};
 
@@ -30,6 +30,9 @@ async fn expiry_is_logged_every_hour_while_the_ca_is_gone() {
         name: "test/web".to_owned(),
         trust_domain: DOMAIN.to_owned(),
         algorithm: Algorithm::MlDsa65,
+        pinned: false,
+        trust: TrustSource::Told(watch::channel(None).1),
+        resting: Resting::default(),
         issue: ca.clone(),
         bundle: None,
         tls: Arc::new(MeshTls::new(Policy::default(), DOMAIN, clock.clone())),

@@ -14,7 +14,9 @@ use tokio::{
     task::JoinHandle,
     time::{Instant, sleep, sleep_until},
 };
-use trellis_channel::identity::{BootstrapError, BundleFile, Lifecycle, RotateError, Rotator};
+use trellis_channel::identity::{
+    BootstrapError, BundleFile, Lifecycle, Resting, RotateError, Rotator, TrustSource,
+};
 use trellis_pki::{algorithm::Algorithm, bundle::Bundle, clock::Clock, policy::Policy, tls::MeshTls};
 use trellis_telemetry::{Registry, health::Health};
 
@@ -34,6 +36,9 @@ fn lifecycle(ca: &Arc<FakeCa>, clock: Arc<TokioClock>, bundle: Option<&Path>, ji
         name: "test/web".to_owned(),
         trust_domain: DOMAIN.to_owned(),
         algorithm: Algorithm::MlDsa65,
+        pinned: false,
+        trust: TrustSource::Told(watch::channel(None).1),
+        resting: Resting::default(),
         issue: ca.clone(),
         bundle: bundle.map(|path| BundleFile::new(path.to_owned(), DOMAIN.to_owned())),
         tls: Arc::new(MeshTls::new(Policy::default(), DOMAIN, clock.clone())),

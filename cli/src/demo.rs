@@ -22,7 +22,7 @@ use tokio::{
     signal::unix::{SignalKind, signal},
     time,
 };
-use trellis_api::evidence::{API_VERSION, Adoption, Evidence, Requests, Rotation, merge};
+use trellis_api::evidence::{API_VERSION, Adoption, Evidence, Leaf, Requests, Rotation, merge};
 use trellis_local::Running;
 use trellis_pki::clock::{Clock, SystemClock, rfc3339};
 
@@ -46,12 +46,15 @@ pub struct DemoArgs {
     binaries: Option<PathBuf>,
 }
 
-/// Requests before and after the swap of a certificate, each, in a bounded run.
+/// Requests before and after each change of certificates, in a bounded run.
 const PART: u64 = 1_000;
 /// How often the running demo swaps a certificate.
 const SWAP_EVERY: Duration = Duration::from_secs(20);
 /// How long a new certificate may take.
 const SWAP_PATIENCE: Duration = Duration::from_secs(15);
+/// How long the running demo shows the mesh as it was before ML-DSA.
+const MIGRATE_AFTER: Duration = Duration::from_secs(10);
+const MIGRATION_PATIENCE: Duration = Duration::from_secs(60);
 const PART_PATIENCE: Duration = Duration::from_secs(60);
 
 pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
@@ -95,12 +98,15 @@ impl Demo {
     async fn once(&self, json: bool) -> anyhow::Result<()> {
         let load = Load::start(self.shop.entry());
         load.reached(PART, PART_PATIENCE).await?;
-        let rotation = self.swap(&self.shop.web, &load).await?;
+        let mut rotations = self.migrate(&load).await?;
+        let migrated = self.evidence(load.requests(), rotations.clone()).await?;
+        load.reached(load.sent() + PART, PART_PATIENCE).await?;
+        rotations.push(self.swap(&self.shop.web, &load).await?);
         load.reached(load.sent() + PART, PART_PATIENCE).await?;
         let requests = load.stop().await;
         strangers::visit(&self.shop).await?;
-        let evidence = self.evidence(requests, vec![rotation]).await?;
-        let promises = promises::judge(&evidence, &self.shop);
+        let evidence = self.evidence(requests, rotations).await?;
+        let promises = promises::judge(&migrated, &evidence, &self.shop);
         if json {
             say(&format!("{}\n", serde_json::to_string_pretty(&evidence)?))?;
         }
@@ -122,12 +128,17 @@ impl Demo {
         let page = page::Page::open(page)?;
         say(&format!("the mesh runs; open http://{} and press Ctrl-C here to stop\n", page.address()))?;
         let mut rotations = Vec::new();
+        let mut migration = Some(Box::pin(time::sleep(MIGRATE_AFTER)));
         let mut tick = time::interval(Duration::from_secs(1));
         let mut swap = time::interval_at(time::Instant::now() + SWAP_EVERY, SWAP_EVERY);
         strangers::visit(&self.shop).await?;
         loop {
             tokio::select! {
                 _ = tick.tick() => {}
+                () = due(&mut migration) => {
+                    migration = None;
+                    rotations.extend(self.migrate(&load).await?);
+                }
                 _ = swap.tick() => {
                     rotations.push(self.swap(&self.shop.web, &load).await?);
                     strangers::visit(&self.shop).await?;
@@ -137,17 +148,41 @@ impl Demo {
         }
     }
 
+    /// Moves the whole mesh from ECDSA to ML-DSA while traffic flows; says what became of each certificate.
+    async fn migrate(&self, load: &Load) -> anyhow::Result<Vec<Rotation>> {
+        let failed = load.requests().failed;
+        let mut before = Vec::new();
+        for proxy in self.shop.modern() {
+            before.push(leaf(proxy).await?);
+        }
+        self.shop.migrate()?;
+        let phases = time::timeout(MIGRATION_PATIENCE, async {
+            loop {
+                if let Some(phases) = self.shop.migrated().await? {
+                    return anyhow::Ok(phases);
+                }
+                time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await
+        .with_context(|| format!("the mesh has not moved to ML-DSA within {MIGRATION_PATIENCE:?}"))??;
+        let mut rotations = Vec::new();
+        for (proxy, before) in self.shop.modern().into_iter().zip(before) {
+            rotations.push(rotation(before, leaf(proxy).await?, load.requests().failed - failed));
+        }
+        let words: Vec<_> = phases.iter().map(|one| format!("{} {} s", one.phase, one.seconds)).collect();
+        io::stderr().write_all(format!("moved from ECDSA to ML-DSA: {}\n", words.join(", ")).as_bytes())?;
+        Ok(rotations)
+    }
+
     /// Has a proxy swap its certificate while traffic flows.
     async fn swap(&self, proxy: &Running, load: &Load) -> anyhow::Result<Rotation> {
-        let leaf = |evidence: trellis_api::evidence::ProxyEvidence| {
-            evidence.leaf.context("a proxy that serves has a certificate")
-        };
         let failed = load.requests().failed;
-        let before = leaf(proxy.evidence().await?)?;
+        let before = leaf(proxy).await?;
         proxy.rotate().await?;
         let after = time::timeout(SWAP_PATIENCE, async {
             loop {
-                let now = leaf(proxy.evidence().await?)?;
+                let now = leaf(proxy).await?;
                 if now.serial != before.serial {
                     return anyhow::Ok(now);
                 }
@@ -156,14 +191,7 @@ impl Demo {
         })
         .await
         .with_context(|| format!("no new certificate for {} within {SWAP_PATIENCE:?}", before.identity))??;
-        Ok(Rotation {
-            identity: after.identity,
-            serial_before: before.serial,
-            serial_after: after.serial,
-            algorithm_before: before.algorithm,
-            algorithm_after: after.algorithm,
-            failed_requests: load.requests().failed - failed,
-        })
+        Ok(rotation(before, after, load.requests().failed - failed))
     }
 
     async fn evidence(&self, requests: Requests, rotations: Vec<Rotation>) -> anyhow::Result<Evidence> {
@@ -182,6 +210,29 @@ impl Demo {
             requests,
             rotations,
         })
+    }
+}
+
+async fn leaf(proxy: &Running) -> anyhow::Result<Leaf> {
+    proxy.evidence().await?.leaf.context("a proxy that serves has a certificate")
+}
+
+fn rotation(before: Leaf, after: Leaf, failed_requests: u64) -> Rotation {
+    Rotation {
+        identity: after.identity,
+        serial_before: before.serial,
+        serial_after: after.serial,
+        algorithm_before: before.algorithm,
+        algorithm_after: after.algorithm,
+        failed_requests,
+    }
+}
+
+/// Resolves when what is due is due; never if nothing is.
+async fn due(at: &mut Option<std::pin::Pin<Box<time::Sleep>>>) {
+    match at {
+        Some(at) => at.await,
+        None => std::future::pending().await,
     }
 }
 

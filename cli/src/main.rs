@@ -9,6 +9,7 @@ mod inject;
 mod install;
 mod stat;
 mod table;
+mod trust;
 mod uninstall;
 
 use std::{
@@ -38,6 +39,8 @@ enum Command {
     Inject(inject::Inject),
     /// Show what connections really negotiated, by workload.
     Stat(stat::Stat),
+    /// Show what the mesh is believed by, and change it while everybody keeps talking.
+    Trust(trust::Trust),
     /// Run the mesh on this machine, without a cluster, and show what it negotiates.
     Demo(demo::DemoArgs),
     /// An application of the demo.
@@ -59,6 +62,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(check) => check.run().await,
         Command::Inject(inject) => inject.run().await,
         Command::Stat(stat) => stat.run().await,
+        Command::Trust(trust) => trust.run().await,
         Command::Demo(demo) => demo::run(demo).await.map(|()| ExitCode::SUCCESS),
         Command::DemoApp(app) => demo::app(app).await.map(|()| ExitCode::SUCCESS),
         Command::Version => {

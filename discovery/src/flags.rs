@@ -7,7 +7,7 @@ use std::{
 
 use clap::Parser;
 use trellis_api::names;
-use trellis_pki::{algorithm::Algorithm, spiffe::SpiffeId};
+use trellis_pki::{algorithm::Algorithm, policy::Ladder, spiffe::SpiffeId};
 use trellis_source::SourceSpec;
 use trellis_telemetry::log::Format;
 
@@ -22,6 +22,9 @@ pub struct Flags {
     /// The namespace of the control plane, and so part of its identities.
     #[arg(long, env = "TRELLIS_NAMESPACE", default_value = names::SYSTEM_NAMESPACE)]
     pub namespace: String,
+    /// The name of discovery's own pod; it tells replicas apart.
+    #[arg(long, env = "TRELLIS_POD_NAME", default_value = names::DISCOVERY)]
+    pub pod_name: String,
     #[arg(long, env = "TRELLIS_LISTEN", default_value_t = any(names::DISCOVERY_PORT))]
     pub listen: SocketAddr,
     #[arg(long, env = "TRELLIS_METRICS_LISTEN", default_value_t = any(names::METRICS_PORT))]
@@ -37,6 +40,9 @@ pub struct Flags {
     pub bundle_file: PathBuf,
     #[arg(long, env = "TRELLIS_LEAF_ALGORITHM", default_value = "ml-dsa-65")]
     pub leaf_algorithm: Algorithm,
+    /// What the CA may be signed with: require (ML-DSA only), prefer or classical.
+    #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
+    pub signatures: Ladder,
     /// An OpenTelemetry collector's gRPC receiver, as http://HOST:4317.
     #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,

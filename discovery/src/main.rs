@@ -8,7 +8,7 @@ use clap::Parser;
 use tokio::{runtime, sync::watch, time};
 use trellis_api::names;
 use trellis_channel::{
-    identity::{self, IdentityConfig, IdentityTask},
+    identity::{self, IdentityConfig, IdentityTask, Resting},
     server::{Limits, Listener},
 };
 use trellis_discovery::{
@@ -85,7 +85,8 @@ async fn discover(
         kinds => health.set(SOURCE, Err(format!("not yet seen: every {}", kinds.join(", ")))),
     });
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let tls = Arc::new(MeshTls::new(Policy::default(), &flags.trust_domain, clock.clone()));
+    let policy = Policy { signatures: flags.signatures, ..Policy::default() };
+    let tls = Arc::new(MeshTls::new(policy, &flags.trust_domain, clock.clone()));
     let serving = async {
         let renewal = tokio::select! {
             renewal = identify(flags, &tls, &clock, health, registry) => renewal?,
@@ -128,7 +129,10 @@ async fn identify(
         bundle_file: flags.bundle_file.clone(),
         algorithm: flags.leaf_algorithm,
         ca_identity: flags.ca_identity().context("the CA's identity, of --trust-domain and --namespace")?,
-        pod: format!("{}/trellis-discovery", flags.namespace),
+        pod: format!("{}/{}", flags.namespace, flags.pod_name),
+        pinned: false,
+        control: flags.signatures,
+        resting: Resting::default(),
     };
     Ok(identity::start(config, tls.clone(), clock.clone(), health.clone(), registry).await?)
 }

@@ -15,6 +15,7 @@ use trellis_api::{
         ADMIN_PORT, CA_PORT, DISCOVERY, DISCOVERY_PORT, METRICS_PORT, READY_PORT, SYSTEM_NAMESPACE,
         TUNNEL_PORT,
     },
+    trust::{TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
 };
 
 use crate::{
@@ -46,6 +47,10 @@ pub struct Options {
     pub binaries: PathBuf,
     /// Leaf algorithms that the CA may issue, as it reads them.
     pub leaf_algorithms: String,
+    /// Algorithm of the first root.
+    pub root_algorithm: String,
+    /// What the control plane may be signed with: require, prefer or classical.
+    pub signatures: String,
     pub log: String,
 }
 
@@ -72,8 +77,8 @@ pub enum MeshError {
     Process(#[from] ProcessError),
     #[error(transparent)]
     Get(#[from] GetError),
-    #[error("{address} answered {path} with something else than evidence: {source}")]
-    Evidence { address: SocketAddr, path: &'static str, source: serde_json::Error },
+    #[error("{address} answered {path} with something else than it should: {source}")]
+    Answer { address: SocketAddr, path: &'static str, source: serde_json::Error },
 }
 
 impl Mesh {
@@ -122,6 +127,25 @@ impl Mesh {
 
     pub fn discovery_address(&self) -> SocketAddr {
         (self.network.address(Role::Control, 2), DISCOVERY_PORT).into()
+    }
+
+    /// Wishes for trust to be as `spec` says, as an operator does.
+    pub fn wish(&self, spec: &TrustDomainSpec) -> Result<(), MeshError> {
+        let mut object = TrustDomain::new(TRUST_DOMAIN, spec.clone());
+        object.metadata.namespace = Some(SYSTEM_NAMESPACE.to_owned());
+        let object = serde_json::to_value(&object).map_err(|source| MeshError::File {
+            path: self.path("manifests/trust.yaml"),
+            source: io::Error::other(source),
+        })?;
+        self.apply("trust", vec![object])
+    }
+
+    /// How trust is, as the CA shows it.
+    pub async fn trust(&self) -> Result<TrustDomainStatus, MeshError> {
+        const PATH: &str = "/trust";
+        let address = SocketAddr::new(self.network.address(Role::Control, 1).into(), METRICS_PORT);
+        let (_, body) = get::get(address, PATH).await?;
+        serde_json::from_slice(&body).map_err(|source| MeshError::Answer { address, path: PATH, source })
     }
 
     /// Makes a workload known without starting anything for it.
@@ -229,6 +253,8 @@ impl Mesh {
             ("jwks-issuer", ISSUER.to_owned()),
             ("publish", format!("file:{}", self.bundle().display())),
             ("leaf-algorithms", self.options.leaf_algorithms.clone()),
+            ("root-algorithm", self.options.root_algorithm.clone()),
+            ("signatures", self.options.signatures.clone()),
             ("listen", at(CA_PORT).to_string()),
             ("metrics-listen", at(METRICS_PORT).to_string()),
             ("ready-listen", at(READY_PORT).to_string()),
@@ -259,6 +285,8 @@ impl Mesh {
         let arguments = [
             ("source", format!("folder:{}", self.path("manifests").display())),
             ("ca-address", self.ca_address().to_string()),
+            ("pod-name", own.name.clone()),
+            ("signatures", self.options.signatures.clone()),
             ("token-file", self.token(&own)?.display().to_string()),
             ("bundle-file", self.bundle().display().to_string()),
             ("listen", at(DISCOVERY_PORT).to_string()),
@@ -299,7 +327,7 @@ impl Running {
     pub async fn evidence(&self) -> Result<ProxyEvidence, MeshError> {
         const PATH: &str = "/evidence";
         let (_, body) = get::get(self.metrics, PATH).await?;
-        serde_json::from_slice(&body).map_err(|source| MeshError::Evidence {
+        serde_json::from_slice(&body).map_err(|source| MeshError::Answer {
             address: self.metrics,
             path: PATH,
             source,

@@ -2,6 +2,7 @@
 //! and a workload's certificate.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
@@ -32,6 +33,7 @@ pub struct Anchor {
     pub trust_domain: Option<String>,
     pub(crate) key: PublicKey,
     pub(crate) trust: TrustAnchor<'static>,
+    fingerprint: Arc<str>,
 }
 
 /// What one trust domain believes.
@@ -95,17 +97,23 @@ impl Anchor {
             trust_domain: named_trust_domain(&certificate)?,
             key,
             trust: trust.to_owned(),
+            fingerprint: fingerprint(der).into(),
         })
     }
 
     /// SHA-256 of the certificate, in lower case hex.
-    pub fn fingerprint(&self) -> String {
-        x509::hex(digest(&SHA256, &self.der).as_ref())
+    pub fn fingerprint(&self) -> &Arc<str> {
+        &self.fingerprint
     }
 
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
         self.not_before <= now && now <= self.not_after
     }
+}
+
+/// SHA-256 of a certificate, in lower case hex.
+pub fn fingerprint(der: &[u8]) -> String {
+    x509::hex(digest(&SHA256, der).as_ref())
 }
 
 fn may_issue(certificate: &X509Certificate<'_>) -> Result<bool, AnchorError> {
@@ -140,7 +148,7 @@ impl Bundle {
                 }
                 _ => {}
             }
-            if seen.insert(anchor.fingerprint()) {
+            if seen.insert(Arc::clone(anchor.fingerprint())) {
                 kept.push(anchor);
             }
         }
@@ -192,13 +200,32 @@ impl Bundle {
         &self.anchors
     }
 
+    /// Whether the anchor with this fingerprint is one of them.
+    pub fn holds(&self, fingerprint: &str) -> bool {
+        self.anchors.iter().any(|anchor| &**anchor.fingerprint() == fingerprint)
+    }
+
     /// SHA-256 over the trust domain and the set of anchors, whatever their order.
     pub fn fingerprint(&self) -> String {
         self.fingerprint.clone()
     }
 }
 
-fn combined(trust_domain: &str, fingerprints: &BTreeSet<String>) -> String {
+/// What stands before the revision, in a line of its own above the certificates. Other readers of PEM
+/// pass over it.
+const REVISION: &str = "Trellis trust revision ";
+
+/// A bundle as the CA publishes it.
+pub fn published(bundle: &Bundle, revision: u64) -> String {
+    format!("{REVISION}{revision}\n{}", bundle.to_pem())
+}
+
+/// The revision of a published bundle, if it tells one.
+pub fn published_revision(pem: &str) -> Option<u64> {
+    pem.lines().find_map(|line| line.strip_prefix(REVISION))?.trim().parse().ok()
+}
+
+fn combined(trust_domain: &str, fingerprints: &BTreeSet<Arc<str>>) -> String {
     let mut hash = Context::new(&SHA256);
     hash.update(trust_domain.as_bytes());
     for fingerprint in fingerprints {

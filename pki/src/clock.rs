@@ -78,7 +78,7 @@ pub fn rfc3339(at: SystemTime) -> String {
 }
 
 /// Whole seconds since 1970, rounded down.
-pub(crate) fn unix_seconds(at: SystemTime) -> i64 {
+pub fn unix_seconds(at: SystemTime) -> i64 {
     match at.duration_since(UNIX_EPOCH) {
         Ok(since) => i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
         Err(before) => {

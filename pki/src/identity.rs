@@ -18,6 +18,8 @@ use crate::verify::{Role, check_chain, check_time};
 #[derive(Clone)]
 pub struct Identity {
     leaf: Arc<Leaf>,
+    /// Fingerprint of the anchor that signed the leaf.
+    anchor: Arc<str>,
     certified: Arc<CertifiedKey>,
 }
 
@@ -66,13 +68,17 @@ impl Identity {
             return Err(IdentityError::Usage(leaf.identity.to_string()));
         }
         check_time(&leaf, now)?;
-        check_chain(&leaf_der, bundle, Role::Server, now)?;
+        let anchor = check_chain(&leaf_der, bundle, Role::Server, now)?;
         let certified = CertifiedKey::new(vec![CertificateDer::from(leaf_der)], key.rustls_key()?);
-        Ok(Self { leaf: Arc::new(leaf), certified: Arc::new(certified) })
+        Ok(Self { leaf: Arc::new(leaf), anchor, certified: Arc::new(certified) })
     }
 
     pub fn leaf(&self) -> &Leaf {
         &self.leaf
+    }
+
+    pub fn anchor(&self) -> &Arc<str> {
+        &self.anchor
     }
 
     pub(crate) fn shared_leaf(&self) -> &Arc<Leaf> {

@@ -5,14 +5,17 @@
 
 use std::sync::Arc;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, PqdsaKeyPair};
+use rcgen::PublicKeyData;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
 use rustls::sign::SigningKey;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::algorithm::Algorithm;
+use crate::x509;
 
 /// Bytes of an ML-DSA seed, whatever the level.
 pub const SEED_LEN: usize = 32;
@@ -193,6 +196,13 @@ impl rcgen::PublicKeyData for PrivateKey {
 impl rcgen::SigningKey for PrivateKey {
     fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
         self.sign_message(message).map_err(|_| rcgen::Error::RemoteKeyError)
+    }
+}
+
+impl PublicKey {
+    /// SHA-256 of the SubjectPublicKeyInfo, in lower case hex.
+    pub fn fingerprint(&self) -> String {
+        x509::hex(digest(&SHA256, &self.subject_public_key_info()).as_ref())
     }
 }
 

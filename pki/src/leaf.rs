@@ -3,6 +3,7 @@
 
 use std::time::SystemTime;
 
+use aws_lc_rs::digest::{SHA256, digest};
 use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
@@ -26,6 +27,8 @@ pub struct Leaf {
     pub issuer_algorithm: Algorithm,
     /// Lower case hex without leading zero bytes.
     pub serial: String,
+    /// SHA-256 of the SubjectPublicKeyInfo, lower case hex.
+    pub key: String,
     pub not_before: SystemTime,
     /// The last second in which the certificate is valid.
     pub not_after: SystemTime,
@@ -78,6 +81,7 @@ impl Leaf {
             algorithm: key.algorithm,
             issuer_algorithm,
             serial: serial(&certificate),
+            key: x509::hex(digest(&SHA256, certificate.public_key().raw).as_ref()),
             not_before: time(&validity.not_before)?,
             not_after: time(&validity.not_after)?,
             server,

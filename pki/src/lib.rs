@@ -8,6 +8,7 @@
 pub mod algorithm;
 pub mod bundle;
 pub mod clock;
+pub mod credential;
 pub mod csr;
 pub mod identity;
 pub mod issue;

@@ -1,10 +1,12 @@
 //! What a connection really negotiated, and how well that resists a quantum computer.
 
 use std::fmt;
+use std::sync::Arc;
 
 use rustls::NamedGroup;
 
 use crate::algorithm::Algorithm;
+use crate::credential::Credential;
 use crate::leaf::Leaf;
 use crate::spiffe::SpiffeId;
 
@@ -34,6 +36,10 @@ pub struct Posture {
     pub peer_issuer_post_quantum: bool,
     pub peer: Option<SpiffeId>,
     pub peer_serial: Option<String>,
+    /// What the peer proved, to be judged again when trust changes.
+    pub credential: Option<Arc<Credential>>,
+    /// The anchor that the peer was to believe us by, if we presented a certificate.
+    pub own_anchor: Option<Arc<str>>,
     pub resumed: bool,
     pub class: Class,
 }

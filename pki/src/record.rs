@@ -6,6 +6,7 @@ use std::sync::{Arc, OnceLock};
 use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion, SignatureScheme};
 
 use crate::algorithm::Algorithm;
+use crate::credential::Credential;
 use crate::leaf::Leaf;
 use crate::posture::{Class, Posture, group_name, is_post_quantum_group};
 use crate::refusal::Refusal;
@@ -19,6 +20,8 @@ pub struct Recorder(Arc<Notes>);
 struct Notes {
     own: OnceLock<Arc<Leaf>>,
     peer: OnceLock<Arc<Leaf>>,
+    credential: OnceLock<Arc<Credential>>,
+    own_anchor: OnceLock<Arc<str>>,
     peer_signature: OnceLock<Algorithm>,
     claimed: OnceLock<SpiffeId>,
     rejection: OnceLock<Rejection>,
@@ -61,6 +64,8 @@ impl Recorder {
             peer_issuer_post_quantum: peer.is_some_and(|leaf| leaf.issuer_algorithm.is_post_quantum()),
             peer: peer.map(|leaf| leaf.identity.clone()),
             peer_serial: peer.map(|leaf| leaf.serial.clone()),
+            credential: self.0.credential.get().cloned(),
+            own_anchor: self.0.own_anchor.get().cloned(),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
             class: Class::of(is_post_quantum_group(group), own.map(Arc::as_ref), peer.map(Arc::as_ref)),
         })
@@ -81,16 +86,18 @@ impl Recorder {
         self.0.offer.get()
     }
 
-    pub(crate) fn presents(&self, own: &Arc<Leaf>) {
+    pub(crate) fn presents(&self, own: &Arc<Leaf>, anchor: &Arc<str>) {
         let _ = self.0.own.set(Arc::clone(own));
+        let _ = self.0.own_anchor.set(Arc::clone(anchor));
     }
 
     pub(crate) fn claims(&self, identity: &SpiffeId) {
         let _ = self.0.claimed.set(identity.clone());
     }
 
-    pub(crate) fn verified(&self, peer: Leaf) {
+    pub(crate) fn verified(&self, peer: Leaf, credential: Credential) {
         let _ = self.0.peer.set(Arc::new(peer));
+        let _ = self.0.credential.set(Arc::new(credential));
     }
 
     pub(crate) fn signed(&self, scheme: SignatureScheme) {

@@ -36,6 +36,8 @@ refusals! {
     /// The certificate is good, and somebody else's.
     WrongIdentity => "wrong_identity",
     ForeignTrustDomain => "foreign_trust_domain",
+    /// An operator denied the peer's identity, certificate or key.
+    Denied => "denied",
     /// The peer sent no certificate where one is required.
     NoCertificate => "no_certificate",
     /// The peer sent more than one certificate.
@@ -67,6 +69,7 @@ refusals! {
     PeerAlertHandshakeFailure => "peer_alert_handshake_failure",
     PeerAlertBadCertificate => "peer_alert_bad_certificate",
     PeerAlertCertificateExpired => "peer_alert_certificate_expired",
+    PeerAlertCertificateRevoked => "peer_alert_certificate_revoked",
     PeerAlertCertificateUnknown => "peer_alert_certificate_unknown",
     PeerAlertCertificateRequired => "peer_alert_certificate_required",
     PeerAlertUnsupportedCertificate => "peer_alert_unsupported_certificate",
@@ -158,6 +161,7 @@ fn of_alert(alert: AlertDescription) -> Refusal {
         AlertDescription::HandshakeFailure => Refusal::PeerAlertHandshakeFailure,
         AlertDescription::BadCertificate => Refusal::PeerAlertBadCertificate,
         AlertDescription::CertificateExpired => Refusal::PeerAlertCertificateExpired,
+        AlertDescription::CertificateRevoked => Refusal::PeerAlertCertificateRevoked,
         AlertDescription::CertificateUnknown => Refusal::PeerAlertCertificateUnknown,
         AlertDescription::CertificateRequired => Refusal::PeerAlertCertificateRequired,
         AlertDescription::UnsupportedCertificate => Refusal::PeerAlertUnsupportedCertificate,

@@ -117,6 +117,14 @@ impl Renewal {
         }
     }
 
+    /// Renews at this workload's place in `earliest..=latest` from now, unless it is to be sooner anyway.
+    pub fn renew_between(&mut self, earliest: Duration, latest: Duration, now: SystemTime) {
+        if let Attempt::Due(due) = self.attempt {
+            let at = now + earliest + latest.saturating_sub(earliest).mul_f64(self.jitter);
+            self.attempt = Attempt::Due(due.map(|due| due.min(at)));
+        }
+    }
+
     /// 1 s doubling to 5 min, of which the upper half is this workload's jitter.
     fn delay(&self) -> Duration {
         let doublings = self.failures.saturating_sub(1).min(16);

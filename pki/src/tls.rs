@@ -22,9 +22,11 @@ use rustls_pki_types::ServerName;
 
 use crate::bundle::Bundle;
 use crate::clock::{Clock, TlsTime, rfc3339};
+use crate::credential::{Denials, Standing};
 use crate::identity::Identity;
 use crate::leaf::Leaf;
 use crate::policy::Policy;
+use crate::posture::Posture;
 use crate::provider;
 use crate::record::{Recorder, Rejection};
 use crate::spiffe::SpiffeId;
@@ -45,13 +47,15 @@ struct Held {
     epoch: u64,
     identity: Option<Arc<Identity>>,
     bundle: Option<Arc<Bundle>>,
+    denials: Denials,
 }
 
 /// Whether an accepted peer must show a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClientAuth {
     Required,
-    /// For those who have no certificate yet and ask for one.
+    /// For those who have no certificate yet and ask for one; what is shown must be good.
+    Optional,
     None,
 }
 
@@ -144,6 +148,24 @@ impl MeshTls {
         Ok(())
     }
 
+    /// Refuses what is denied from the next handshake on. Whoever serves connections that are open asks
+    /// [`MeshTls::standing`] about them.
+    pub fn deny(&self, denials: Denials) {
+        self.swap(|held| held.denials = denials.clone());
+    }
+
+    /// Whether a connection that was good once still is.
+    pub fn standing(&self, posture: &Posture) -> Standing {
+        let held = self.held.load();
+        let Some(bundle) = &held.bundle else { return Standing::Good };
+        let own_removed = posture.own_anchor.as_ref().is_some_and(|anchor| !bundle.holds(anchor));
+        match posture.credential.as_ref().map_or(Standing::Good, |peer| peer.standing(bundle, &held.denials))
+        {
+            Standing::Good if own_removed => Standing::AnchorRemoved,
+            standing => standing,
+        }
+    }
+
     pub fn policy(&self) -> Policy {
         self.policy
     }
@@ -155,6 +177,15 @@ impl MeshTls {
     /// The certificate that the next handshake presents.
     pub fn current(&self) -> Option<Arc<Leaf>> {
         self.held.load().identity.as_ref().map(|identity| Arc::clone(identity.shared_leaf()))
+    }
+
+    /// The anchor that signed the certificate of the moment.
+    pub fn anchor(&self) -> Option<Arc<str>> {
+        self.held.load().identity.as_ref().map(|identity| Arc::clone(identity.anchor()))
+    }
+
+    pub fn denials(&self) -> Denials {
+        self.held.load().denials.clone()
     }
 
     pub fn bundle(&self) -> Option<Arc<Bundle>> {
@@ -172,7 +203,10 @@ impl MeshTls {
         let bundle = held.bundle.as_ref().ok_or(NotReady::NoBundle)?;
         let recorder = Recorder::default();
         let verifier: Arc<dyn ClientCertVerifier> = match client_auth {
-            ClientAuth::Required => Arc::new(self.verifier(bundle, None, &recorder)),
+            ClientAuth::Required => Arc::new(self.verifier(&held, bundle, None, &recorder)),
+            ClientAuth::Optional => {
+                Arc::new(PeerVerifier { optional: true, ..self.verifier(&held, bundle, None, &recorder) })
+            }
             ClientAuth::None => Arc::new(NoClientAuth),
         };
         let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), self.time())
@@ -192,7 +226,7 @@ impl MeshTls {
         let held = self.held.load();
         let bundle = held.bundle.as_ref().ok_or(NotReady::NoBundle)?;
         let recorder = Recorder::default();
-        let verifier = Arc::new(self.verifier(bundle, Some(expected), &recorder));
+        let verifier = Arc::new(self.verifier(&held, bundle, Some(expected), &recorder));
         let builder = ClientConfig::builder_with_details(Arc::clone(&self.provider), self.time())
             .with_protocol_versions(&[&TLS13])
             .map_err(NotReady::Config)?
@@ -214,11 +248,19 @@ impl MeshTls {
 
     fn verifier(
         &self,
+        held: &Held,
         bundle: &Arc<Bundle>,
         expected: Option<Vec<SpiffeId>>,
         recorder: &Recorder,
     ) -> PeerVerifier {
-        PeerVerifier { policy: self.policy, bundle: Arc::clone(bundle), expected, recorder: recorder.clone() }
+        PeerVerifier {
+            policy: self.policy,
+            bundle: Arc::clone(bundle),
+            denials: held.denials.clone(),
+            optional: false,
+            expected,
+            recorder: recorder.clone(),
+        }
     }
 
     fn time(&self) -> Arc<TlsTime> {
@@ -258,6 +300,7 @@ fn usable(held: &Held, now: SystemTime) -> Result<&Arc<Identity>, NotReady> {
 struct Presenting {
     certified: Arc<CertifiedKey>,
     leaf: Arc<Leaf>,
+    anchor: Arc<str>,
     recorder: Recorder,
 }
 
@@ -266,6 +309,7 @@ impl Presenting {
         Self {
             certified: Arc::clone(identity.certified()),
             leaf: Arc::clone(identity.shared_leaf()),
+            anchor: Arc::clone(identity.anchor()),
             recorder: recorder.clone(),
         }
     }
@@ -274,7 +318,7 @@ impl Presenting {
 impl ResolvesServerCert for Presenting {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         self.recorder.offers(hello.named_groups().unwrap_or_default(), hello.signature_schemes());
-        self.recorder.presents(&self.leaf);
+        self.recorder.presents(&self.leaf, &self.anchor);
         Some(Arc::clone(&self.certified))
     }
 }
@@ -282,7 +326,7 @@ impl ResolvesServerCert for Presenting {
 impl ResolvesClientCert for Presenting {
     fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
         self.certified.key.choose_scheme(schemes)?;
-        self.recorder.presents(&self.leaf);
+        self.recorder.presents(&self.leaf, &self.anchor);
         Some(Arc::clone(&self.certified))
     }
 

@@ -18,6 +18,7 @@ use webpki::{EndEntityCert, KeyUsage};
 use crate::algorithm::Algorithm;
 use crate::bundle::Bundle;
 use crate::clock::rfc3339;
+use crate::credential::{Credential, Denials};
 use crate::leaf::{Leaf, LeafError};
 use crate::policy::{Ladder, Policy};
 use crate::provider;
@@ -39,6 +40,9 @@ pub(crate) enum Role {
 pub(crate) struct PeerVerifier {
     pub(crate) policy: Policy,
     pub(crate) bundle: Arc<Bundle>,
+    pub(crate) denials: Denials,
+    /// A client may also come without any certificate.
+    pub(crate) optional: bool,
     /// Who the peer must be; `None` leaves that to whoever authorises it later.
     pub(crate) expected: Option<Vec<SpiffeId>>,
     pub(crate) recorder: Recorder,
@@ -54,8 +58,8 @@ impl PeerVerifier {
     ) -> Result<(), Error> {
         let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
         match self.examine(role, der, others, now) {
-            Ok(leaf) => {
-                self.recorder.verified(leaf);
+            Ok((leaf, credential)) => {
+                self.recorder.verified(leaf, credential);
                 Ok(())
             }
             Err(rejection) => {
@@ -71,7 +75,7 @@ impl PeerVerifier {
         der: &[u8],
         others: &[CertificateDer<'_>],
         now: SystemTime,
-    ) -> Result<Leaf, Rejection> {
+    ) -> Result<(Leaf, Credential), Rejection> {
         let size = others.iter().fold(der.len(), |sum, other| sum.saturating_add(other.len()));
         if size > MAX_CERTIFICATE_LEN {
             let detail =
@@ -91,14 +95,19 @@ impl PeerVerifier {
             let detail = format!("{} is not of trust domain {}", leaf.identity, self.bundle.trust_domain());
             return Err(Rejection { refusal: Refusal::ForeignTrustDomain, detail });
         }
-        check_chain(der, &self.bundle, role, now)?;
+        let anchor = check_chain(der, &self.bundle, role, now)?;
+        let credential = Credential::new(&leaf, &anchor);
+        if let Some(denied) = self.denials.find(&credential) {
+            let detail = format!("{} is denied by {denied}", leaf.identity);
+            return Err(Rejection { refusal: Refusal::Denied, detail });
+        }
         match &self.expected {
             Some(expected) if !expected.contains(&leaf.identity) => {
                 let wanted: Vec<_> = expected.iter().map(SpiffeId::as_str).collect();
                 let detail = format!("the peer is {}, not {}", leaf.identity, wanted.join(" or "));
                 Err(Rejection { refusal: Refusal::WrongIdentity, detail })
             }
-            _ => Ok(leaf),
+            _ => Ok((leaf, credential)),
         }
     }
 
@@ -178,8 +187,14 @@ pub(crate) fn check_time(leaf: &Leaf, now: SystemTime) -> Result<(), Rejection> 
     Err(Rejection { refusal, detail })
 }
 
-/// An anchor that has itself ended vouches for nobody.
-pub(crate) fn check_chain(der: &[u8], bundle: &Bundle, role: Role, now: SystemTime) -> Result<(), Rejection> {
+/// The fingerprint of the anchor that vouches for the certificate. One that has itself ended vouches for
+/// nobody.
+pub(crate) fn check_chain(
+    der: &[u8],
+    bundle: &Bundle,
+    role: Role,
+    now: SystemTime,
+) -> Result<Arc<str>, Rejection> {
     let malformed = |detail: String| Rejection { refusal: Refusal::MalformedCertificate, detail };
     let wrapped = CertificateDer::from(der);
     let certificate = EndEntityCert::try_from(&wrapped).map_err(|error| malformed(error.to_string()))?;
@@ -199,7 +214,7 @@ pub(crate) fn check_chain(der: &[u8], bundle: &Bundle, role: Role, now: SystemTi
             None,
         );
         match path {
-            Ok(_) => return Ok(()),
+            Ok(_) => return Ok(Arc::clone(anchor.fingerprint())),
             Err(webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey) => {}
             Err(webpki::Error::UnsupportedSignatureAlgorithmForPublicKeyContext(_)) => {}
             Err(other) => return Err(malformed(format!("the certificate is not acceptable: {other}"))),
@@ -223,6 +238,7 @@ fn alerting(rejection: Rejection) -> CertificateError {
             CertificateError::ApplicationVerificationFailure
         }
         Refusal::MalformedCertificate | Refusal::Oversize => CertificateError::BadEncoding,
+        Refusal::Denied => CertificateError::Revoked,
         Refusal::NotALeaf | Refusal::WrongUsage => CertificateError::InvalidPurpose,
         _ => CertificateError::Other(OtherError(Arc::new(rejection))),
     }
@@ -265,6 +281,10 @@ impl ServerCertVerifier for PeerVerifier {
 }
 
 impl ClientCertVerifier for PeerVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        !self.optional
+    }
+
     /// No hints: they would tell strangers whom we trust, and cost bytes.
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]

@@ -22,7 +22,7 @@ use trellis_pki::{
 };
 use trellis_telemetry::log::Format;
 
-use crate::worker::Rules;
+use crate::{quota::Limits, worker::Rules};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -90,6 +90,9 @@ pub struct Run {
     pub bundle_file: PathBuf,
     #[arg(long, env = "TRELLIS_LEAF_ALGORITHM", default_value = "ml-dsa-65")]
     pub leaf_algorithm: Algorithm,
+    /// Whether the algorithm is this workload's own choice, which the mesh's does not change.
+    #[arg(long, env = "TRELLIS_LEAF_PINNED", action = clap::ArgAction::Set, default_value_t = false)]
+    pub leaf_pinned: bool,
     /// Key exchange with peers: require (hybrid only), prefer (hybrid first) or classical.
     #[arg(long, env = "TRELLIS_KEY_EXCHANGE", default_value = "require")]
     pub key_exchange: Ladder,
@@ -127,6 +130,12 @@ pub struct Run {
     /// Threads that carry traffic.
     #[arg(long, env = "TRELLIS_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     pub workers: u8,
+    /// Tunnels that peers of one identity may have open to this proxy.
+    #[arg(long, env = "TRELLIS_TUNNELS_PER_IDENTITY", default_value_t = 2_048, value_parser = clap::value_parser!(u32).range(1..))]
+    pub tunnels_per_identity: u32,
+    /// Connections that peers of one identity may have open to the application.
+    #[arg(long, env = "TRELLIS_CONNECTIONS_PER_IDENTITY", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub connections_per_identity: u32,
     /// How long open connections may take to end after SIGTERM.
     #[arg(long, env = "TRELLIS_DRAIN_SECONDS", default_value_t = 25)]
     pub drain_seconds: u32,
@@ -153,6 +162,21 @@ impl Run {
         Policy { key_exchange: self.key_exchange, signatures: self.signatures }
     }
 
+    /// The policy towards the control plane: its key exchange is hybrid whatever that of peers is, and it
+    /// may be signed with what the mesh accepts.
+    pub fn control(&self) -> Policy {
+        let signatures = match self.signatures {
+            Ladder::Require => Ladder::Require,
+            Ladder::Prefer | Ladder::Classical => Ladder::Prefer,
+        };
+        Policy { signatures, ..Policy::default() }
+    }
+
+    pub fn per_identity(&self) -> Limits {
+        let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
+        Limits { tunnels: count(self.tunnels_per_identity), streams: count(self.connections_per_identity) }
+    }
+
     pub fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds.into())
     }
@@ -174,6 +198,7 @@ impl Run {
             node_ips: self.node_ips.iter().copied().chain(gateways).collect::<HashSet<_>>(),
             plaintext: self.plaintext,
             own_ports,
+            removal_grace: self.drain(),
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 use http::StatusCode;
 use tokio::{
     net::TcpStream,
-    sync::Notify,
+    sync::{Notify, OwnedSemaphorePermit},
     time::{self, Instant},
 };
 use tracing::debug;
@@ -25,8 +25,9 @@ use trellis_api::{
 use crate::{
     handshake::Secured,
     ledger::{Direction, Flow, Row},
-    original,
+    original, quota,
     relay::End,
+    standing::fallen,
     tunnel::{self, Asked, Target},
     worker::{self, Stage, Worker},
 };
@@ -42,6 +43,7 @@ struct Session {
     peer: String,
     row: Arc<Row>,
     flow: Arc<Flow>,
+    quota: quota::Tunnel,
     streams: AtomicUsize,
     /// A stream came or went.
     changed: Notify,
@@ -52,10 +54,22 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
     // A draining worker waits until every tunnel has said goodbye.
     let _open = worker.open.enter();
     let shared = &worker.shared;
-    let posture = &secured.posture;
-    let row = shared.ledger.tunnel(Direction::Inbound, posture);
+    let posture = secured.posture.clone();
+    let _rests = shared.resting.enter(&posture);
+    let row = shared.ledger.tunnel(Direction::Inbound, &posture);
+    let peer = posture.peer.as_ref().map_or_else(|| "unverified:unknown".into(), ToString::to_string);
+    let Some(quota) = shared.quota.tunnel(&peer) else {
+        debug!(remote = %secured.remote, peer, "one tunnel too many");
+        return shared.ledger.refused(
+            Direction::Inbound,
+            peer,
+            row.class,
+            "too_many_tunnels_of_this_identity",
+        );
+    };
     let session = Arc::new(Session {
-        peer: posture.peer.as_ref().map_or_else(|| "unverified:unknown".into(), ToString::to_string),
+        peer,
+        quota,
         flow: shared.ledger.flow(Direction::Inbound, row.class),
         row,
         streams: AtomicUsize::new(0),
@@ -69,7 +83,8 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         Err(error) => return debug!(%remote, %error, "no HTTP/2 on the tunnel"),
     };
     let ending = ending(worker.shared.stage.clone(), epoch, lifetime);
-    tokio::pin!(ending);
+    let fallen = fallen(shared, &posture, || {});
+    tokio::pin!(ending, fallen);
     let mut retired: Option<Instant> = None;
     loop {
         let asked = tokio::select! {
@@ -83,6 +98,10 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
                 retired = Some(Instant::now());
                 accepted.retire();
                 continue;
+            }
+            reason = &mut fallen => {
+                shared.ledger.tunnel_ended(Direction::Inbound, reason);
+                return debug!(%remote, peer = session.peer, reason, "tunnel ended");
             }
             // A peer that never acknowledges the goodbye is left without it.
             () = session.unused(GRACE), if retired.is_some() => return,
@@ -98,15 +117,14 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
                 asked.refuse(StatusCode::SERVICE_UNAVAILABLE);
             }
             Some(Ok(asked)) => {
-                let Ok(place) = worker.inbound.clone().try_acquire_owned() else {
-                    shared.ledger.refused(
-                        Direction::Inbound,
-                        session.peer.clone(),
-                        session.row.class,
-                        "too_many_connections",
-                    );
-                    asked.refuse(StatusCode::SERVICE_UNAVAILABLE);
-                    continue;
+                let place = match place(&worker, &session) {
+                    Ok(place) => place,
+                    Err(reason) => {
+                        let peer = session.peer.clone();
+                        shared.ledger.refused(Direction::Inbound, peer, session.row.class, reason);
+                        asked.refuse(StatusCode::SERVICE_UNAVAILABLE);
+                        continue;
+                    }
                 };
                 let (worker, session) = (worker.clone(), session.clone());
                 session.streams.fetch_add(1, Relaxed);
@@ -124,6 +142,13 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
             None => return,
         }
     }
+}
+
+/// A place for one more connection, among those of the peer and among all.
+fn place(worker: &Worker, session: &Session) -> Result<(quota::Stream, OwnedSemaphorePermit), &'static str> {
+    let own = session.quota.stream().ok_or("too_many_connections_of_this_identity")?;
+    let all = worker.inbound.clone().try_acquire_owned().map_err(|_| "too_many_connections")?;
+    Ok((own, all))
 }
 
 impl Session {
@@ -177,7 +202,8 @@ async fn stream(worker: &Worker, session: &Session, asked: Asked) {
         Err(error) => return debug!(peer = session.peer, %error, "peer left before its answer"),
     };
     let _open = session.row.opened();
-    let carried = worker::carry(worker, Direction::Inbound, target.port(), &session.flow, near, far).await;
+    let carried =
+        worker::carry(worker, Direction::Inbound, target.port(), &session.flow, near, far, None).await;
     if let Err(error) = carried {
         debug!(peer = session.peer, %target, %error, "connection broke");
     }
@@ -207,7 +233,7 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
     };
     let counted = count(worker, remote.ip(), probe);
     let flow = shared.ledger.flow(Direction::Inbound, Class::Plaintext);
-    let carried = worker::carry(worker, Direction::Inbound, target.port(), &flow, near, far);
+    let carried = worker::carry(worker, Direction::Inbound, target.port(), &flow, near, far, None);
     // Asking who the peer is must not delay its bytes, nor end with them.
     let (carried, _open) = tokio::join!(carried, counted);
     if let Err(error) = carried {

@@ -58,6 +58,7 @@ pub struct Ledger {
     handshakes: Handshakes,
     connections: Family<Counter>,
     protocols: Family<Counter>,
+    tunnels_ended: Family<Counter>,
 }
 
 const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
@@ -101,7 +102,16 @@ impl Ledger {
                 "trellis_application_protocols_total",
                 "Connections of applications, by what their first bytes looked like.",
             ),
+            tunnels_ended: registry.counter(
+                "trellis_tunnels_ended_total",
+                "Tunnels that were ended because what they rested on is trusted no more, by reason.",
+            ),
         }
+    }
+
+    /// A tunnel that had to end, whatever was open on it.
+    pub fn tunnel_ended(&self, direction: Direction, reason: &str) {
+        self.tunnels_ended.with(&[("direction", direction.as_str()), ("reason", reason)]).inc();
     }
 
     // === connections ===

@@ -3,6 +3,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use http::StatusCode;
 use rand::rngs::SmallRng;
 use tokio::net::TcpStream;
 use tracing::debug;
@@ -15,13 +16,16 @@ use crate::{
     handshake::ConnectError,
     ledger::Direction,
     original,
-    relay::{End, Tunnelled},
+    relay::{End, Refused, Tunnelled, Unanswered},
     tunnel::{self, OpenError, Peer, Place, Tunnel},
     worker::{self, TUNNEL_IDLE, Worker},
 };
 
 /// Endpoints that are tried before a connection is given up.
 const ATTEMPTS: usize = 3;
+/// Tunnels to one endpoint that are tried: during a rotation each end changes several times, and may do so
+/// in the very moment in which a tunnel comes to be.
+const MAKINGS: usize = 3;
 
 /// Serves one connection of the application.
 pub async fn connection(worker: &Worker, mut socket: TcpStream) {
@@ -67,14 +71,25 @@ async fn balanced(worker: &Worker, mut socket: TcpStream, destination: SocketAdd
             }
         };
         match open(worker, identity, address, endpoint.address).await {
-            Ok((stream, peer, _place)) => {
+            Ok((stream, peer, place)) => {
                 let _busy = Busy::new(endpoint);
-                let _open = peer.row.opened();
                 let port = destination.port();
-                let carried =
-                    worker::carry(worker, Direction::Outbound, port, &peer.flow, socket, stream).await;
+                let carried = worker::carry(
+                    worker,
+                    Direction::Outbound,
+                    port,
+                    &peer.flow,
+                    socket,
+                    stream,
+                    Some(place.falling()),
+                )
+                .await;
                 if let Err(error) = carried {
                     debug!(%destination, endpoint = %endpoint.address, %error, "connection broke");
+                    if let Some(reason) = refused_by_peer(&error) {
+                        let (ledger, class) = (&worker.shared.ledger, peer.row.class);
+                        ledger.refused(Direction::Outbound, identity.to_string(), class, reason);
+                    }
                 }
                 return;
             }
@@ -104,8 +119,8 @@ async fn open(
     let shared = &worker.shared;
     let mut broken = None;
     // A tunnel that its server just retired fails once; the pool then makes another.
-    for _ in 0..2 {
-        let (opener, peer, place) = worker
+    for _ in 0..MAKINGS {
+        let got = worker
             .tunnels
             .get(
                 &(address, identity.clone()),
@@ -114,7 +129,15 @@ async fn open(
                 |tunnel| tunnel.has_room().then(|| (tunnel.opener(), tunnel.peer.clone(), tunnel.place())),
                 || make(worker, identity.clone(), address),
             )
-            .await?;
+            .await;
+        let (opener, peer, place) = match got {
+            Ok(got) => got,
+            Err(ConnectError::Closed(reason)) => {
+                broken = Some(reason);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
         match opener.open(target).await {
             Ok(stream) => return Ok((stream, peer, place)),
             Err(error) => broken = Some(error.to_string().into()),
@@ -139,7 +162,7 @@ fn make(
             epoch: secured.epoch,
         };
         let expected = identity.to_string();
-        tunnel::connect(secured, peer, TUNNEL_IDLE).await.map_err(|error| match error {
+        tunnel::connect(&shared, secured, peer, TUNNEL_IDLE).await.map_err(|error| match error {
             OpenError::Refused(refusal) => {
                 shared.ledger.client_refused(&expected, refusal.as_str());
                 ConnectError::Refused { address, refusal }
@@ -168,10 +191,23 @@ async fn plaintext(
     };
     let _open = ledger.plaintext(Direction::Outbound, peer.to_owned(), reason).opened();
     let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
-    let carried = worker::carry(worker, Direction::Outbound, address.port(), &flow, socket, far).await;
+    let carried = worker::carry(worker, Direction::Outbound, address.port(), &flow, socket, far, None).await;
     if let Err(error) = carried {
         debug!(%address, %error, "connection broke");
     }
+}
+
+/// Why the peer's proxy did not lead us to its application, if that is what went wrong.
+fn refused_by_peer(error: &std::io::Error) -> Option<&'static str> {
+    let inner = error.get_ref()?;
+    if inner.is::<Unanswered>() {
+        return Some("peer_did_not_answer");
+    }
+    Some(match inner.downcast_ref::<Refused>()?.0 {
+        StatusCode::SERVICE_UNAVAILABLE => "peer_unavailable",
+        StatusCode::FORBIDDEN => "peer_forbade",
+        _ => "peer_refused",
+    })
 }
 
 fn refuse(worker: &Worker, peer: String, reason: &str) {

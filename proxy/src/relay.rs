@@ -5,6 +5,7 @@ use std::{
     future::Future,
     io,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -17,7 +18,10 @@ use tokio::{
     time::{self, Sleep},
 };
 
-use crate::scratch;
+use crate::{
+    ledger::{OpenConnection, Row},
+    scratch,
+};
 
 /// One end of a relay.
 pub trait End: Unpin {
@@ -50,6 +54,9 @@ pub struct Relay<N, F, M> {
     inward: Way,
     moved: M,
     failed: Option<io::Error>,
+    /// How often something moved, and whether it went outward last.
+    moves: u32,
+    outward_last: bool,
 }
 
 enum Way {
@@ -70,7 +77,31 @@ struct Sending {
 
 impl<N: End, F: End, M> Relay<N, F, M> {
     pub fn new(near: N, far: F, moved: M) -> Self {
-        Self { near, far, outward: Way::Receiving, inward: Way::Receiving, moved, failed: None }
+        Self {
+            near,
+            far,
+            outward: Way::Receiving,
+            inward: Way::Receiving,
+            moved,
+            failed: None,
+            moves: 0,
+            outward_last: false,
+        }
+    }
+
+    /// Changes whenever something moves.
+    pub fn moves(&self) -> u32 {
+        self.moves
+    }
+
+    /// Finishes both ways in good order, if nothing is under way and nothing is owed to the application.
+    pub fn finish_at_rest(&mut self) -> bool {
+        let rests = matches!((&self.outward, &self.inward), (Way::Receiving, Way::Receiving));
+        if !rests || self.outward_last {
+            return false;
+        }
+        (self.outward, self.inward) = (Way::Finishing, Way::Finishing);
+        true
     }
 }
 
@@ -78,14 +109,20 @@ impl<N: End, F: End, M: Fn(bool, &Bytes) + Unpin> Future for Relay<N, F, M> {
     type Output = io::Result<()>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let Self { near, far, outward, inward, moved, failed } = &mut *self;
+        let Self { near, far, outward, inward, moved, failed, moves, outward_last } = &mut *self;
         if let Some(error) = failed.take() {
             near.abort();
             far.abort();
             return Poll::Ready(Err(error));
         }
-        let out = outward.poll(cx, near, far, |data| moved(true, data));
-        let back = inward.poll(cx, far, near, |data| moved(false, data));
+        let out = outward.poll(cx, near, far, |data| {
+            (*moves, *outward_last) = (moves.wrapping_add(1), true);
+            moved(true, data);
+        });
+        let back = inward.poll(cx, far, near, |data| {
+            (*moves, *outward_last) = (moves.wrapping_add(1), false);
+            moved(false, data);
+        });
         let error = match (out, back) {
             (Poll::Ready(Err(error)), _) | (_, Poll::Ready(Err(error))) => error,
             (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(Ok(())),
@@ -109,7 +146,7 @@ impl Way {
         cx: &mut Context<'_>,
         from: &mut impl End,
         to: &mut impl End,
-        moved: impl Fn(&Bytes),
+        mut moved: impl FnMut(&Bytes),
     ) -> Poll<io::Result<()>> {
         loop {
             match self {
@@ -123,7 +160,7 @@ impl Way {
                 },
                 Self::Sending(sending) => match to.poll_send(cx, &mut sending.data) {
                     Poll::Pending => {
-                        sending.merge(cx, from, &moved)?;
+                        sending.merge(cx, from, &mut moved)?;
                         return Poll::Pending;
                     }
                     Poll::Ready(sent) => {
@@ -158,7 +195,12 @@ impl Sending {
 
     /// While the one side takes nothing, keeps taking small pieces off the other. Their window bounds how
     /// much that can be: none of it is released before it was sent.
-    fn merge(&mut self, cx: &mut Context<'_>, from: &mut impl End, moved: impl Fn(&Bytes)) -> io::Result<()> {
+    fn merge(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &mut impl End,
+        mut moved: impl FnMut(&Bytes),
+    ) -> io::Result<()> {
         while from.is_framed() && !self.ended {
             match from.poll_recv(cx)? {
                 Poll::Ready(Some(data)) => {
@@ -216,6 +258,9 @@ impl End for TcpStream {
 pub struct Tunnelled {
     send: SendStream<Bytes>,
     recv: Inbound,
+    /// Where the connection is counted once the other proxy has accepted it.
+    row: Option<Arc<Row>>,
+    _counted: Option<OpenConnection>,
 }
 
 /// The receiving half exists once the other proxy has accepted; sending need not wait for that.
@@ -228,14 +273,15 @@ enum Inbound {
 const ANSWER: Duration = Duration::from_secs(15);
 
 impl Tunnelled {
-    /// The side that asked for the stream.
-    pub fn asked(response: ResponseFuture, send: SendStream<Bytes>) -> Self {
-        Self { send, recv: Inbound::Awaited(response, Box::pin(time::sleep(ANSWER))) }
+    /// The side that asked for the stream, which is counted in `row` when it was accepted.
+    pub fn asked(response: ResponseFuture, send: SendStream<Bytes>, row: Arc<Row>) -> Self {
+        let recv = Inbound::Awaited(response, Box::pin(time::sleep(ANSWER)));
+        Self { send, recv, row: Some(row), _counted: None }
     }
 
     /// The side that was asked.
     pub fn accepted(recv: RecvStream, send: SendStream<Bytes>) -> Self {
-        Self { send, recv: Inbound::Open(recv) }
+        Self { send, recv: Inbound::Open(recv), row: None, _counted: None }
     }
 }
 
@@ -246,7 +292,7 @@ impl End for Tunnelled {
                 Inbound::Awaited(response, patience) => {
                     let Poll::Ready(response) = Pin::new(response).poll(cx) else {
                         ready!(patience.as_mut().poll(cx));
-                        return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, Unanswered)));
                     };
                     let response = response.map_err(broken)?;
                     if !response.status().is_success() {
@@ -255,6 +301,7 @@ impl End for Tunnelled {
                             Refused(response.status()),
                         )));
                     }
+                    self._counted = self.row.take().map(|row| row.opened());
                     self.recv = Inbound::Open(response.into_body());
                 }
                 Inbound::Open(recv) => {
@@ -324,6 +371,11 @@ fn broken(error: h2::Error) -> io::Error {
     }
     io::Error::new(io::ErrorKind::ConnectionReset, error)
 }
+
+/// The other proxy did not say in time whether it reached its application.
+#[derive(Debug, thiserror::Error)]
+#[error("the peer's proxy did not answer within {ANSWER:?}")]
+pub struct Unanswered;
 
 /// The other proxy answered the CONNECT with a refusal.
 #[derive(Debug, thiserror::Error)]

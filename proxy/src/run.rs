@@ -19,11 +19,10 @@ use tokio::{
     time,
 };
 use tracing::{info, warn};
-use trellis_api::names;
-use trellis_channel::identity::{self, IdentityConfig};
+use trellis_api::{names, proto::ca::Holding};
+use trellis_channel::identity::{self, IdentityConfig, Resting};
 use trellis_pki::{
     clock::{Clock, SystemClock},
-    policy::Policy,
     tls::MeshTls,
 };
 use trellis_telemetry::{Registry, health::Health, http, log, otlp, shutdown};
@@ -36,11 +35,12 @@ use crate::{
     handshake::{self, Handshaker, Limits, Requests, Secured},
     ledger::Ledger,
     listen, node,
+    quota::Quota,
     worker::{self, Listeners, Shared, Stage},
 };
 
-/// How often a change of identity or trust is looked for.
-const LOOK: Duration = Duration::from_secs(1);
+/// How often a change of identity or trust is looked for that nobody told of.
+const LOOK: Duration = Duration::from_secs(10);
 const EXPORT_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs a proxy until it was asked to stop and has drained.
@@ -73,6 +73,7 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
 
     let own = config.identity().context("the proxy's own identity")?;
     let tls = Arc::new(MeshTls::new(config.policy(), config.trust_domain.clone(), clock.clone()));
+    let resting = Resting::default();
     let renewal = {
         let config = IdentityConfig {
             ca_address: config.ca_address.clone(),
@@ -82,6 +83,9 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
             algorithm: config.leaf_algorithm,
             ca_identity: config.system_identity(names::CA)?,
             pod: format!("{}/{}", config.pod_namespace, config.pod_name),
+            pinned: config.leaf_pinned,
+            control: config.control().signatures,
+            resting: resting.clone(),
         };
         let started = identity::start(config, tls.clone(), clock.clone(), health.clone(), &registry);
         tokio::select! {
@@ -90,6 +94,7 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
         }
     };
     let rotator = renewal.rotator();
+    let holding = renewal.holding();
     tokio::spawn(renewal.run(stop.clone()));
 
     let (directory, wishes) = Directory::new();
@@ -97,8 +102,7 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     let ledger = Arc::new(Ledger::new(&own, workload, directory.clone(), &registry));
     tokio::spawn({
         let expected = config.system_identity(names::DISCOVERY)?;
-        // The control plane is spoken to as strictly as can be, whatever this pod's peers are allowed.
-        let control = Arc::new(tls.under(Policy::default()));
+        let control = Arc::new(tls.under(config.control()));
         let channel = trellis_channel::client::channel(&config.discovery_address, control, expected, true)?;
         discovery::run(channel, directory.clone(), wishes, health.clone(), rand::random)
     });
@@ -112,13 +116,14 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
 
     let (stage, staged) = watch::channel(Stage { epoch: tls.epoch(), draining: false });
     let (handshaker, requests) = Handshaker::new();
+    let quota = Quota::new(config.per_identity());
     let rules = Arc::new(config.rules(node::gateways()));
-    let shared = Shared { tls, clock, handshaker, directory, ledger, rules, stage: staged };
+    let shared = Shared { tls, clock, handshaker, directory, ledger, rules, quota, resting, stage: staged };
     let mut threads = Threads::start(shared.clone(), sockets, requests)?;
     info!(identity = %own, "serving");
 
     tokio::select! {
-        () = follow(&stage, &shared.tls) => {}
+        () = follow(&stage, &shared.tls, holding) => {}
         () = shutdown::requested(stop) => {}
         thread = threads.lost() => anyhow::bail!("the {thread} thread has ended, and traffic with it"),
     }
@@ -173,9 +178,12 @@ fn resource(config: &Run) -> Vec<(&'static str, String)> {
 }
 
 /// Tells the data path when our identity or trust has changed.
-async fn follow(stage: &watch::Sender<Stage>, tls: &MeshTls) {
+async fn follow(stage: &watch::Sender<Stage>, tls: &MeshTls, mut holding: watch::Receiver<Holding>) {
     loop {
-        time::sleep(LOOK).await;
+        tokio::select! {
+            Ok(()) = holding.changed() => drop(holding.borrow_and_update()),
+            () = time::sleep(LOOK) => {}
+        }
         let epoch = tls.epoch();
         stage.send_if_modified(|stage| std::mem::replace(&mut stage.epoch, epoch) != epoch);
     }

@@ -15,14 +15,21 @@ use std::{
 use bytes::Bytes;
 use h2::{Ping, PingPong, client, server};
 use http::{Method, Request, StatusCode, Uri, Version};
-use tokio::{net::TcpStream, sync::Notify, time};
+use tokio::{
+    net::TcpStream,
+    sync::{Notify, watch},
+    time,
+};
 use tracing::debug;
 use trellis_pki::refusal::Refusal;
 
 use crate::{
     handshake::Secured,
+    ledger::Direction,
     relay::Tunnelled,
+    standing::fallen,
     transport::{self, Drain, Driven, Transport},
+    worker::Shared,
 };
 
 const STREAM_WINDOW: u32 = 512 * 1024;
@@ -64,6 +71,8 @@ struct State {
     closed: AtomicBool,
     /// A first stream came or the last one went.
     changed: Notify,
+    /// What it rests on is trusted no more: it will end.
+    falling: watch::Sender<bool>,
 }
 
 /// Holds a place on a tunnel for as long as its stream lives.
@@ -76,6 +85,8 @@ pub enum OpenError {
     Closed(#[from] h2::Error),
     #[error("the peer did not accept the tunnel ({})", .0.as_str())]
     Refused(Refusal),
+    #[error("the peer ended the tunnel before it was used")]
+    Ended,
     #[error("the peer allows no stream on its tunnels")]
     NoStreams,
     #[error("the tunnel's address {0} makes no CONNECT authority: {1}")]
@@ -86,7 +97,13 @@ pub enum OpenError {
 
 /// Speaks HTTP/2 on a secured connection. The connection lives in a task of its own until it is idle for
 /// `idle`, retired and unused, or broken.
-pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tunnel, OpenError> {
+pub async fn connect(
+    shared: &Shared,
+    secured: Secured,
+    peer: Peer,
+    idle: Duration,
+) -> Result<Tunnel, OpenError> {
+    let (shared, posture) = (shared.clone(), secured.posture);
     let socket = TcpStream::from_std(secured.socket).map_err(|_| OpenError::Refused(Refusal::Io))?;
     let (transport, drain) = transport::new(socket, secured.tls);
     let handshake = client::Builder::new()
@@ -101,7 +118,7 @@ pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tun
         .enable_push(false)
         .handshake::<_, Bytes>(transport);
     let recorder = secured.recorder;
-    let (send, mut connection) = handshake.await.map_err(|_| OpenError::Refused(Refusal::Io))?;
+    let (send, mut connection) = handshake.await.map_err(|_| OpenError::Ended)?;
     let state = Arc::new(State::default());
     let mut ping = connection.ping_pong();
     let mut driven = Driven { connection, drain };
@@ -110,9 +127,11 @@ pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tun
     tokio::select! {
         _ = &mut driven => {
             // HTTP/2 only knows that the connection broke; TLS knows why.
-            let failure = driven.drain.failure();
-            let refusal = failure.map_or(Refusal::Io, |error| Refusal::of(&error, &recorder));
-            return Err(OpenError::Refused(refusal));
+            // Where TLS knows of nothing, the peer was about to change its certificate or to leave.
+            return Err(match driven.drain.failure() {
+                Some(error) => OpenError::Refused(Refusal::of(&error, &recorder)),
+                None => OpenError::Ended,
+            });
         }
         answered = answered(ping.as_mut()) => answered.map_err(OpenError::Refused)?,
     }
@@ -122,6 +141,7 @@ pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tun
     tokio::spawn({
         let state = state.clone();
         async move {
+            let _rests = shared.resting.enter(&posture);
             let life = async {
                 tokio::select! {
                     result = &mut driven => return result.err().map(|error| error.to_string()),
@@ -140,6 +160,10 @@ pub async fn connect(secured: Secured, peer: Peer, idle: Duration) -> Result<Tun
             let reason = tokio::select! {
                 reason = life => reason,
                 () = silent(&state, ping) => Some("the peer no longer answers".to_owned()),
+                reason = fallen(&shared, &posture, || { state.falling.send_replace(true); }) => {
+                    shared.ledger.tunnel_ended(Direction::Outbound, reason);
+                    Some(reason.to_owned())
+                }
             };
             state.closed.store(true, Relaxed);
             debug!(reason, "tunnel closed");
@@ -172,7 +196,7 @@ impl Tunnel {
     }
 
     pub fn opener(&self) -> Opener {
-        Opener { send: self.send.clone(), state: self.state.clone() }
+        Opener { send: self.send.clone(), state: self.state.clone(), row: self.peer.row.clone() }
     }
 }
 
@@ -180,6 +204,7 @@ impl Tunnel {
 pub struct Opener {
     send: client::SendRequest<Bytes>,
     state: Arc<State>,
+    row: Arc<crate::ledger::Row>,
 }
 
 impl Opener {
@@ -195,7 +220,14 @@ impl Opener {
             }
         };
         let (response, stream) = send.send_request(request, false)?;
-        Ok(Tunnelled::asked(response, stream))
+        Ok(Tunnelled::asked(response, stream, self.row))
+    }
+}
+
+impl Place {
+    /// Turns true when the tunnel is to end soon.
+    pub fn falling(&self) -> watch::Receiver<bool> {
+        self.0.falling.subscribe()
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::{
     time,
 };
 use trellis_api::names::{ADMIN_PORT, INBOUND_PORT, METRICS_PORT, OUTBOUND_PORT, READY_PORT, TUNNEL_PORT};
+use trellis_channel::identity::Resting;
 use trellis_pki::{clock::Clock, spiffe::SpiffeId, tls::MeshTls};
 
 use crate::{
@@ -26,7 +27,9 @@ use crate::{
     ledger::{Direction, Flow, Ledger},
     outbound,
     pool::Pool,
+    quota::Quota,
     relay::{End, Relay},
+    standing,
     tunnel::Tunnel,
 };
 
@@ -54,6 +57,8 @@ pub struct Rules {
     pub plaintext: trellis_api::annotations::Plaintext,
     /// Ports of the proxy itself, which nobody reaches through it.
     pub own_ports: HashSet<u16>,
+    /// How long a tunnel may finish what is open on it once its anchor is trusted no more.
+    pub removal_grace: Duration,
 }
 
 /// Everything that a connection needs; one for all workers but for the tunnels.
@@ -65,6 +70,9 @@ pub struct Shared {
     pub directory: Directory,
     pub ledger: Arc<Ledger>,
     pub rules: Arc<Rules>,
+    pub quota: Quota,
+    /// What the tunnels that are open rest on.
+    pub resting: Resting,
     /// Changes when tunnels must be retired: a new leaf, a new bundle, or the end of this process.
     pub stage: watch::Receiver<Stage>,
 }
@@ -238,7 +246,8 @@ pub async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
-/// Carries a connection to its end and counts what it moved. `near` is always the application.
+/// Carries a connection to its end and counts what it moved. `near` is always the application. `falling`
+/// turns true when the tunnel under it is going; where there is none, the other side sees to that.
 pub async fn carry<N: End, F: End>(
     worker: &Worker,
     direction: Direction,
@@ -246,6 +255,7 @@ pub async fn carry<N: End, F: End>(
     flow: &Flow,
     near: N,
     far: F,
+    falling: Option<watch::Receiver<bool>>,
 ) -> io::Result<()> {
     let ledger = &worker.shared.ledger;
     let client_is_near = direction == Direction::Outbound;
@@ -255,15 +265,15 @@ pub async fn carry<N: End, F: End>(
         ledger.protocol(direction, Protocol::Opaque);
     }
     let seen = Seen(seen);
-    Relay::new(near, far, move |outward: bool, data: &bytes::Bytes| {
+    let relay = Relay::new(near, far, move |outward: bool, data: &bytes::Bytes| {
         flow.add(outward, data.len());
         if !seen.0.replace(true) {
             let from_client = outward == client_is_near;
             let protocol = if from_client { Protocol::of_client(data) } else { Protocol::ServerFirst };
             ledger.protocol(direction, protocol);
         }
-    })
-    .await
+    });
+    standing::carry(relay, falling).await
 }
 
 /// Whether the first bytes went by. A relay is polled by one thread at a time.

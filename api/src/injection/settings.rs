@@ -4,8 +4,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    annotations::{Cpu, LeafAlgorithm, LogFilter, Memory, Plaintext, Ports},
+    annotations::{Cpu, LogFilter, Memory, Plaintext, Ports},
     names,
+    trust::KeyAlgorithm,
 };
 
 /// Whatever is left out keeps its default; a field that does not exist is an error.
@@ -21,7 +22,7 @@ pub struct Settings {
     /// `host:port` of the CA and of discovery.
     pub ca_address: String,
     pub discovery_address: String,
-    pub leaf_algorithm: LeafAlgorithm,
+    pub leaf_algorithm: KeyAlgorithm,
     pub key_exchange: Ladder,
     pub signatures: Ladder,
     /// What becomes of peers without a certificate.
@@ -203,7 +204,7 @@ impl Default for Settings {
             trust_domain: names::DEFAULT_TRUST_DOMAIN.to_owned(),
             ca_address: service(names::CA, names::CA_PORT),
             discovery_address: service(names::DISCOVERY, names::DISCOVERY_PORT),
-            leaf_algorithm: LeafAlgorithm::default(),
+            leaf_algorithm: KeyAlgorithm::default(),
             key_exchange: Ladder::default(),
             plaintext: Plaintext::default(),
             signatures: Ladder::default(),
@@ -288,7 +289,7 @@ mod tests {
         for (text, message) in [
             (r#"{"image": {}}"#, "unknown field `image`"),
             (r#"{"images": {"tag": "1"}}"#, "unknown field `tag`"),
-            (r#"{"leafAlgorithm": "ecdsa-p256"}"#, "unknown variant `ecdsa-p256`"),
+            (r#"{"leafAlgorithm": "rsa-2048"}"#, "unknown variant `rsa-2048`"),
             (r#"{"keyExchange": "classical"}"#, "unknown variant `classical`"),
             (r#"{"opaquePorts": "a"}"#, "`a` is not a port"),
             (r#"{"proxy": {"requests": {"memory": "64"}}}"#, "`64`: this is less than a megabyte"),

@@ -165,6 +165,7 @@ fn environment(plan: &Plan, settings: &Settings) -> Vec<EnvVar> {
         text("TRELLIS_TOKEN_FILE", in_identity(names::TOKEN_FILE)),
         text("TRELLIS_BUNDLE_FILE", in_identity(names::BUNDLE_FILE)),
         text("TRELLIS_LEAF_ALGORITHM", leaf.as_str().to_owned()),
+        text("TRELLIS_LEAF_PINNED", annotations.leaf_algorithm.is_some().to_string()),
         text("TRELLIS_KEY_EXCHANGE", settings.key_exchange.as_str().to_owned()),
         text("TRELLIS_SIGNATURES", settings.signatures.as_str().to_owned()),
         text("TRELLIS_PLAINTEXT", plaintext.as_str().to_owned()),

@@ -29,6 +29,7 @@ use trellis_telemetry::{
 };
 
 use super::CONDITION;
+use crate::leader::Role;
 
 /// Writes under way at once.
 const CONCURRENCY: usize = 4;
@@ -45,6 +46,8 @@ pub struct ConfigMaps {
     client: Client,
     own_namespace: String,
     wanted: Wanted,
+    pem: watch::Receiver<String>,
+    roles: watch::Receiver<Role>,
     health: Health,
     published: Gauge,
     plan: Plan,
@@ -82,8 +85,9 @@ impl ConfigMaps {
     pub fn new(
         client: Client,
         own_namespace: &str,
-        pem: String,
+        pem: watch::Receiver<String>,
         wanted: Wanted,
+        roles: watch::Receiver<Role>,
         health: Health,
         registry: &Registry,
     ) -> Self {
@@ -91,13 +95,13 @@ impl ConfigMaps {
             .gauge("trellis_ca_bundle_namespaces", "Namespaces that hold the trust bundle as it must be.")
             .with(&[]);
         let plan = Plan {
-            pem,
+            pem: pem.borrow().clone(),
             found: BTreeMap::new(),
             listing: BTreeMap::new(),
             listed: false,
             failures: BTreeMap::new(),
         };
-        Self { client, own_namespace: own_namespace.to_owned(), wanted, health, published, plan }
+        Self { client, own_namespace: own_namespace.to_owned(), wanted, pem, roles, health, published, plan }
     }
 
     pub async fn run(mut self, shutdown: Shutdown) {
@@ -108,8 +112,12 @@ impl ConfigMaps {
         let mut events = watcher(Api::<ConfigMap>::all(self.client.clone()), only).default_backoff().boxed();
         loop {
             let wanted = self.wanted.borrow_and_update().clone();
+            let pem = self.pem.borrow_and_update().clone();
+            self.plan.change_to(pem);
+            // Two that write at once could write two bundles.
+            let leads = matches!(*self.roles.borrow_and_update(), Role::Leader { .. });
             let retry_at = match wanted {
-                Some(wanted) => self.settle(&wanted).await,
+                Some(wanted) => self.settle(&wanted, leads).await,
                 None => None,
             };
             let retry_at = retry_at.unwrap_or_else(|| Instant::now() + NEVER);
@@ -123,17 +131,19 @@ impl ConfigMaps {
                     None => return,
                 },
                 changed = self.wanted.changed() => if changed.is_err() { return },
+                changed = self.pem.changed() => if changed.is_err() { return },
+                changed = self.roles.changed() => if changed.is_err() { return },
                 () = sleep_until(retry_at) => {}
             }
         }
     }
 
-    /// Does what is due, and tells when to try again what failed.
-    async fn settle(&mut self, wanted: &BTreeSet<String>) -> Option<Instant> {
+    /// Does what is due if this replica leads, and tells when to try again what failed.
+    async fn settle(&mut self, wanted: &BTreeSet<String>, leads: bool) -> Option<Instant> {
         if !self.plan.listed {
             return None;
         }
-        let due = self.plan.due(wanted, Instant::now());
+        let due = if leads { self.plan.due(wanted, Instant::now()) } else { Vec::new() };
         let (client, pem) = (&self.client, self.plan.pem.as_str());
         let done: Vec<_> = stream::iter(due)
             .map(|action| async move {
@@ -157,11 +167,23 @@ impl ConfigMaps {
         if self.plan.is_right(&self.own_namespace) {
             self.health.set(CONDITION, Ok(()));
         }
-        self.plan.retry_at()
+        if leads { self.plan.retry_at() } else { None }
     }
 }
 
 impl Plan {
+    /// What held the former bundle is right no more.
+    fn change_to(&mut self, pem: String) {
+        if self.pem == pem {
+            return;
+        }
+        self.pem = pem;
+        for found in self.found.values_mut().chain(self.listing.values_mut()) {
+            found.right = false;
+        }
+        self.failures.clear();
+    }
+
     fn observe(&mut self, event: Event<ConfigMap>) {
         match event {
             Event::Init => self.listing.clear(),
@@ -297,6 +319,8 @@ mod tests {
         wanted: watch::Sender<Option<BTreeSet<String>>>,
         health: Health,
         registry: Registry,
+        pem: watch::Sender<String>,
+        role: watch::Sender<Role>,
         _stop: watch::Sender<bool>,
     }
 
@@ -320,23 +344,27 @@ mod tests {
     fn publish(api: &FakeApi, wanted: Option<BTreeSet<String>>) -> Publisher {
         let (wanted, receiver) = watch::channel(wanted);
         let (health, registry) = (Health::new(&[CONDITION]), Registry::new());
+        let (pem, pem_receiver) = watch::channel(PEM.to_owned());
+        let (role, roles) = watch::channel(Role::Leader { term: 0 });
         let maps = ConfigMaps::new(
             api.client(),
             "trellis-system",
-            PEM.to_owned(),
+            pem_receiver,
             receiver,
+            roles,
             health.clone(),
             &registry,
         );
         let (stop, shutdown) = watch::channel(false);
         tokio::spawn(maps.run(shutdown));
-        Publisher { api: api.clone(), wanted, health, registry, _stop: stop }
+        Publisher { api: api.clone(), wanted, health, registry, pem, role, _stop: stop }
     }
 
     impl Publisher {
         async fn published(&self, namespaces: &[&str]) {
+            let pem = self.pem.borrow().clone();
             let holds = |api: &FakeApi, namespace: &str| {
-                api.get(&path(namespace)).is_some_and(|map| map["data"][TRUST_BUNDLE_KEY] == PEM)
+                api.get(&path(namespace)).is_some_and(|map| map["data"][TRUST_BUNDLE_KEY] == pem.as_str())
             };
             self.api.until("publish", |api| namespaces.iter().all(|namespace| holds(api, namespace))).await;
         }
@@ -374,6 +402,19 @@ mod tests {
             api.get(&path("shop")).is_some_and(|map| map["metadata"]["labels"][MANAGED_BY] == MANAGER)
         };
         publisher.api.until("the mark is back", ours).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_bundle_goes_everywhere_and_only_the_leader_takes_it_there() {
+        let publisher = publish(&FakeApi::new(), set(&["trellis-system", "shop"]));
+        publisher.published(&["trellis-system", "shop"]).await;
+        publisher.role.send_replace(Role::Follower { leader: None });
+        let writes = publisher.api.writes();
+        publisher.pem.send_replace("more anchors".to_owned());
+        tokio::time::sleep(NEVER).await;
+        assert_eq!(publisher.api.writes(), writes);
+        publisher.role.send_replace(Role::Leader { term: 1 });
+        publisher.published(&["trellis-system", "shop"]).await;
     }
 
     #[tokio::test(start_paused = true)]

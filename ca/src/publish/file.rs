@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{task::spawn_blocking, time::sleep};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
 use trellis_telemetry::{
     health::Health,
     shutdown::{Shutdown, requested},
@@ -22,21 +22,21 @@ const LOOK: Duration = Duration::from_secs(5);
 /// A bundle that is kept in a file.
 pub struct BundleFile {
     path: PathBuf,
-    pem: String,
+    pem: watch::Receiver<String>,
     health: Health,
 }
 
 impl BundleFile {
-    pub fn new(path: PathBuf, pem: String, health: Health) -> Self {
+    pub fn new(path: PathBuf, pem: watch::Receiver<String>, health: Health) -> Self {
         Self { path, pem, health }
     }
 
-    /// Writes the bundle, and again whenever the file is no longer what it was.
-    pub async fn run(self, shutdown: Shutdown) {
+    /// Writes the bundle, and again whenever it has changed or the file is no longer what it was.
+    pub async fn run(mut self, shutdown: Shutdown) {
         let stop = requested(shutdown);
         tokio::pin!(stop);
         loop {
-            let (path, pem) = (self.path.clone(), self.pem.clone());
+            let (path, pem) = (self.path.clone(), self.pem.borrow_and_update().clone());
             let written = spawn_blocking(move || keep(&path, &pem)).await;
             match written.unwrap_or_else(|error| Err(io::Error::other(error))) {
                 Ok(written) => {
@@ -53,6 +53,7 @@ impl BundleFile {
             }
             tokio::select! {
                 () = &mut stop => return,
+                changed = self.pem.changed() => if changed.is_err() { return },
                 () = sleep(LOOK) => {}
             }
         }

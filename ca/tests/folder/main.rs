@@ -1,6 +1,7 @@
 //! The CA as its users meet it: a process that reads a folder, asked over TLS on loopback.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod rotation;
 mod support;
 
 use std::{
@@ -17,13 +18,13 @@ use support::{
 };
 use tonic::Code;
 use trellis_api::proto::ca::IssueRequest;
-use trellis_channel::identity::{IdentityConfig, start};
+use trellis_channel::identity::{IdentityConfig, Resting, start};
 use trellis_pki::{
     algorithm::Algorithm,
     clock::{Clock, SystemClock},
     key::PrivateKey,
     leaf::Leaf,
-    policy::Policy,
+    policy::{Ladder, Policy},
     spiffe::SpiffeId,
     tls::MeshTls,
 };
@@ -42,6 +43,9 @@ async fn a_workload_gets_a_leaf_that_says_who_it_is_and_nothing_more() {
         algorithm: Algorithm::MlDsa65,
         ca_identity: SpiffeId::new(DOMAIN, "trellis-system", "trellis-ca").unwrap(),
         pod: "shop/orders-1".to_owned(),
+        pinned: false,
+        control: Ladder::Require,
+        resting: Resting::default(),
     };
     let clock = Arc::new(SystemClock);
     let tls = Arc::new(MeshTls::new(Policy::default(), DOMAIN, clock.clone()));
@@ -316,7 +320,7 @@ async fn a_restart_keeps_the_root_and_only_its_owner_reads_it() {
     let ca = Ca::start(&world).await;
     let first = world.bundle().fingerprint();
     assert!(ca.stop().await.success());
-    let root = world.path("root/root.pem");
+    let root = world.path("root/trust-domain.json");
     assert_eq!(fs::metadata(&root).unwrap().permissions().mode() & 0o777, 0o600);
     assert_eq!(fs::metadata(world.path("root")).unwrap().permissions().mode() & 0o777, 0o700);
 
@@ -353,7 +357,7 @@ async fn replicas_that_race_for_the_first_root_agree() {
     let published: Vec<String> =
         (0..4).map(|n| fs::read_to_string(world.path(&format!("bundle-{n}.pem"))).unwrap()).collect();
     assert!(published.iter().all(|pem| Some(pem) == published.first()));
-    assert_eq!(fs::read_dir(world.path("root")).unwrap().count(), 1, "no draft is left");
+    assert_eq!(fs::read_dir(world.path("root")).unwrap().count(), 2, "the file and its lock, and no draft");
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ use trellis_pki::{
 pub const DOMAIN: &str = "cluster.local";
 pub const TOKEN_ISSUER: &str = "https://tokens.test";
 pub const AUDIENCE: &str = "trellis.dev/ca";
-const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Who signs tokens.
 pub struct TokenKey {
@@ -112,6 +112,26 @@ impl World {
         self.manifest(&file, json!({ "kind": "Pod", "metadata": metadata, "spec": spec, "status": status }));
     }
 
+    /// A pod whose proxy works.
+    pub fn working_pod(&self, name: &str, account: &str, labels: Value) {
+        let metadata = json!({
+            "namespace": "shop", "name": name, "uid": format!("uid-of-{name}"), "labels": labels,
+            "annotations": { "trellis.dev/injected": "test" },
+        });
+        let spec = json!({ "serviceAccountName": account, "containers": [] });
+        let ready = json!([{ "type": "Ready", "status": "True" }]);
+        let status = json!({ "phase": "Running", "conditions": ready });
+        let file = format!("pod-{name}");
+        self.manifest(&file, json!({ "kind": "Pod", "metadata": metadata, "spec": spec, "status": status }));
+    }
+
+    /// What the operator wishes of trust.
+    pub fn trust_domain(&self, spec: Value) {
+        let metadata = json!({ "namespace": "trellis-system", "name": "mesh" });
+        let object = json!({ "apiVersion": "policy.trellis.dev/v1", "kind": "TrustDomain", "metadata": metadata, "spec": spec });
+        self.write(&self.path("manifests/trust.json"), &object.to_string());
+    }
+
     pub fn remove_pod(&self, name: &str) {
         fs::remove_file(self.path(&format!("manifests/pod-{name}.json"))).unwrap();
     }
@@ -140,6 +160,11 @@ impl World {
     }
 
     pub fn args(&self) -> Vec<String> {
+        self.args_at("127.0.0.1:0")
+    }
+
+    /// With a place of its own for requests.
+    pub fn args_at(&self, listen: &str) -> Vec<String> {
         let file = |name: &str| self.path(name).display().to_string();
         [
             ("--source", format!("folder:{}", file("manifests"))),
@@ -147,7 +172,7 @@ impl World {
             ("--attest", format!("jwks:{}", file("jwks.json"))),
             ("--jwks-issuer", TOKEN_ISSUER.to_owned()),
             ("--publish", format!("file:{}", file("bundle.pem"))),
-            ("--listen", "127.0.0.1:0".to_owned()),
+            ("--listen", listen.to_owned()),
             ("--metrics-listen", "127.0.0.1:0".to_owned()),
             ("--ready-listen", "127.0.0.1:0".to_owned()),
             ("--log-format", "json".to_owned()),
@@ -205,7 +230,7 @@ impl Ca {
         Self::with(&world.args()).await
     }
 
-    async fn with(args: &[String]) -> Self {
+    pub async fn with(args: &[String]) -> Self {
         let (process, mut log) = spawn(args);
         let address = |record: &Value| record["address"].as_str().unwrap().parse().unwrap();
         let metrics = address(&wait(&mut log, "serving metrics", "address", None).await);
@@ -233,12 +258,29 @@ impl Ca {
         self.log.borrow().iter().map(Value::to_string).collect()
     }
 
+    /// What it shows of trust.
+    pub async fn trust(&self) -> Value {
+        let answer = self.get("/trust").await;
+        let (_, body) = answer.split_once("\r\n\r\n").unwrap();
+        serde_json::from_str(body).unwrap()
+    }
+
     pub async fn metrics(&self) -> String {
+        self.get("/metrics").await
+    }
+
+    async fn get(&self, path: &str) -> String {
         let mut stream = TcpStream::connect(self.metrics).await.unwrap();
-        stream.write_all(b"GET /metrics HTTP/1.1\r\nhost: ca\r\nconnection: close\r\n\r\n").await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: ca\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).await.unwrap();
         text
+    }
+
+    /// Ends it as a machine that fails does.
+    pub async fn kill(mut self) {
+        self.process.kill().await.unwrap();
     }
 
     /// Asks it to stop, as a kubelet does.

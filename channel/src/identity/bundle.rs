@@ -13,7 +13,7 @@ use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep},
 };
-use trellis_pki::bundle::Bundle;
+use trellis_pki::bundle::{Bundle, published_revision};
 
 /// How long the first good bundle may take to appear.
 pub const FIRST_WAIT: Duration = Duration::from_secs(30);
@@ -30,6 +30,14 @@ pub struct BundleFile {
     seen: Option<Stamp>,
     /// What the last good bundle held.
     fingerprint: Option<String>,
+}
+
+/// What a file held.
+#[derive(Debug)]
+pub struct Published {
+    pub bundle: Bundle,
+    /// Of the CA that wrote it; none where somebody else did.
+    pub revision: Option<u64>,
 }
 
 #[derive(Debug, Error)]
@@ -59,15 +67,15 @@ impl BundleFile {
     }
 
     /// Waits for the first good bundle.
-    pub async fn first(&mut self) -> Result<Bundle, BundleError> {
+    pub async fn first(&mut self) -> Result<Published, BundleError> {
         let deadline = Instant::now() + FIRST_WAIT;
         let mut said = false;
         loop {
             self.seen = None;
             let error = match self.read().await {
-                Ok(Some(bundle)) => {
-                    self.fingerprint = Some(bundle.fingerprint());
-                    return Ok(bundle);
+                Ok(Some(published)) => {
+                    self.fingerprint = Some(published.bundle.fingerprint());
+                    return Ok(published);
                 }
                 Ok(None) => None,
                 Err(error) => Some(error),
@@ -87,18 +95,18 @@ impl BundleFile {
 
     /// The bundle, if the file changed and holds other anchors than before. A file that went bad is
     /// reported once for each time that it changes; one that is gone, each time.
-    pub async fn changed(&mut self) -> Result<Option<Bundle>, BundleError> {
-        let Some(bundle) = self.read().await? else { return Ok(None) };
-        let fingerprint = bundle.fingerprint();
+    pub async fn changed(&mut self) -> Result<Option<Published>, BundleError> {
+        let Some(published) = self.read().await? else { return Ok(None) };
+        let fingerprint = published.bundle.fingerprint();
         if self.fingerprint.as_ref() == Some(&fingerprint) {
             return Ok(None);
         }
         self.fingerprint = Some(fingerprint);
-        Ok(Some(bundle))
+        Ok(Some(published))
     }
 
     /// The bundle, if the file looks other than when it was last read.
-    async fn read(&mut self) -> Result<Option<Bundle>, BundleError> {
+    async fn read(&mut self) -> Result<Option<Published>, BundleError> {
         let (path, seen) = (self.path.clone(), self.seen);
         let read = spawn_blocking(move || read_if_changed(&path, seen));
         let read = read.await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -111,8 +119,9 @@ impl BundleFile {
             }
         };
         self.seen = Some(stamp);
+        let revision = published_revision(&text);
         Bundle::from_pem(&self.trust_domain, &text)
-            .map(Some)
+            .map(|bundle| Some(Published { bundle, revision }))
             .map_err(|error| BundleError::Malformed { path: self.path.clone(), reason: error.to_string() })
     }
 }

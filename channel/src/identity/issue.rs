@@ -7,7 +7,7 @@ use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::{task::spawn_blocking, time::timeout};
 use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
-use trellis_api::proto::ca::{IssueRequest, issuance_client::IssuanceClient};
+use trellis_api::proto::ca::{IssueRequest, Trusted, issuance_client::IssuanceClient};
 use trellis_pki::{spiffe::SpiffeId, tls::MeshTls};
 
 use crate::{
@@ -26,8 +26,8 @@ const MAX_TOKEN: usize = 16 << 10;
 pub struct Issued {
     /// DER.
     pub leaf: Vec<u8>,
-    /// All anchors to trust from now on, DER.
-    pub anchors: Vec<Vec<u8>>,
+    /// What to trust from now on.
+    pub trusted: Trusted,
 }
 
 /// Why there is no certificate.
@@ -102,7 +102,9 @@ impl CaClient {
             reason: format!("no answer within {} s", TIMEOUT.as_secs()),
         })?;
         let answer = answer.map_err(|status| self.refusal(&status))?.into_inner();
-        Ok(Issued { leaf: answer.leaf, anchors: answer.anchors })
+        let trusted =
+            answer.trusted.ok_or_else(|| IssueError::Answer("it says nothing of trust".to_owned()))?;
+        Ok(Issued { leaf: answer.leaf, trusted })
     }
 
     async fn token(&self) -> Result<AsciiMetadataValue, IssueError> {

@@ -9,15 +9,18 @@ use std::{
 
 use futures::future::BoxFuture;
 use thiserror::Error;
-use tokio::time::sleep;
+use tokio::{sync::watch, task::JoinSet, time::sleep};
+use trellis_api::proto::ca::{Holding, Trusted};
 use trellis_pki::{
     algorithm::Algorithm,
     bundle::Bundle,
-    clock::{Clock, rfc3339},
+    clock::{Clock, rfc3339, unix_seconds},
+    credential::{Denials, Denied},
     csr,
     identity::Identity,
     key::PrivateKey,
     leaf::Leaf,
+    policy::Ladder,
     renewal::{Renewal, Step},
     tls::{InstallError, MeshTls},
 };
@@ -30,7 +33,9 @@ use trellis_telemetry::{
 use super::{
     bundle::{BundleError, BundleFile},
     issue::{Issue, IssueError},
+    resting::Resting,
     rotation::{RotateError, Rotated, Rotator},
+    trust::{Follower, Heard},
 };
 use crate::client::InvalidAddress;
 
@@ -40,6 +45,9 @@ pub const CONDITION: &str = "identity";
 /// How often the bundle file and the clock are looked at, whatever the schedule says: a machine that
 /// slept must notice.
 const GLANCE: Duration = Duration::from_secs(60);
+/// How soon a certificate that is not what the CA wants by now is replaced, when the CA does not say.
+const CATCH_UP: Duration = Duration::from_secs(10);
+const LONGEST_SPREAD: Duration = Duration::from_secs(60 * 60);
 /// Keeps a schedule that wants to be asked again at once from spinning.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
@@ -58,10 +66,12 @@ pub enum BootstrapError {
 
 /// Everything that one identity's life depends on.
 pub struct Lifecycle {
-    /// Whose identity it is, for the log.
+    /// Whose identity it is: NAMESPACE/NAME of the pod.
     pub name: String,
     pub trust_domain: String,
     pub algorithm: Algorithm,
+    /// Whether the algorithm is this workload's own choice, which the CA's does not change.
+    pub pinned: bool,
     pub issue: Arc<dyn Issue>,
     /// None where trust only comes with each certificate.
     pub bundle: Option<BundleFile>,
@@ -70,6 +80,17 @@ pub struct Lifecycle {
     pub health: Health,
     /// In `0..1`: where in the renewal window this process renews.
     pub jitter: f64,
+    pub trust: TrustSource,
+    /// The connections whose ends this identity is.
+    pub resting: Resting,
+}
+
+/// How an identity hears of trust beside its certificates and the bundle file.
+pub enum TrustSource {
+    /// From the CA, over the network.
+    Follow(Follower),
+    /// From whoever holds the other end.
+    Told(watch::Receiver<Heard>),
 }
 
 impl Lifecycle {
@@ -77,10 +98,13 @@ impl Lifecycle {
     pub async fn start(mut self, registry: &Registry) -> Result<IdentityTask, BootstrapError> {
         let metrics = Metrics::new(registry);
         self.health.set(CONDITION, Err("there is no certificate yet".to_owned()));
+        let mut revision = 0;
         if let Some(file) = &mut self.bundle {
-            let bundle = file.first().await.map_err(BootstrapError::Bundle)?;
-            tracing::info!(path = %file.path().display(), anchors = bundle.anchors().len(), "read the trust bundle");
-            self.tls.trust(bundle).map_err(BootstrapError::Trust)?;
+            let published = file.first().await.map_err(BootstrapError::Bundle)?;
+            let (path, anchors) = (file.path().display(), published.bundle.anchors().len());
+            tracing::info!(%path, anchors, revision = published.revision, "read the trust bundle");
+            self.tls.trust(published.bundle).map_err(BootstrapError::Trust)?;
+            revision = published.revision.unwrap_or_default();
         }
         let renewal = Renewal::new(self.jitter);
         let mut task = IdentityTask {
@@ -90,6 +114,9 @@ impl Lifecycle {
             rotator: Rotator::default(),
             not_after: None,
             anchors: BTreeSet::new(),
+            revision,
+            issuing: String::new(),
+            holding: watch::Sender::default(),
         };
         task.first().await?;
         Ok(task)
@@ -105,10 +132,17 @@ pub struct IdentityTask {
     not_after: Option<SystemTime>,
     /// Fingerprints of the anchors that came with the certificate, one of which issued it.
     anchors: BTreeSet<String>,
+    /// The newest revision of trust that is applied here.
+    revision: u64,
+    /// The anchor that the CA issues from by now; empty until it said so.
+    issuing: String,
+    holding: watch::Sender<Holding>,
 }
 
+/// What came of a request: an identity, what it is believed by, and what else holds.
+type Obtained = (Identity, Bundle, Trusted);
 /// A request that is under way.
-type Attempt = BoxFuture<'static, Result<(Identity, Bundle), IssueError>>;
+type Attempt = BoxFuture<'static, Result<Obtained, IssueError>>;
 
 impl IdentityTask {
     /// Triggers renewals once the task runs.
@@ -116,10 +150,17 @@ impl IdentityTask {
         self.rotator.clone()
     }
 
+    /// What is really held, at each change of it.
+    pub fn holding(&self) -> watch::Receiver<Holding> {
+        self.holding.subscribe()
+    }
+
     /// Renews until the process stops.
     pub async fn run(mut self, shutdown: Shutdown) {
         let stop = requested(shutdown);
         tokio::pin!(stop);
+        let (mut heard, _following) = self.listen();
+        let mut ends = self.lifecycle.resting.ends();
         let rotator = self.rotator.clone();
         let mut attempt: Option<Attempt> = None;
         loop {
@@ -135,10 +176,124 @@ impl IdentityTask {
                     tracing::info!(workload = self.lifecycle.name, "asked for a new certificate");
                     self.renewal.renew_now();
                 }
+                Ok(()) = heard.changed() => {
+                    let trusted = heard.borrow_and_update().clone();
+                    if let Some(trusted) = trusted {
+                        self.hear(&trusted);
+                    }
+                }
+                Ok(()) = ends.changed() => {
+                    ends.borrow_and_update();
+                    self.tell();
+                }
                 () = sleep(pause) => self.follow_bundle().await,
             }
         }
         self.rotator.stop();
+    }
+
+    /// What is heard from now on. The tasks that come with it end the hearing when they are dropped.
+    fn listen(&mut self) -> (watch::Receiver<Heard>, JoinSet<()>) {
+        let (sender, receiver) = watch::channel(None);
+        let mut tasks = JoinSet::new();
+        match std::mem::replace(&mut self.lifecycle.trust, TrustSource::Told(receiver.clone())) {
+            TrustSource::Told(mut told) => {
+                told.mark_changed();
+                (told, tasks)
+            }
+            TrustSource::Follow(follower) => {
+                tasks.spawn(follower.run(sender, self.holding.subscribe(), self.lifecycle.jitter));
+                (receiver, tasks)
+            }
+        }
+    }
+
+    /// Applies what the CA says, unless something newer is applied already.
+    fn hear(&mut self, trusted: &Trusted) {
+        if trusted.revision < self.revision {
+            tracing::warn!(
+                revision = trusted.revision,
+                applied = self.revision,
+                "heard of trust from before; it changes nothing"
+            );
+            return;
+        }
+        if let Err(error) = self.apply(trusted) {
+            tracing::error!(%error, revision = trusted.revision, "trust in use stays");
+        }
+        let spread = Duration::from_secs(trusted.spread_seconds.into()).min(LONGEST_SPREAD);
+        self.catch_up(Duration::ZERO, spread);
+        self.tell();
+    }
+
+    fn apply(&mut self, trusted: &Trusted) -> Result<(), IssueError> {
+        let refused = |error: &dyn std::fmt::Display| IssueError::Answer(error.to_string());
+        let tls = &self.lifecycle.tls;
+        let bundle = Bundle::from_der(&self.lifecycle.trust_domain, trusted.anchors.iter().cloned())
+            .map_err(|error| refused(&error))?;
+        if tls.bundle().is_none_or(|held| held.fingerprint() != bundle.fingerprint()) {
+            tracing::info!(
+                revision = trusted.revision,
+                anchors = bundle.anchors().len(),
+                fingerprint = bundle.fingerprint(),
+                "the trust bundle changed"
+            );
+            self.anchors = fingerprints(&bundle);
+            tls.trust(bundle).map_err(|error| refused(&error))?;
+        }
+        self.heed(trusted)
+    }
+
+    /// Applies everything but the anchors.
+    fn heed(&mut self, trusted: &Trusted) -> Result<(), IssueError> {
+        let refused = |error: &dyn std::fmt::Display| IssueError::Answer(error.to_string());
+        let denied =
+            trusted.denied.iter().map(|denied| denied.parse::<Denied>()).collect::<Result<Vec<_>, _>>();
+        let denials =
+            Denials::new(denied.map_err(|error| refused(&error))?).map_err(|error| refused(&error))?;
+        if denials != self.lifecycle.tls.denials() {
+            tracing::warn!(denied = trusted.denied.join(", "), "who is denied has changed");
+            self.lifecycle.tls.deny(denials);
+        }
+        if !self.lifecycle.pinned && !trusted.leaf_algorithm.is_empty() {
+            self.lifecycle.algorithm = trusted.leaf_algorithm.parse().map_err(|error| refused(&error))?;
+        }
+        self.issuing.clone_from(&trusted.issuing);
+        self.revision = trusted.revision;
+        Ok(())
+    }
+
+    /// Plans a renewal if the certificate is not what the CA issues by now.
+    fn catch_up(&mut self, earliest: Duration, latest: Duration) {
+        let tls = &self.lifecycle.tls;
+        let (Some(anchor), Some(leaf)) = (tls.anchor(), tls.current()) else { return };
+        let wanted = self.issuing.is_empty() || *anchor == *self.issuing;
+        if !wanted || leaf.algorithm != self.lifecycle.algorithm {
+            self.renewal.renew_between(earliest, latest, self.lifecycle.clock.now());
+        }
+    }
+
+    /// Says what is held, if that has changed.
+    fn tell(&self) {
+        let tls = &self.lifecycle.tls;
+        let bundle = tls.bundle();
+        let anchors = bundle.iter().flat_map(|bundle| bundle.anchors());
+        let leaf = tls.current();
+        let holding = Holding {
+            pod: self.lifecycle.name.clone(),
+            revision: self.revision,
+            anchors: anchors.map(|anchor| anchor.fingerprint().to_string()).collect(),
+            leaf_anchor: tls.anchor().map(|anchor| anchor.to_string()).unwrap_or_default(),
+            leaf_not_after: leaf.as_ref().map_or(0, |leaf| unix_seconds(leaf.not_after)),
+            leaf_algorithm: leaf.map(|leaf| leaf.algorithm.to_string()).unwrap_or_default(),
+            refuses_classical: tls.policy().signatures == Ladder::Require,
+            draining: self.lifecycle.resting.fallen(bundle.as_deref()),
+        };
+        self.holding.send_if_modified(|told| {
+            let changed = *told != holding;
+            *told = holding;
+            changed
+        });
     }
 
     /// The start: one attempt after the other, until one succeeds or the schedule gives up.
@@ -199,15 +354,15 @@ impl IdentityTask {
             let csr = csr::make(&key).map_err(|error| IssueError::Key(error.to_string()))?;
             let issued = issue.issue(csr).await?;
             let refused = |reason: String| IssueError::Answer(reason);
-            let bundle = Bundle::from_der(&trust_domain, issued.anchors)
+            let bundle = Bundle::from_der(&trust_domain, issued.trusted.anchors.iter().cloned())
                 .map_err(|error| refused(error.to_string()))?;
             let identity = Identity::new(key, issued.leaf, &bundle, algorithm, clock.now())
                 .map_err(|error| refused(error.to_string()))?;
-            Ok((identity, bundle))
+            Ok((identity, bundle, issued.trusted))
         })
     }
 
-    fn settle(&mut self, outcome: Result<(Identity, Bundle), IssueError>) {
+    fn settle(&mut self, outcome: Result<Obtained, IssueError>) {
         let answer = match outcome.and_then(|issued| self.install(issued)) {
             Ok(rotated) => Ok(rotated),
             Err(error) => {
@@ -223,7 +378,13 @@ impl IdentityTask {
         self.rotator.answer(&answer);
     }
 
-    fn install(&mut self, (identity, bundle): (Identity, Bundle)) -> Result<Rotated, IssueError> {
+    fn install(&mut self, (identity, bundle, trusted): Obtained) -> Result<Rotated, IssueError> {
+        if trusted.revision < self.revision {
+            return Err(IssueError::Answer(format!(
+                "it is of trust revision {}, and revision {} is in use already: that CA is behind",
+                trusted.revision, self.revision
+            )));
+        }
         let before = self.lifecycle.tls.current();
         let now = self.lifecycle.clock.now();
         let leaf = identity.leaf().clone();
@@ -233,6 +394,7 @@ impl IdentityTask {
             .install(identity, bundle)
             .map_err(|error| IssueError::Answer(error.to_string()))?;
         self.anchors = anchors;
+        self.heed(&trusted)?;
         self.renewal.issued(leaf.not_before, leaf.not_after, now);
         self.not_after = Some(leaf.not_after);
         self.metrics.issued(&leaf);
@@ -247,6 +409,8 @@ impl IdentityTask {
             "new certificate in use"
         );
         self.reflect(leaf.not_after.duration_since(now).ok());
+        self.catch_up(CATCH_UP, 2 * CATCH_UP);
+        self.tell();
         Ok(Rotated {
             identity: leaf.identity.to_string(),
             serial_before: before.as_ref().map(|leaf| leaf.serial.clone()),
@@ -266,7 +430,14 @@ impl IdentityTask {
         let Some(file) = &mut self.lifecycle.bundle else { return };
         match file.changed().await {
             Ok(None) => {}
-            Ok(Some(bundle)) => {
+            Ok(Some(published)) if published.revision.is_some_and(|revision| revision < self.revision) => {
+                tracing::debug!(
+                    revision = published.revision,
+                    "the trust bundle in the file is one from before"
+                );
+            }
+            Ok(Some(published)) => {
+                let bundle = published.bundle;
                 tracing::info!(
                     path = %file.path().display(),
                     anchors = bundle.anchors().len(),
@@ -274,6 +445,7 @@ impl IdentityTask {
                     "the trust bundle changed"
                 );
                 let anchors = fingerprints(&bundle);
+                self.revision = published.revision.unwrap_or(self.revision);
                 if let Err(error) = self.lifecycle.tls.trust(bundle) {
                     tracing::error!(%error, "the trust bundle in use stays");
                 } else if !self.anchors.is_empty() && self.anchors.is_disjoint(&anchors) {
@@ -284,6 +456,7 @@ impl IdentityTask {
                     self.anchors = anchors;
                     self.renewal.renew_now();
                 }
+                self.tell();
             }
             Err(error) => tracing::error!(%error, "the trust bundle in use stays"),
         }
@@ -310,7 +483,7 @@ impl IdentityTask {
 }
 
 /// Resolves when the request that is under way does, and never if there is none.
-async fn under_way(attempt: &mut Option<Attempt>) -> Result<(Identity, Bundle), IssueError> {
+async fn under_way(attempt: &mut Option<Attempt>) -> Result<Obtained, IssueError> {
     match attempt {
         Some(attempt) => attempt.await,
         None => std::future::pending().await,
@@ -318,7 +491,7 @@ async fn under_way(attempt: &mut Option<Attempt>) -> Result<(Identity, Bundle), 
 }
 
 fn fingerprints(bundle: &Bundle) -> BTreeSet<String> {
-    bundle.anchors().iter().map(|anchor| anchor.fingerprint()).collect()
+    bundle.anchors().iter().map(|anchor| anchor.fingerprint().to_string()).collect()
 }
 
 fn hours(end: SystemTime, now: SystemTime) -> f64 {

@@ -13,6 +13,7 @@ use std::{
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tokio::time::Instant;
+use trellis_api::proto::ca::Trusted;
 use trellis_channel::identity::{Issue, IssueError, Issued};
 use trellis_pki::{
     algorithm::Algorithm,
@@ -142,7 +143,8 @@ impl FakeCa {
             validity: DAY,
         };
         let leaf = issuer.issue(&request).unwrap();
-        Ok(Issued { leaf: leaf.der, anchors: vec![issuer.anchor().der.clone()] })
+        let trusted = Trusted { anchors: vec![issuer.anchor().der.clone()], ..Trusted::default() };
+        Ok(Issued { leaf: leaf.der, trusted })
     }
 }
 

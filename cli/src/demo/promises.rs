@@ -11,10 +11,11 @@ pub struct Promise {
     pub found: String,
 }
 
-pub fn judge(evidence: &Evidence, shop: &Shop) -> Vec<Promise> {
+/// `migrated` is the evidence right after the mesh has moved to ML-DSA, `evidence` that of the whole run.
+pub fn judge(migrated: &Evidence, evidence: &Evidence, shop: &Shop) -> Vec<Promise> {
     let pairs = [(&shop.visitor, &shop.web), (&shop.web, &shop.catalog), (&shop.web, &shop.orders)];
     let mut promises: Vec<Promise> =
-        pairs.into_iter().map(|(from, to)| post_quantum(evidence, from, to)).collect();
+        pairs.into_iter().map(|(from, to)| post_quantum(migrated, evidence, from, to)).collect();
     let classical = rows(evidence, |row| row.class == Class::Classical && !refused(row));
     promises.push(counted("a classical client is seen and counted", &classical, EACH, |row| {
         row.group.as_deref() == Some("X25519")
@@ -32,14 +33,16 @@ pub fn judge(evidence: &Evidence, shop: &Shop) -> Vec<Promise> {
     }));
     promises.push(adoption(evidence));
     promises.push(requests(evidence));
+    promises.push(migration(evidence, shop));
     promises.push(rotations(evidence));
     promises
 }
 
-/// Every connection between two workloads is as good as it can be.
-fn post_quantum(evidence: &Evidence, from: &Running, to: &Running) -> Promise {
+/// Every connection between two workloads is as good as it can be; what was not is from before.
+fn post_quantum(migrated: &Evidence, evidence: &Evidence, from: &Running, to: &Running) -> Promise {
     let (source, destination) = (identity(from), identity(to));
-    let rows = rows(evidence, |row| row.source == source && row.destination == destination);
+    let between = |row: &Connections| row.source == source && row.destination == destination;
+    let (before, rows) = (rows(migrated, between), rows(evidence, between));
     let best = |row: &&Connections| {
         row.class == Class::Pq
             && row.tls.as_deref() == Some("1.3")
@@ -48,8 +51,16 @@ fn post_quantum(evidence: &Evidence, from: &Running, to: &Running) -> Promise {
             && row.signatures.server.as_deref() == Some("ML-DSA-65")
             && !row.resumed
     };
-    let name = "every connection between workloads is post-quantum";
-    Promise { name, kept: !rows.is_empty() && rows.iter().all(best), found: describe(&rows) }
+    // The key exchange was hybrid from the first byte; only the signatures were not.
+    let from_before = |row: &&Connections| {
+        row.class == Class::Hybrid && row.reason.is_some() && before.iter().any(|old| old == row)
+    };
+    let (best, weaker): (Vec<_>, Vec<_>) = rows.iter().copied().partition(best);
+    Promise {
+        name: "every connection between workloads is hybrid, and since the migration post-quantum",
+        kept: !best.is_empty() && !weaker.is_empty() && weaker.iter().all(from_before),
+        found: describe(&rows),
+    }
 }
 
 fn counted(
@@ -80,6 +91,24 @@ fn requests(evidence: &Evidence) -> Promise {
         name: "no request failed",
         kept: failed == 0 && sent > 0,
         found: format!("{failed} of {sent} failed"),
+    }
+}
+
+fn migration(evidence: &Evidence, shop: &Shop) -> Promise {
+    let moved = |running: &&Running| {
+        evidence.rotations.iter().any(|one| {
+            one.identity == identity(running)
+                && one.algorithm_before == "ECDSA-P256"
+                && one.algorithm_after == "ML-DSA-65"
+                && one.failed_requests == 0
+        })
+    };
+    let modern = shop.modern();
+    let count = modern.iter().filter(|running| moved(running)).count();
+    Promise {
+        name: "the mesh moved from ECDSA to ML-DSA under load",
+        kept: count == modern.len(),
+        found: format!("{count} of {} identities", modern.len()),
     }
 }
 

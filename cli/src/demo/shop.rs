@@ -1,17 +1,22 @@
 //! Who takes part: a visitor calls `web`, which calls `catalog` over HTTP and `orders` over a line
 //! protocol in which the server speaks first. A `legacy` client, able to do only what was common before
-//! quantum computers mattered, calls `catalog`, whose policy prefers but does not require better.
+//! quantum computers mattered, calls `catalog`, whose policy prefers but does not require better. All of
+//! them begin under a classical root, and move to a post-quantum one while they talk.
 
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
 };
 
+use trellis_api::trust::{Issuing, KeyAlgorithm, Leaves, PastPhase, TrustDomainSpec};
 use trellis_local::{Mesh, Options, Role, Running, Service, Workload};
 
 const NAMESPACE: &str = "shop";
 const HTTP: u16 = 8080;
 const LINES: u16 = 7000;
+/// What the mesh is moved away from, and to.
+const CLASSICAL: KeyAlgorithm = KeyAlgorithm::EcdsaP256;
+const POST_QUANTUM: KeyAlgorithm = KeyAlgorithm::MlDsa65;
 
 pub struct Shop {
     mesh: Mesh,
@@ -26,8 +31,13 @@ pub struct Shop {
 
 impl Shop {
     pub async fn open(binaries: PathBuf) -> anyhow::Result<Self> {
-        let options =
-            Options { binaries, leaf_algorithms: "ml-dsa-65,ecdsa-p256".to_owned(), log: "info".to_owned() };
+        let options = Options {
+            binaries,
+            leaf_algorithms: "ml-dsa-65,ecdsa-p256".to_owned(),
+            root_algorithm: CLASSICAL.to_string(),
+            signatures: "prefer".to_owned(),
+            log: "info".to_owned(),
+        };
         let mut mesh = Mesh::start(options).await?;
         let service = |number, port| SocketAddr::new(address(&mesh, Role::Service, number), port);
         let (web_at, catalog_at, orders_at) = (service(1, HTTP), service(2, HTTP), service(3, LINES));
@@ -45,8 +55,10 @@ impl Shop {
         }
 
         let flags = |flags: &[&str]| flags.iter().map(|&flag| flag.to_owned()).collect::<Vec<_>>();
-        let prefer = flags(&["--key-exchange=prefer", "--signatures=prefer"]);
-        let old = flags(&["--key-exchange=classical", "--signatures=prefer", "--leaf-algorithm=ecdsa-p256"]);
+        let migrating = ["--signatures=prefer", "--leaf-algorithm=ecdsa-p256"];
+        let modern = flags(&migrating);
+        let prefer = [flags(&["--key-exchange=prefer"]), modern.clone()].concat();
+        let old = [flags(&["--key-exchange=classical", "--leaf-pinned=true"]), modern.clone()].concat();
         application(&mut mesh, &catalog, &["--http", &at(&catalog, HTTP)])?;
         application(&mut mesh, &orders, &["--lines", &at(&orders, LINES)])?;
         let calls = [
@@ -60,13 +72,31 @@ impl Shop {
         application(&mut mesh, &web, &calls)?;
         Ok(Self {
             catalog: mesh.join(&catalog, &[], &[HTTP], &prefer).await?,
-            orders: mesh.join(&orders, &[], &[LINES], &[]).await?,
-            web: mesh.join(&web, &[catalog_at, orders_at], &[HTTP], &[]).await?,
-            visitor: mesh.join(&visitor, &[web_at], &[], &[]).await?,
+            orders: mesh.join(&orders, &[], &[LINES], &modern).await?,
+            web: mesh.join(&web, &[catalog_at, orders_at], &[HTTP], &modern).await?,
+            visitor: mesh.join(&visitor, &[web_at], &[], &modern).await?,
             legacy: mesh.join(&legacy, &[legacy_entry], &[], &old).await?,
             legacy_entry,
             mesh,
         })
+    }
+
+    /// Has the mesh move to post-quantum certificates.
+    pub fn migrate(&self) -> anyhow::Result<()> {
+        let spec = TrustDomainSpec {
+            issuing: Issuing { algorithm: POST_QUANTUM, generation: 1 },
+            leaf: Leaves { algorithm: Some(POST_QUANTUM) },
+            paused: false,
+            force: None,
+            denied: Vec::new(),
+        };
+        Ok(self.mesh.wish(&spec)?)
+    }
+
+    /// The migration's phases, once it has ended.
+    pub async fn migrated(&self) -> anyhow::Result<Option<Vec<PastPhase>>> {
+        let trust = self.mesh.trust().await?;
+        Ok(trust.past.into_iter().next().map(|past| past.phases))
     }
 
     pub async fn close(self) {
@@ -80,6 +110,11 @@ impl Shop {
 
     pub fn proxies(&self) -> [&Running; 5] {
         [&self.visitor, &self.web, &self.catalog, &self.orders, &self.legacy]
+    }
+
+    /// Those whose certificates are all that they can be.
+    pub fn modern(&self) -> [&Running; 4] {
+        [&self.visitor, &self.web, &self.catalog, &self.orders]
     }
 
     /// `catalog`, as somebody outside of the mesh finds it.

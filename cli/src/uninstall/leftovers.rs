@@ -1,9 +1,10 @@
 //! What Helm does not know about, because the control plane made it itself: trust bundles, Secrets, the
-//! namespace of `trellis install`.
+//! Lease of the CA's leader, the namespace of `trellis install`.
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
+    coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Secret},
 };
 use kube::{
@@ -24,6 +25,8 @@ pub async fn remove(client: &Client, namespace: &str, keep_root: bool) -> Result
         let of: Api<ConfigMap> = Api::namespaced(client.clone(), &bundle.namespace().unwrap_or_default());
         delete(&of, &bundle.name_any(), &mut removed).await?;
     }
+    let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
+    delete(&leases, names::CA, &mut removed).await?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     delete(&secrets, names::WEBHOOK_SECRET, &mut removed).await?;
     if keep_root {
@@ -129,6 +132,7 @@ mod tests {
             [
                 "ConfigMap shop/trellis-trust",
                 "ConfigMap trellis-system/trellis-trust",
+                "Lease trellis-system/trellis-ca",
                 "Secret trellis-system/trellis-injector-tls",
                 "Secret trellis-system/trellis-ca-root",
                 "Namespace trellis-system",

@@ -49,6 +49,8 @@ impl Bed {
     pub async fn open(binaries: &Path, cores: Cores) -> Result<Self> {
         let options = Options {
             binaries: binaries.to_owned(),
+            root_algorithm: "ml-dsa-65".to_owned(),
+            signatures: "require".to_owned(),
             leaf_algorithms: "ml-dsa-65".to_owned(),
             log: "info".to_owned(),
         };

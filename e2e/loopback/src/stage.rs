@@ -8,9 +8,15 @@ use std::{
 };
 
 use trellis_api::names::{CA, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE};
-use trellis_channel::identity::{self, IdentityConfig};
+use trellis_channel::identity::{self, IdentityConfig, Resting};
 use trellis_local::{Mesh, Options, Role, Running, Service, Workload};
-use trellis_pki::{algorithm::Algorithm, clock::SystemClock, policy::Policy, spiffe::SpiffeId, tls::MeshTls};
+use trellis_pki::{
+    algorithm::Algorithm,
+    clock::SystemClock,
+    policy::{Ladder, Policy},
+    spiffe::SpiffeId,
+    tls::MeshTls,
+};
 use trellis_telemetry::{Registry, health::Health};
 
 pub type Error = Box<dyn std::error::Error + Send + Sync>;
@@ -30,6 +36,8 @@ impl Stage {
     pub async fn open(server: &[&str]) -> Result<Self, Error> {
         let mut mesh = Mesh::start(Options {
             binaries: binaries()?,
+            root_algorithm: "ml-dsa-65".to_owned(),
+            signatures: "require".to_owned(),
             leaf_algorithms: "ml-dsa-65,ml-dsa-44,ml-dsa-87,ecdsa-p256".into(),
             log: "info".into(),
         })
@@ -83,6 +91,9 @@ impl Stage {
             algorithm: Algorithm::MlDsa65,
             ca_identity: SpiffeId::new(DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE, CA)?,
             pod: format!("{NAMESPACE}/{name}"),
+            pinned: false,
+            control: Ladder::Require,
+            resting: Resting::default(),
         };
         let health = Health::new(&[identity::CONDITION]);
         identity::start(config, tls.clone(), clock, health, &Registry::new()).await?;

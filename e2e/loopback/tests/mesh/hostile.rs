@@ -34,6 +34,7 @@ pub fn trials() -> Vec<Trial> {
         trial("what_is_not_tls_is_refused", not_tls),
         trial("a_peer_that_breaks_http2_harms_only_itself", broken_http2),
         trial("a_strict_pod_refuses_plaintext", strict),
+        trial("one_identity_at_its_limits_leaves_others_their_places", limits),
     ]
 }
 
@@ -213,6 +214,44 @@ async fn strict() -> Result<(), Error> {
     let (member, accepted) = tokio::join!(TcpStream::connect(stage.entry()), application.accept());
     member?;
     accepted?;
+    Ok(())
+}
+
+async fn limits() -> Result<(), Error> {
+    let stage = Stage::open(&["--tunnels-per-identity=2", "--connections-per-identity=3"]).await?;
+    let application = TcpListener::bind(stage.application()).await?;
+    let pod = stage.pod().to_string();
+    let greedy = stage.peer(10, "greedy", Policy::default()).await?;
+    let mut first = Hbone::open(&greedy, stage.server_identity()?, stage.server.tunnel).await?;
+    let mut second = Hbone::open(&greedy, stage.server_identity()?, stage.server.tunnel).await?;
+    let mut held = Vec::new();
+    for which in [0, 1, 0] {
+        let tunnel = if which == 0 { &mut first } else { &mut second };
+        let (asked, accepted) = tokio::join!(tunnel.ask(Method::CONNECT, &pod), application.accept());
+        let asked = asked?;
+        assert_eq!(asked.0, StatusCode::OK);
+        held.push((asked, accepted?));
+    }
+    assert_eq!(second.ask(Method::CONNECT, &pod).await?.0, StatusCode::SERVICE_UNAVAILABLE);
+    counted(&stage, "too_many_connections_of_this_identity", 1).await?;
+    let third = handshake(&greedy, stage.server_identity()?, true, stage.server.tunnel).await?;
+    assert!(third.is_err(), "the third tunnel was served");
+    counted(&stage, "too_many_tunnels_of_this_identity", 1).await?;
+
+    let modest = stage.peer(11, "modest", Policy::default()).await?;
+    let mut tunnel = Hbone::open(&modest, stage.server_identity()?, stage.server.tunnel).await?;
+    let (asked, accepted) = tokio::join!(tunnel.ask(Method::CONNECT, &pod), application.accept());
+    assert_eq!(asked?.0, StatusCode::OK);
+    accepted?;
+    // What the greedy one lets go, it may have again.
+    held.clear();
+    let again = async {
+        while second.ask(Method::CONNECT, &pod).await?.0 != StatusCode::OK {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        Result::<(), Error>::Ok(())
+    };
+    time::timeout(Duration::from_secs(20), again).await??;
     Ok(())
 }
 

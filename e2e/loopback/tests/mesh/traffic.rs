@@ -17,6 +17,7 @@ use crate::trial;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("bytes_arrive_and_each_connection_is_counted_as_post_quantum", counted),
+        trial("a_connection_is_counted_only_where_the_peer_took_it", not_taken),
         trial("a_server_may_speak_first", server_first),
         trial("either_side_may_finish_first", half_close),
         trial("a_reset_reaches_the_other_side", reset),
@@ -68,6 +69,31 @@ async fn counted() -> Result<(), Error> {
         let bytes = evidence.bytes.iter().find(|bytes| bytes.class == Class::Pq).ok_or("no bytes")?;
         assert_eq!(bytes.sent, sent);
     }
+    Ok(())
+}
+
+async fn not_taken() -> Result<(), Error> {
+    let stage = Stage::open(&[]).await?;
+    // Nobody listens behind the server's proxy.
+    let read = async { TcpStream::connect(stage.entry()).await?.read(&mut [0]).await };
+    assert!(matches!(read.await, Ok(0) | Err(_)));
+    let seen = async {
+        loop {
+            let outbound = stage.client.evidence().await?.outbound;
+            if !outbound.is_empty() {
+                return Result::<_, Error>::Ok(outbound);
+            }
+            time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let outbound = time::timeout(Duration::from_secs(20), seen).await??;
+    assert_eq!(outbound.len(), 1, "{outbound:?}");
+    let row = &outbound[0];
+    assert_eq!((row.count, row.reason.as_deref()), (1, Some("refused_peer_unavailable")));
+    assert_eq!(
+        (row.class, row.destination.as_str()),
+        (Class::Pq, "spiffe://cluster.local/ns/test/sa/server")
+    );
     Ok(())
 }
 

@@ -1,0 +1,281 @@
+//! The custom resource by which operators steer trust: which kind of anchor certificates are issued
+//! from, the algorithm of leaves, and who is denied. Whatever differs from what is there, the CA makes so
+//! step by step, and says in the status what it waits for.
+
+use std::{fmt, str::FromStr};
+
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// The one object that counts, in the control plane's namespace.
+pub const TRUST_DOMAIN: &str = "mesh";
+
+/// How trust shall be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema, CustomResource)]
+#[kube(
+    group = "policy.trellis.dev",
+    version = "v1",
+    kind = "TrustDomain",
+    plural = "trustdomains",
+    namespaced,
+    status = "TrustDomainStatus",
+    derive = "PartialEq",
+    printcolumn = r#"{"name":"Phase","type":"string","jsonPath":".status.phase"}"#,
+    printcolumn = r#"{"name":"Issuing","type":"string","jsonPath":".status.issuing"}"#,
+    printcolumn = r#"{"name":"Next","type":"string","jsonPath":".status.rotation.to"}"#,
+    printcolumn = r#"{"name":"Waiting","type":"integer","jsonPath":".status.rotation.waiting"}"#,
+    printcolumn = r#"{"name":"Age","type":"date","jsonPath":".metadata.creationTimestamp"}"#
+)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustDomainSpec {
+    /// The anchor that certificates are issued from. Changing it begins a rotation; changing it back
+    /// before the old anchor is removed rolls the rotation back.
+    pub issuing: Issuing,
+    #[serde(default)]
+    pub leaf: Leaves,
+    /// Holds a rotation where it is.
+    #[serde(default)]
+    pub paused: bool,
+    /// Takes one step of one rotation although some would be cut off by it. Who that was is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub force: Option<Force>,
+    /// Who is turned away at once, everywhere, whatever their certificates say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 1024))]
+    pub denied: Vec<Denial>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Issuing {
+    pub algorithm: KeyAlgorithm,
+    /// Raise it to rotate to a fresh key of the same algorithm.
+    #[serde(default = "first")]
+    #[schemars(range(min = 1))]
+    pub generation: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Leaves {
+    /// For workloads that name none themselves. Absent: what they were started with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<KeyAlgorithm>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Force {
+    /// Number of the rotation, as its status shows it: a force never outlives what it was meant for.
+    pub rotation: u32,
+    pub phase: Phase,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Denial {
+    /// identity=spiffe://…, serial=HEX or key=SHA-256 in hex.
+    #[schemars(length(min = 5, max = 512))]
+    pub what: String,
+    /// For those who read it later.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 256))]
+    pub reason: String,
+}
+
+/// Algorithms of anchors and leaves.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum KeyAlgorithm {
+    #[serde(rename = "ml-dsa-44")]
+    MlDsa44,
+    #[default]
+    #[serde(rename = "ml-dsa-65")]
+    MlDsa65,
+    #[serde(rename = "ml-dsa-87")]
+    MlDsa87,
+    #[serde(rename = "ecdsa-p256")]
+    EcdsaP256,
+}
+
+/// Where a rotation is. Every phase ends when all whom it concerns have confirmed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// The new anchor goes to everybody, beside the old one.
+    Distributing,
+    /// Certificates are issued from the new anchor; those of the old one are being renewed.
+    Issuing,
+    /// The old anchor is being taken from everybody, and connections that rest on it are drained.
+    Removing,
+}
+
+/// How trust is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct TrustDomainStatus {
+    #[serde(default)]
+    pub observed_generation: i64,
+    /// Settled, or the phase of the rotation.
+    #[serde(default)]
+    pub phase: String,
+    /// Algorithm and short fingerprint of the anchor that certificates are issued from.
+    #[serde(default)]
+    pub issuing: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuing_kind: Option<Issuing>,
+    /// The algorithm of leaves, for workloads that name none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf: Option<KeyAlgorithm>,
+    /// Grows with each change that proxies are told.
+    #[serde(default)]
+    pub revision: u64,
+    #[serde(default)]
+    pub anchors: Vec<AnchorStatus>,
+    /// Those who hold an identity and are in reach.
+    #[serde(default)]
+    pub members: u32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rotation: Option<RotationStatus>,
+    /// Rotations that ended, the newest first.
+    #[serde(default)]
+    pub past: Vec<PastRotation>,
+    #[serde(default)]
+    pub conditions: Vec<Condition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct AnchorStatus {
+    /// SHA-256 of the certificate.
+    pub fingerprint: String,
+    pub algorithm: String,
+    pub generation: u32,
+    pub not_after: String,
+    /// Members that trust it.
+    pub held_by: u32,
+    /// Members whose certificate chains to it.
+    pub leaves: u32,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct RotationStatus {
+    pub number: u32,
+    pub phase: Phase,
+    pub from: String,
+    pub to: String,
+    /// What issuing goes back to when the rotation is rolled back, and leaves with it.
+    pub from_kind: Issuing,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub leaf_before: Option<KeyAlgorithm>,
+    pub started: String,
+    /// When this phase began.
+    pub since: String,
+    pub rolling_back: bool,
+    pub paused: bool,
+    /// How many the phase still waits for, and the first of them by name.
+    pub waiting: u32,
+    pub waiting_for: Vec<WaitingFor>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct WaitingFor {
+    /// NAMESPACE/NAME of a pod.
+    pub pod: String,
+    pub why: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PastRotation {
+    pub number: u32,
+    pub from: String,
+    pub to: String,
+    pub rolled_back: bool,
+    pub started: String,
+    pub ended: String,
+    /// Seconds from the start to the end of each phase.
+    pub phases: Vec<PastPhase>,
+    /// Those whom a forced step cut off.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cut_off: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PastPhase {
+    pub phase: Phase,
+    pub seconds: u64,
+    #[serde(default)]
+    pub forced: bool,
+}
+
+/// As Kubernetes writes conditions.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Condition {
+    #[serde(rename = "type")]
+    pub type_: String,
+    pub status: String,
+    pub reason: String,
+    pub message: String,
+    pub last_transition_time: String,
+    #[serde(default)]
+    pub observed_generation: i64,
+}
+
+fn first() -> u32 {
+    1
+}
+
+impl KeyAlgorithm {
+    pub const ALL: [Self; 4] = [Self::MlDsa44, Self::MlDsa65, Self::MlDsa87, Self::EcdsaP256];
+
+    /// As users type it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::MlDsa44 => "ml-dsa-44",
+            Self::MlDsa65 => "ml-dsa-65",
+            Self::MlDsa87 => "ml-dsa-87",
+            Self::EcdsaP256 => "ecdsa-p256",
+        }
+    }
+}
+
+impl FromStr for KeyAlgorithm {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = Self::ALL.into_iter().find(|algorithm| algorithm.as_str() == text);
+        known.ok_or("leaves are not made with this algorithm")
+    }
+}
+
+impl fmt::Display for KeyAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Display for Issuing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} generation {}", self.algorithm, self.generation)
+    }
+}
+
+impl Phase {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Distributing => "Distributing",
+            Self::Issuing => "Issuing",
+            Self::Removing => "Removing",
+        }
+    }
+}
+
+impl fmt::Display for Phase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

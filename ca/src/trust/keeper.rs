@@ -1,0 +1,257 @@
+//! Takes the steps: on the one replica that leads, whenever a wish, a member or the store has changed.
+//! Every step is one write over the state that it was decided on, so a leader that has lost its place
+//! without knowing changes nothing, and a replica that dies anywhere leaves a state to go on from.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use trellis_api::trust::{Issuing, TrustDomainSpec, TrustDomainStatus};
+use trellis_pki::clock::{Clock, unix_seconds};
+use trellis_telemetry::{
+    Counter, Family, Gauge, Registry,
+    shutdown::{Shutdown, requested},
+};
+
+use super::{
+    authority::{Authority, Current},
+    machine::{self, Verdict},
+    members::Members,
+    object::{self, Known, Wishes},
+    state::Step,
+    status,
+    store::{Making, Read, Store, StoreError},
+};
+use crate::leader::Role;
+
+/// Members that confirm together are looked at together.
+const GATHER: Duration = Duration::from_millis(100);
+const RETRY: Duration = Duration::from_secs(2);
+/// A look that nothing has called for, so that nothing missed stays missed.
+const GLANCE: Duration = Duration::from_secs(30);
+
+/// Everything that steps depend on.
+pub struct Keeper {
+    pub store: Store,
+    pub authority: Authority,
+    pub making: Making,
+    pub members: Members,
+    pub wishes: Wishes,
+    pub roles: watch::Receiver<Role>,
+    /// Whether the world is known: before that, nobody seems to be alive.
+    pub known: Box<dyn Fn() -> bool + Send + Sync>,
+    pub clock: Arc<dyn Clock>,
+    pub status: watch::Sender<TrustDomainStatus>,
+    pub metrics: Metrics,
+}
+
+#[derive(Debug, Error)]
+enum TurnError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("{0}")]
+    State(String),
+}
+
+/// What a turn came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// The state changed; there may be more to do.
+    Took,
+    Rests,
+}
+
+impl Keeper {
+    pub async fn run(mut self, shutdown: Shutdown) {
+        let stop = requested(shutdown);
+        tokio::pin!(stop);
+        let mut members = self.members.changes();
+        let mut revision = self.authority.revision();
+        loop {
+            members.borrow_and_update();
+            revision.borrow_and_update();
+            self.wishes.borrow_and_update();
+            let leads = matches!(*self.roles.borrow_and_update(), Role::Leader { .. });
+            let again = match self.turn(leads).await {
+                Ok(Turn::Took) => continue,
+                Ok(Turn::Rests) => GLANCE,
+                Err(error) => {
+                    tracing::error!(%error, "trust stays as it is; trying again");
+                    self.metrics.failed.with(&[]).inc();
+                    RETRY
+                }
+            };
+            let again = sleep_until(Instant::now() + again);
+            tokio::select! {
+                () = &mut stop => return,
+                () = again => {}
+                Ok(()) = members.changed() => {}
+                Ok(()) = revision.changed() => {}
+                Ok(()) = self.wishes.changed() => {}
+                Ok(()) = self.roles.changed() => {}
+            }
+            tokio::time::sleep(GATHER).await;
+        }
+    }
+
+    async fn turn(&self, leads: bool) -> Result<Turn, TurnError> {
+        let current = self.authority.current();
+        self.metrics.reflect(&current);
+        let wish = match &*self.wishes.borrow() {
+            Known::NotYet => return Ok(Turn::Rests),
+            Known::Absent => None,
+            Known::Wish(wish) => Some(wish.clone()),
+        };
+        if !(self.known)() {
+            return Ok(Turn::Rests);
+        }
+        let wished =
+            wish.as_ref().map_or_else(|| object::as_it_is(current.state()), |wish| wish.spec.clone());
+        let verdict = self.members.read(|census| machine::decide(&wished, current.state(), census));
+        let generation = wish.map_or(0, |wish| wish.generation);
+        self.show(&wished, generation, &current, &verdict);
+        if !leads {
+            return Ok(Turn::Rests);
+        }
+        match verdict {
+            Verdict::Begin { kind, cut_off } => self.begin(&current, kind, cut_off).await,
+            Verdict::Take { step, cut_off } => self.take(&current, step, cut_off).await,
+            _ => Ok(Turn::Rests),
+        }
+    }
+
+    async fn begin(
+        &self,
+        current: &Current,
+        kind: Issuing,
+        cut_off: Option<Vec<String>>,
+    ) -> Result<Turn, TurnError> {
+        let issuer = self.making.anchor(kind, self.clock.now())?;
+        let mut vault = current.vault.clone();
+        let anchor = vault.add(&issuer, kind).map_err(TurnError::State)?;
+        vault.state = vault.state.after(Step::Begin(anchor), self.now(), cut_off.clone());
+        self.write(current, vault, "Begin", cut_off).await
+    }
+
+    async fn take(
+        &self,
+        current: &Current,
+        step: Step,
+        cut_off: Option<Vec<String>>,
+    ) -> Result<Turn, TurnError> {
+        let word = step.word();
+        let state = current.state().after(step, self.now(), cut_off.clone());
+        self.write(current, current.vault.with(state), word, cut_off).await
+    }
+
+    async fn write(
+        &self,
+        current: &Current,
+        vault: super::vault::Vault,
+        step: &'static str,
+        cut_off: Option<Vec<String>>,
+    ) -> Result<Turn, TurnError> {
+        let rotation = vault.state.rotation.as_ref().or(current.state().rotation.as_ref());
+        let (number, phase) = rotation.map(|rotation| (rotation.number, rotation.phase.as_str())).unzip();
+        let revision = vault.state.revision;
+        let written = self.store.write(&vault, Some(&current.version)).await?;
+        let read = match written {
+            Some(version) => {
+                tracing::info!(step, number, phase, revision, "trust moved on");
+                if let Some(cut_off) = &cut_off {
+                    tracing::warn!(step, number, cut_off = cut_off.join(", "), "the step was forced");
+                }
+                self.metrics.steps.with(&[("step", step)]).inc();
+                Read { vault, version }
+            }
+            // Somebody else wrote first: what they wrote is looked at before anything else is done.
+            None => self.store.load().await?.ok_or_else(|| {
+                TurnError::State(format!("{} is gone; restore it from a backup", self.store))
+            })?,
+        };
+        self.authority.take(read).map_err(TurnError::State)?;
+        Ok(Turn::Took)
+    }
+
+    fn show(&self, wished: &TrustDomainSpec, generation: i64, current: &Current, verdict: &Verdict) {
+        let now = self.now();
+        self.status.send_if_modified(|before| {
+            let status = self
+                .members
+                .read(|census| status::of(wished, generation, current, census, verdict, before, now));
+            let changed = *before != status;
+            *before = status;
+            changed
+        });
+    }
+
+    fn now(&self) -> u64 {
+        u64::try_from(unix_seconds(self.clock.now())).unwrap_or_default()
+    }
+}
+
+/// Reads the store again whenever it may have changed, for replicas that do not write it themselves.
+pub async fn follow(store: Store, authority: Authority, shutdown: Shutdown) {
+    let Store::Secret(secret) = &store else { return };
+    let mut changes = secret.changes();
+    let stop = requested(shutdown);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            change = futures::StreamExt::next(&mut changes) => if change.is_none() { return },
+        }
+        let taken = match store.load().await {
+            Ok(Some(read)) => authority.take(read),
+            Ok(None) => Err(format!("{store} is gone; this replica goes on with what it has")),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(error) = taken {
+            tracing::error!(%error, "trust in use stays");
+        }
+    }
+}
+
+pub struct Metrics {
+    steps: Family<Counter>,
+    failed: Family<Counter>,
+    revision: Gauge,
+    rotating: Gauge,
+    expiry: Family<Gauge>,
+}
+
+impl Metrics {
+    pub fn new(registry: &Registry) -> Self {
+        Self {
+            steps: registry
+                .counter("trellis_ca_trust_steps_total", "Steps of rotations and other changes of trust."),
+            failed: registry.counter(
+                "trellis_ca_trust_failures_total",
+                "Changes of trust that failed and are tried again.",
+            ),
+            revision: registry.gauge("trellis_ca_trust_revision", "The revision of trust in use.").with(&[]),
+            rotating: registry
+                .gauge("trellis_ca_trust_rotating", "1 while an anchor takes the place of another.")
+                .with(&[]),
+            expiry: registry.gauge(
+                "trellis_ca_root_expiry_timestamp_seconds",
+                "When the anchor that issues ends, in seconds since 1970.",
+            ),
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; revisions stay far below 2^52")]
+    fn reflect(&self, current: &Current) {
+        self.revision.set(current.state().revision as f64);
+        self.rotating.set(f64::from(u8::from(current.state().rotation.is_some())));
+        let end = current.issuer.anchor().not_after;
+        let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.expiry.with(&[]).set(end.as_secs_f64());
+    }
+}

@@ -1,0 +1,136 @@
+//! Decides the next step of a rotation from what is wished, what is, and what the members hold. It
+//! stores nothing and asks nobody; the same answer comes from the same facts, however often and by
+//! whichever replica it is asked.
+
+use std::collections::BTreeSet;
+
+use trellis_api::trust::{Issuing, KeyAlgorithm, Phase, TrustDomainSpec};
+use trellis_pki::credential::{Denied, MAX_DENIALS};
+
+use super::{
+    census::{Census, Missing},
+    state::{Rotation, Step, TrustState},
+};
+
+/// What to do now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// All is as it is wished.
+    Settled,
+    /// A new anchor of this kind is to be made, and the rotation to it begun.
+    Begin { kind: Issuing, cut_off: Option<Vec<String>> },
+    /// This step is to be taken; those named are cut off by it, since the operator forces it.
+    Take { step: Step, cut_off: Option<Vec<String>> },
+    /// The phase waits for these.
+    Waiting(Vec<Missing>),
+    /// The operator holds it where it is; these would be waited for.
+    Paused(Vec<Missing>),
+    /// What is wished would cut these off.
+    WouldCutOff(Vec<Missing>),
+    /// What is wished cannot follow from where the rotation is.
+    Refused(String),
+}
+
+pub fn decide(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdict {
+    if let Some(step) = adopt(wished, state, census) {
+        return Verdict::Take { step, cut_off: None };
+    }
+    match &state.rotation {
+        None => begin(wished, state, census),
+        Some(rotation) => go_on(wished, state, rotation, census),
+    }
+}
+
+/// What needs no rotation. Denials never wait; the algorithm of leaves changes together with the anchor
+/// that signs them, so that nobody renews twice.
+fn adopt(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Option<Step> {
+    let denied = denied(wished);
+    let issuing = state.anchor(&state.issuing).map(|anchor| anchor.kind);
+    let leaf = match wished.leaf.algorithm {
+        _ if issuing != Some(wished.issuing) => state.leaf,
+        Some(KeyAlgorithm::EcdsaP256) if !census.refusing_classical().is_empty() => state.leaf,
+        leaf => leaf,
+    };
+    (denied != state.denied || leaf != state.leaf).then_some(Step::Adopt { leaf, denied })
+}
+
+/// What of the wish can be understood; the rest is a condition of the object.
+pub fn denied(wished: &TrustDomainSpec) -> Vec<String> {
+    let read = wished.denied.iter().filter_map(|denial| denial.what.parse::<Denied>().ok());
+    let sorted: BTreeSet<String> = read.map(|denied| denied.to_string()).collect();
+    sorted.into_iter().take(MAX_DENIALS).collect()
+}
+
+fn begin(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdict {
+    let Some(issuing) = state.anchor(&state.issuing) else {
+        return Verdict::Refused("the state names an issuing anchor that it does not hold".to_owned());
+    };
+    if wished.issuing == issuing.kind {
+        let leaf_waits = wished.leaf.algorithm != state.leaf;
+        return match leaf_waits {
+            true => Verdict::WouldCutOff(census.refusing_classical()),
+            false => Verdict::Settled,
+        };
+    }
+    if wished.issuing.algorithm == issuing.kind.algorithm
+        && wished.issuing.generation < issuing.kind.generation
+    {
+        return Verdict::Refused(format!(
+            "issuing.generation is {}, and generation {} is in use: what was replaced does not come back; raise it",
+            wished.issuing.generation, issuing.kind.generation
+        ));
+    }
+    if wished.paused {
+        return Verdict::Paused(Vec::new());
+    }
+    let classical =
+        [Some(wished.issuing.algorithm), wished.leaf.algorithm].contains(&Some(KeyAlgorithm::EcdsaP256));
+    let refusing = if classical { census.refusing_classical() } else { Vec::new() };
+    let number = state.rotations + 1;
+    match refusing.is_empty() {
+        true => Verdict::Begin { kind: wished.issuing, cut_off: None },
+        false if is_forced(wished, number, Phase::Distributing) => {
+            Verdict::Begin { kind: wished.issuing, cut_off: Some(names(refusing)) }
+        }
+        false => Verdict::WouldCutOff(refusing),
+    }
+}
+
+fn go_on(wished: &TrustDomainSpec, state: &TrustState, rotation: &Rotation, census: &Census) -> Verdict {
+    let kind = |fingerprint: &str| state.anchor(fingerprint).map(|anchor| anchor.kind);
+    let back = Some(wished.issuing) == kind(&rotation.from);
+    if back && rotation.phase != Phase::Removing {
+        let step = Step::RollBack { leaf: wished.leaf.algorithm };
+        return Verdict::Take { step, cut_off: None };
+    }
+    if !back && Some(wished.issuing) != kind(&rotation.to) {
+        // The rotation that is under way is finished first; another wish waits for its turn.
+        tracing::debug!(rotation = rotation.number, wished = %wished.issuing, "another rotation is wished");
+    }
+    let (step, missing) = match rotation.phase {
+        Phase::Distributing => (Step::Issue { leaf: wished.leaf.algorithm }, census.lacking(&rotation.to)),
+        Phase::Issuing => (Step::Remove, census.living_by(&rotation.from)),
+        Phase::Removing => (Step::Settle, census.clinging_to(&rotation.from)),
+    };
+    if wished.paused {
+        return Verdict::Paused(missing);
+    }
+    match missing.is_empty() {
+        true => Verdict::Take { step, cut_off: None },
+        false if is_forced(wished, rotation.number, rotation.phase) => {
+            Verdict::Take { step, cut_off: Some(names(missing)) }
+        }
+        false => Verdict::Waiting(missing),
+    }
+}
+
+fn is_forced(wished: &TrustDomainSpec, number: u32, phase: Phase) -> bool {
+    wished.force.as_ref().is_some_and(|force| force.rotation == number && force.phase == phase)
+}
+
+fn names(missing: Vec<Missing>) -> Vec<String> {
+    missing.into_iter().map(|missing| missing.pod).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,202 @@
+//! What an operator sees of the trust domain: the state, who holds what, and what is being waited for.
+
+use std::time::{Duration, UNIX_EPOCH};
+
+use trellis_api::trust::{
+    AnchorStatus, Condition, Issuing, PastPhase, PastRotation, RotationStatus, TrustDomainSpec,
+    TrustDomainStatus, WaitingFor,
+};
+use trellis_pki::{clock::rfc3339, credential::Denied};
+
+use super::{
+    authority::Current,
+    census::{Census, Missing},
+    machine::Verdict,
+    state::{Done, Past},
+};
+
+/// Names in a status; the count tells of the rest.
+const NAMED: usize = 20;
+const DIGITS: usize = 12;
+
+pub const SETTLED: &str = "Settled";
+pub const DENIALS: &str = "DenialsApplied";
+
+pub fn of(
+    wished: &TrustDomainSpec,
+    generation: i64,
+    current: &Current,
+    census: &Census,
+    verdict: &Verdict,
+    before: &TrustDomainStatus,
+    now: u64,
+) -> TrustDomainStatus {
+    let state = current.state();
+    let name = |fingerprint: &str| {
+        state.anchor(fingerprint).map_or_else(|| short(fingerprint), |anchor| named(anchor.kind, fingerprint))
+    };
+    let missing: &[Missing] = match verdict {
+        Verdict::Waiting(missing) | Verdict::Paused(missing) | Verdict::WouldCutOff(missing) => missing,
+        _ => &[],
+    };
+    let rotation = state.rotation.as_ref().map(|rotation| RotationStatus {
+        number: rotation.number,
+        phase: rotation.phase,
+        from: name(&rotation.from),
+        to: name(&rotation.to),
+        from_kind: state.anchor(&rotation.from).map_or(wished.issuing, |anchor| anchor.kind),
+        leaf_before: rotation.leaf_before,
+        started: at(rotation.started),
+        since: at(rotation.since),
+        rolling_back: rotation.rolling_back,
+        paused: wished.paused,
+        waiting: count(missing.len()),
+        waiting_for: waiting_for(missing),
+    });
+    let conditions = [settled(wished, state.rotation.is_some(), verdict), denials(wished)];
+    TrustDomainStatus {
+        observed_generation: generation,
+        phase: state.rotation.as_ref().map_or(SETTLED.to_owned(), |rotation| rotation.phase.to_string()),
+        issuing: name(&state.issuing),
+        issuing_kind: state.anchor(&state.issuing).map(|anchor| anchor.kind),
+        leaf: state.leaf,
+        revision: state.revision,
+        anchors: current
+            .vault
+            .state
+            .anchors
+            .iter()
+            .map(|anchor| AnchorStatus {
+                fingerprint: anchor.fingerprint.clone(),
+                algorithm: anchor.kind.algorithm.to_string(),
+                generation: anchor.kind.generation,
+                not_after: not_after(current, &anchor.fingerprint),
+                held_by: count(census.held_by(&anchor.fingerprint)),
+                leaves: count(census.leaves(&anchor.fingerprint)),
+            })
+            .collect(),
+        members: count(census.in_reach()),
+        rotation,
+        past: state.past.iter().map(past).collect(),
+        conditions: conditions.into_iter().map(|one| dated(one, before, generation, now)).collect(),
+    }
+}
+
+fn not_after(current: &Current, fingerprint: &str) -> String {
+    let anchors = current.bundle.anchors();
+    let found = anchors.iter().find(|anchor| &**anchor.fingerprint() == fingerprint);
+    found.map(|anchor| rfc3339(anchor.not_after)).unwrap_or_default()
+}
+
+/// As a condition, but for its dates.
+struct Said {
+    type_: &'static str,
+    holds: bool,
+    reason: &'static str,
+    message: String,
+}
+
+fn settled(wished: &TrustDomainSpec, rotating: bool, verdict: &Verdict) -> Said {
+    let (holds, reason, message) = match verdict {
+        Verdict::Settled => (true, "AsWished", "certificates are issued as wished".to_owned()),
+        Verdict::Begin { .. } | Verdict::Take { .. } => {
+            (false, "Rotating", format!("moving to {}", wished.issuing))
+        }
+        Verdict::Waiting(missing) => (false, "Waiting", waits("waits for", missing)),
+        Verdict::Paused(_) if !rotating => (false, "Paused", "paused is set: no rotation begins".to_owned()),
+        Verdict::Paused(missing) => (false, "Paused", waits("paused is set; it would wait for", missing)),
+        Verdict::WouldCutOff(missing) => (
+            false,
+            "WouldCutOff",
+            format!(
+                "{}: they would refuse every certificate of it. Change their policy, choose an ML-DSA algorithm, \
+                 or force it",
+                waits(&format!("{} is refused for the sake of", wished.issuing), missing)
+            ),
+        ),
+        Verdict::Refused(why) => (false, "Refused", why.clone()),
+    };
+    Said { type_: SETTLED, holds, reason, message }
+}
+
+fn denials(wished: &TrustDomainSpec) -> Said {
+    let wrong: Vec<_> = wished
+        .denied
+        .iter()
+        .enumerate()
+        .filter_map(|(index, denial)| {
+            let error = denial.what.parse::<Denied>().err()?;
+            Some(format!("denied[{index}].what: {error}"))
+        })
+        .collect();
+    match wrong.is_empty() {
+        true => Said {
+            type_: DENIALS,
+            holds: true,
+            reason: "Applied",
+            message: format!("{} denied", wished.denied.len()),
+        },
+        false => Said { type_: DENIALS, holds: false, reason: "Unreadable", message: wrong.join("; ") },
+    }
+}
+
+/// A condition keeps the time of its last change of status.
+fn dated(said: Said, before: &TrustDomainStatus, generation: i64, now: u64) -> Condition {
+    let status = if said.holds { "True" } else { "False" };
+    let same = before.conditions.iter().find(|known| known.type_ == said.type_ && known.status == status);
+    Condition {
+        type_: said.type_.to_owned(),
+        status: status.to_owned(),
+        reason: said.reason.to_owned(),
+        message: said.message,
+        last_transition_time: same.map_or_else(|| at(now), |known| known.last_transition_time.clone()),
+        observed_generation: generation,
+    }
+}
+
+fn waits(words: &str, missing: &[Missing]) -> String {
+    let first: Vec<_> = missing.iter().take(3).map(|one| format!("{} ({})", one.pod, one.why)).collect();
+    match missing.len().saturating_sub(first.len()) {
+        0 => format!("{words} {}", first.join(", ")),
+        more => format!("{words} {} and {more} more", first.join(", ")),
+    }
+}
+
+fn waiting_for(missing: &[Missing]) -> Vec<WaitingFor> {
+    let named = missing.iter().take(NAMED);
+    named.map(|one| WaitingFor { pod: one.pod.clone(), why: one.why.clone() }).collect()
+}
+
+fn past(past: &Past) -> PastRotation {
+    PastRotation {
+        number: past.number,
+        from: past.from.to_string(),
+        to: past.to.to_string(),
+        rolled_back: past.rolled_back,
+        started: at(past.started),
+        ended: at(past.ended),
+        phases: past.phases.iter().map(phase).collect(),
+        cut_off: past.cut_off.clone(),
+    }
+}
+
+fn phase(done: &Done) -> PastPhase {
+    PastPhase { phase: done.phase, seconds: done.seconds, forced: done.forced }
+}
+
+/// Algorithm, generation and the first digits of the fingerprint.
+pub fn named(kind: Issuing, fingerprint: &str) -> String {
+    format!("{}.{} {}", kind.algorithm, kind.generation, short(fingerprint))
+}
+
+fn short(fingerprint: &str) -> String {
+    fingerprint.get(..DIGITS).unwrap_or(fingerprint).to_owned()
+}
+
+fn count(number: usize) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+fn at(seconds: u64) -> String {
+    rfc3339(UNIX_EPOCH + Duration::from_secs(seconds))
+}

@@ -1,0 +1,268 @@
+//! Where trust is kept: read whole, written whole, and only over what was read before. However many
+//! replicas write at once, one wins, and the others learn of it.
+
+mod folder;
+mod secret;
+
+use std::{
+    fmt,
+    path::PathBuf,
+    str::FromStr,
+    time::{Duration, SystemTime},
+};
+
+use thiserror::Error;
+use trellis_api::trust::{Issuing, KeyAlgorithm};
+use trellis_pki::{
+    clock::rfc3339,
+    issue::{IssueError, Issuer},
+    key::{KeyError, PrivateKey},
+};
+
+use super::vault::{Items, Vault, algorithm_of};
+
+pub use self::{folder::Folder, secret::Secret};
+
+/// When the end of an anchor becomes a matter for the log.
+const SOON: Duration = Duration::from_secs(60 * 24 * 60 * 60);
+
+/// `secret` or `file:DIR`, as given on the command line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum StoreSpec {
+    Secret,
+    Folder(PathBuf),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("root {0:?} is unknown; use secret or file:DIR")]
+pub struct UnknownStore(String);
+
+impl FromStr for StoreSpec {
+    type Err = UnknownStore;
+
+    fn from_str(text: &str) -> Result<Self, UnknownStore> {
+        match text.split_once(':') {
+            None if text == "secret" => Ok(Self::Secret),
+            Some(("file", path)) if !path.is_empty() => Ok(Self::Folder(path.into())),
+            _ => Err(UnknownStore(text.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for StoreSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret => f.write_str("secret"),
+            Self::Folder(path) => write!(f, "file:{}", path.display()),
+        }
+    }
+}
+
+/// Where trust is kept.
+#[derive(Clone)]
+pub enum Store {
+    Secret(Box<Secret>),
+    Folder(Folder),
+}
+
+/// How anchors are made.
+#[derive(Clone, Debug)]
+pub struct Making {
+    pub trust_domain: String,
+    pub validity: Duration,
+}
+
+/// Names one writing of the store; whoever writes says which one it follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Version(String);
+
+/// What was read, and from which writing.
+#[derive(Clone)]
+pub struct Read {
+    pub vault: Vault,
+    pub version: Version,
+}
+
+#[derive(Debug, Error)]
+pub enum StoreError {
+    #[error("cannot read the root from {place}: {reason}")]
+    Unreadable { place: String, reason: String },
+    #[error("cannot store the root in {place}: {reason}")]
+    Unwritable { place: String, reason: String },
+    #[error(
+        "the root in {place} is damaged: {reason}; restore it from a backup, or delete it to begin with a new root that nobody trusts yet"
+    )]
+    Damaged { place: String, reason: String },
+    #[error(
+        "the root in {place} is for trust domain {found:?}, and trust-domain is {wanted:?}; set trust-domain to \
+         what the root says, or keep roots of different trust domains apart"
+    )]
+    TrustDomain { place: String, found: String, wanted: String },
+    #[error(
+        "the root in {place} is valid from {from} until {until}, and it is {now}; check the clock, or begin with a new root"
+    )]
+    NotValid { place: String, from: String, until: String, now: String },
+    #[error("cannot make a key for the root: {0}")]
+    Key(#[from] KeyError),
+    #[error("cannot make the root: {0}")]
+    Issue(#[from] IssueError),
+    #[error("the root in {0} appears and disappears; something else deletes it")]
+    Unstable(String),
+}
+
+/// Why nothing could be read.
+pub(super) enum Trouble {
+    Unreadable(String),
+    Damaged(String),
+}
+
+impl From<String> for Trouble {
+    fn from(reason: String) -> Self {
+        Self::Unreadable(reason)
+    }
+}
+
+/// Whether something was stored, or somebody else wrote first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Put {
+    Stored(Version),
+    Taken,
+}
+
+impl Store {
+    /// Loads what is kept, or begins with a new root of this algorithm if nothing is.
+    pub async fn open(
+        &self,
+        making: &Making,
+        algorithm: KeyAlgorithm,
+        now: SystemTime,
+    ) -> Result<Read, StoreError> {
+        // Who loses the race for the first root finds that of the winner in the second round.
+        for _ in 0..3 {
+            if let Some(read) = self.load().await? {
+                self.check(&read.vault, making, algorithm, now)?;
+                tracing::info!(place = %self, revision = read.vault.state.revision, "loaded the root");
+                return Ok(read);
+            }
+            let kind = Issuing { algorithm, generation: 1 };
+            let issuer = making.anchor(kind, now)?;
+            let vault = Vault::new(&issuer, kind).map_err(|reason| self.unwritable(reason))?;
+            if let Some(version) = self.write(&vault, None).await? {
+                tracing::info!(
+                    place = %self,
+                    subject = issuer.anchor().subject,
+                    algorithm = issuer.anchor().algorithm.name(),
+                    fingerprint = %issuer.anchor().fingerprint(),
+                    not_after = rfc3339(issuer.anchor().not_after),
+                    "made and stored a new root"
+                );
+                return Ok(Read { vault, version });
+            }
+        }
+        Err(StoreError::Unstable(self.to_string()))
+    }
+
+    /// What is kept now, if anything is.
+    pub async fn load(&self) -> Result<Option<Read>, StoreError> {
+        let got = match self {
+            Self::Secret(secret) => secret.get().await.map_err(Trouble::from),
+            Self::Folder(folder) => folder.get().await,
+        };
+        let got = got.map_err(|trouble| match trouble {
+            Trouble::Unreadable(reason) => StoreError::Unreadable { place: self.to_string(), reason },
+            Trouble::Damaged(reason) => self.damaged(reason),
+        });
+        let Some((items, version)) = got? else { return Ok(None) };
+        let vault = Vault::decode(items).map_err(|reason| self.damaged(reason))?;
+        Ok(Some(Read { vault, version }))
+    }
+
+    /// Writes over `before`, or only if there is nothing; `None` if somebody else wrote in between.
+    pub async fn write(
+        &self,
+        vault: &Vault,
+        before: Option<&Version>,
+    ) -> Result<Option<Version>, StoreError> {
+        let items: Items = vault.encode().map_err(|reason| self.unwritable(reason))?;
+        let put = match self {
+            Self::Secret(secret) => secret.put(items, before).await,
+            Self::Folder(folder) => folder.put(items, before).await,
+        };
+        match put.map_err(|reason| self.unwritable(reason))? {
+            Put::Stored(version) => Ok(Some(version)),
+            Put::Taken => Ok(None),
+        }
+    }
+
+    fn check(
+        &self,
+        vault: &Vault,
+        making: &Making,
+        algorithm: KeyAlgorithm,
+        now: SystemTime,
+    ) -> Result<(), StoreError> {
+        let state = &vault.state;
+        let issuing =
+            state.anchor(&state.issuing).ok_or_else(|| self.damaged("no anchor issues".to_owned()))?;
+        let issuer = vault.issuer(issuing).map_err(|reason| self.damaged(reason))?;
+        if issuer.trust_domain() != making.trust_domain {
+            return Err(StoreError::TrustDomain {
+                place: self.to_string(),
+                found: issuer.trust_domain().to_owned(),
+                wanted: making.trust_domain.clone(),
+            });
+        }
+        let anchor = issuer.anchor();
+        if !anchor.is_valid_at(now) {
+            return Err(StoreError::NotValid {
+                place: self.to_string(),
+                from: rfc3339(anchor.not_before),
+                until: rfc3339(anchor.not_after),
+                now: rfc3339(now),
+            });
+        }
+        let left = anchor.not_after.duration_since(now).unwrap_or_default();
+        if left < SOON {
+            tracing::warn!(
+                place = %self,
+                not_after = rfc3339(anchor.not_after),
+                days_left = left.as_secs() / (24 * 60 * 60),
+                "the root ends soon, and no certificate outlives it; rotate it with trellis trust rotate"
+            );
+        }
+        if issuing.kind.algorithm != algorithm {
+            tracing::info!(
+                place = %self,
+                found = %issuing.kind.algorithm,
+                wanted = %algorithm,
+                "root-algorithm only decides about a first root; trellis trust rotate changes the one in use"
+            );
+        }
+        Ok(())
+    }
+
+    fn damaged(&self, reason: String) -> StoreError {
+        StoreError::Damaged { place: self.to_string(), reason }
+    }
+
+    fn unwritable(&self, reason: String) -> StoreError {
+        StoreError::Unwritable { place: self.to_string(), reason }
+    }
+}
+
+impl Making {
+    /// A new anchor with a fresh key.
+    pub fn anchor(&self, kind: Issuing, now: SystemTime) -> Result<Issuer, StoreError> {
+        let key = PrivateKey::generate(algorithm_of(kind.algorithm))?;
+        Ok(Issuer::new_root(&self.trust_domain, key, now, self.validity)?)
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret(secret) => secret.fmt(f),
+            Self::Folder(folder) => folder.fmt(f),
+        }
+    }
+}

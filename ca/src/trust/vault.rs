@@ -1,0 +1,138 @@
+//! The trust state together with the keys of its anchors, as it is kept: a few named items that are
+//! always written in one go.
+
+use std::collections::BTreeMap;
+
+use pem::{EncodeConfig, LineEnding, Pem};
+use trellis_api::trust::{Issuing, KeyAlgorithm};
+use trellis_pki::{algorithm::Algorithm, bundle::fingerprint, issue::Issuer, key::PrivateKey};
+use zeroize::Zeroizing;
+
+use super::state::{Anchor, TrustState};
+
+/// Everything that is kept, by name. Values are wiped when dropped.
+pub type Items = BTreeMap<String, Zeroizing<Vec<u8>>>;
+
+/// What is not secret: see [`TrustState`].
+pub const STATE: &str = "trust.json";
+/// Behind the first digits of the fingerprint of the anchor that the key belongs to.
+const KEY: &str = ".key";
+const KEY_DIGITS: usize = 16;
+const PEM_KEY: &str = "PRIVATE KEY";
+const PEM_CERTIFICATE: &str = "CERTIFICATE";
+
+/// The state and the keys.
+#[derive(Clone)]
+pub struct Vault {
+    pub state: TrustState,
+    items: Items,
+}
+
+impl Vault {
+    /// A new domain with one anchor.
+    pub fn new(issuer: &Issuer, kind: Issuing) -> Result<Self, String> {
+        let mut items = Items::new();
+        let anchor = put(&mut items, issuer, kind)?;
+        Ok(Self { state: TrustState::new(anchor), items })
+    }
+
+    pub fn decode(items: Items) -> Result<Self, String> {
+        let state = items.get(STATE).ok_or_else(|| format!("it holds no {STATE}"))?;
+        let state: TrustState =
+            serde_json::from_slice(state).map_err(|error| format!("{STATE} cannot be read: {error}"))?;
+        state.check().map_err(|error| format!("{STATE}: {error}"))?;
+        Ok(Self { state, items })
+    }
+
+    /// What is to be written. Keys of anchors that are gone are not among it.
+    pub fn encode(&self) -> Result<Items, String> {
+        let mut items = self.items.clone();
+        items.retain(|name, _| {
+            !name.ends_with(KEY)
+                || self.state.anchors.iter().any(|anchor| key_item(&anchor.fingerprint) == *name)
+        });
+        let state = serde_json::to_vec_pretty(&self.state).map_err(|error| error.to_string())?;
+        items.insert(STATE.to_owned(), Zeroizing::new(state));
+        Ok(items)
+    }
+
+    /// The same keys, and one more, under another state.
+    pub fn with(&self, state: TrustState) -> Self {
+        Self { state, items: self.items.clone() }
+    }
+
+    /// Keeps the key of an anchor that is about to join the state.
+    pub fn add(&mut self, issuer: &Issuer, kind: Issuing) -> Result<Anchor, String> {
+        put(&mut self.items, issuer, kind)
+    }
+
+    /// The anchor with its key, ready to sign.
+    pub fn issuer(&self, anchor: &Anchor) -> Result<Issuer, String> {
+        let name = key_item(&anchor.fingerprint);
+        let item = self.items.get(&name).ok_or_else(|| format!("the key {name} is missing"))?;
+        let key = block(item, PEM_KEY).map_err(|error| format!("{name}: {error}"))?;
+        let key = PrivateKey::from_pkcs8(&key).map_err(|error| format!("{name}: {error}"))?;
+        let certificate = certificate(anchor)?;
+        Issuer::load(&certificate, key).map_err(|error| format!("anchor {}: {error}", anchor.fingerprint))
+    }
+}
+
+/// DER.
+pub fn certificate(anchor: &Anchor) -> Result<Vec<u8>, String> {
+    let what = |error: String| format!("the certificate of anchor {}: {error}", anchor.fingerprint);
+    let der = block(anchor.certificate.as_bytes(), PEM_CERTIFICATE).map_err(what)?;
+    match fingerprint(&der) == anchor.fingerprint {
+        true => Ok(der.to_vec()),
+        false => Err(what("it has another fingerprint".to_owned())),
+    }
+}
+
+pub fn kind_of(algorithm: Algorithm) -> KeyAlgorithm {
+    match algorithm {
+        Algorithm::MlDsa44 => KeyAlgorithm::MlDsa44,
+        Algorithm::MlDsa65 => KeyAlgorithm::MlDsa65,
+        Algorithm::MlDsa87 => KeyAlgorithm::MlDsa87,
+        Algorithm::EcdsaP256 => KeyAlgorithm::EcdsaP256,
+    }
+}
+
+pub fn algorithm_of(kind: KeyAlgorithm) -> Algorithm {
+    match kind {
+        KeyAlgorithm::MlDsa44 => Algorithm::MlDsa44,
+        KeyAlgorithm::MlDsa65 => Algorithm::MlDsa65,
+        KeyAlgorithm::MlDsa87 => Algorithm::MlDsa87,
+        KeyAlgorithm::EcdsaP256 => Algorithm::EcdsaP256,
+    }
+}
+
+fn put(items: &mut Items, issuer: &Issuer, kind: Issuing) -> Result<Anchor, String> {
+    let der = &issuer.anchor().der;
+    let fingerprint = issuer.anchor().fingerprint().to_string();
+    let pkcs8 = issuer.private_key().pkcs8().map_err(|error| error.to_string())?;
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    // `Pem` keeps a copy of the key that nobody wipes, so that copy is taken back and wiped here.
+    let pem = Pem::new(PEM_KEY, pkcs8.as_slice());
+    let text = Zeroizing::new(pem::encode_config(&pem, config).into_bytes());
+    drop(Zeroizing::new(pem.into_contents()));
+    items.insert(key_item(&fingerprint), text);
+    let certificate = pem::encode_config(&Pem::new(PEM_CERTIFICATE, der.as_slice()), config);
+    Ok(Anchor { fingerprint, kind, certificate })
+}
+
+fn key_item(fingerprint: &str) -> String {
+    format!("{}{KEY}", fingerprint.get(..KEY_DIGITS).unwrap_or(fingerprint))
+}
+
+/// The one PEM block of a text.
+fn block(text: &[u8], tag: &str) -> Result<Zeroizing<Vec<u8>>, String> {
+    let mut found = None;
+    for block in pem::parse_many(text).map_err(|error| error.to_string())? {
+        let matches = block.tag() == tag && found.is_none();
+        let contents = Zeroizing::new(block.into_contents());
+        match matches {
+            true => found = Some(contents),
+            false => return Err(format!("it holds something else than one {tag}")),
+        }
+    }
+    found.ok_or_else(|| format!("it holds no {tag}"))
+}

@@ -1,0 +1,229 @@
+//! `trellis trust`: what the mesh is believed by, and how to change it while everybody keeps talking.
+
+mod picture;
+mod wish;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, Subcommand};
+use kube::{Api, api::PostParams};
+use tokio::time::{Instant, sleep};
+use trellis_api::{
+    names::SYSTEM_NAMESPACE,
+    trust::{KeyAlgorithm, TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
+};
+use trellis_pki::credential::Denied;
+
+#[derive(Debug, Args)]
+pub struct Trust {
+    /// The namespace of the control plane.
+    #[arg(short = 'n', long, default_value = SYSTEM_NAMESPACE, global = true)]
+    namespace: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Show the anchors, who holds them, and where a rotation is.
+    Status {
+        /// Print the status as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Put a new anchor in the place of the one that issues, while everybody keeps talking.
+    Rotate {
+        /// Algorithm of the new anchor; that of the old one unless given.
+        #[arg(long, value_parser = algorithm)]
+        to: Option<KeyAlgorithm>,
+        /// Algorithm of workloads' certificates from then on. As it is unless given; where the new anchor
+        /// resists quantum computers and the old one did not, ml-dsa-65.
+        #[arg(long, value_parser = algorithm)]
+        leaf: Option<KeyAlgorithm>,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Take a rotation back, as long as the old anchor is not being removed.
+    Rollback {
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Hold a rotation where it is.
+    Pause,
+    /// Let a rotation go on.
+    Resume,
+    /// Take the next step of a rotation although some would be cut off by it; shows whom.
+    Force {
+        /// Do it, and record who was cut off.
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Turn somebody away at once, everywhere: identity=spiffe://…, serial=HEX or key=SHA-256 in hex.
+    Deny {
+        #[arg(required = true)]
+        what: Vec<Denied>,
+        /// For those who read it later.
+        #[arg(long, default_value = "")]
+        reason: String,
+    },
+    /// Let somebody in again.
+    Allow {
+        #[arg(required = true)]
+        what: Vec<Denied>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Args)]
+struct Wait {
+    /// Return only when the rotation has ended.
+    #[arg(long)]
+    wait: bool,
+    /// Seconds to wait at most.
+    #[arg(long, default_value_t = 600, requires = "wait")]
+    timeout: u64,
+}
+
+/// Between two looks at a rotation that is waited for.
+const LOOK: Duration = Duration::from_secs(1);
+
+impl Trust {
+    pub async fn run(self) -> Result<ExitCode> {
+        let client = trellis_source::kubernetes_client().await?;
+        let domain = Domain { api: Api::namespaced(client, &self.namespace), namespace: self.namespace };
+        let object = domain.get().await?;
+        let status = object.status.clone().unwrap_or_default();
+        match self.command {
+            Command::Status { json: true } => say(&format!("{}\n", serde_json::to_string_pretty(&status)?))?,
+            Command::Status { json: false } => say(&picture::of(&object.spec, &status))?,
+            Command::Rotate { to, leaf, wait } => {
+                let spec = wish::rotate(&object.spec, &status, to, leaf)?;
+                say(&format!("rotating to {}\n", spec.issuing))?;
+                domain.put(object, spec).await?;
+                return domain.follow(wait, status.past.len()).await;
+            }
+            Command::Rollback { wait } => {
+                let spec = wish::roll_back(&object.spec, &status)?;
+                say(&format!("rolling back to {}\n", spec.issuing))?;
+                domain.put(object, spec).await?;
+                return domain.follow(wait, status.past.len()).await;
+            }
+            Command::Pause => {
+                let spec = TrustDomainSpec { paused: true, ..object.spec.clone() };
+                domain.put(object, spec).await?;
+            }
+            Command::Resume => {
+                let spec = TrustDomainSpec { paused: false, ..object.spec.clone() };
+                domain.put(object, spec).await?;
+            }
+            Command::Force { yes } => {
+                let (spec, cut_off) = wish::force(&object.spec, &status)?;
+                say(&cut_off)?;
+                if !yes {
+                    bail!("nothing was done; give --yes to cut them off, which is recorded");
+                }
+                domain.put(object, spec).await?;
+            }
+            Command::Deny { what, reason } => {
+                let spec = wish::deny(&object.spec, &what, &reason);
+                domain.put(object, spec).await?;
+            }
+            Command::Allow { what } => {
+                let spec = wish::allow(&object.spec, &what)?;
+                domain.put(object, spec).await?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// The object in the cluster.
+struct Domain {
+    api: Api<TrustDomain>,
+    namespace: String,
+}
+
+impl Domain {
+    async fn get(&self) -> Result<TrustDomain> {
+        match self.api.get_opt(TRUST_DOMAIN).await {
+            Ok(Some(object)) => Ok(object),
+            Ok(None) => bail!(
+                "there is no TrustDomain {}/{TRUST_DOMAIN}; the CA makes it when it first leads: is it running? \
+                 `trellis check` knows more",
+                self.namespace
+            ),
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot read TrustDomain {}/{TRUST_DOMAIN}", self.namespace)),
+        }
+    }
+
+    /// Replaces what was read, and nothing that somebody changed since.
+    async fn put(&self, object: TrustDomain, spec: TrustDomainSpec) -> Result<()> {
+        if object.spec == spec {
+            return say("it is so already\n");
+        }
+        let changed = TrustDomain { spec, ..object };
+        match self.api.replace(TRUST_DOMAIN, &PostParams::default(), &changed).await {
+            Ok(_) => Ok(()),
+            Err(kube::Error::Api(status)) if status.is_conflict() => {
+                bail!(
+                    "somebody else changed it in this moment; look with `trellis trust status`, and try again"
+                )
+            }
+            Err(error) => Err(error)
+                .with_context(|| format!("cannot change TrustDomain {}/{TRUST_DOMAIN}", self.namespace)),
+        }
+    }
+
+    /// Shows each new line of what is going on until one more rotation has ended.
+    async fn follow(&self, wait: Wait, ended: usize) -> Result<ExitCode> {
+        if !wait.wait {
+            return Ok(ExitCode::SUCCESS);
+        }
+        let deadline = Instant::now() + Duration::from_secs(wait.timeout);
+        let mut said = String::new();
+        loop {
+            let object = self.get().await?;
+            let status = object.status.clone().unwrap_or_default();
+            let line = progress(&status);
+            if line != said {
+                say(&line)?;
+                said = line;
+            }
+            let current = status.observed_generation == object.metadata.generation.unwrap_or_default();
+            if current && status.rotation.is_none() && status.past.len() > ended {
+                return Ok(ExitCode::SUCCESS);
+            }
+            if Instant::now() >= deadline {
+                say(&picture::of(&object.spec, &status))?;
+                bail!("the rotation has not ended within {} s; it goes on by itself", wait.timeout);
+            }
+            sleep(LOOK).await;
+        }
+    }
+}
+
+fn progress(status: &TrustDomainStatus) -> String {
+    match &status.rotation {
+        Some(rotation) if rotation.waiting > 0 => {
+            format!("{}: waits for {} of {}\n", rotation.phase, rotation.waiting, status.members)
+        }
+        Some(rotation) => format!("{}\n", rotation.phase),
+        None => format!("issuing from {}\n", status.issuing),
+    }
+}
+
+fn algorithm(text: &str) -> Result<KeyAlgorithm, String> {
+    text.parse().map_err(|_| {
+        let known: Vec<_> = KeyAlgorithm::ALL.iter().map(|one| one.as_str()).collect();
+        format!("use one of {}", known.join(", "))
+    })
+}
+
+fn say(text: &str) -> Result<()> {
+    Ok(io::stdout().write_all(text.as_bytes())?)
+}

@@ -1,0 +1,167 @@
+//! Trust as a picture in the terminal: the anchors, and where a rotation is between two of them.
+
+use std::fmt::Write;
+
+use trellis_api::trust::{AnchorStatus, Phase, RotationStatus, TrustDomainSpec, TrustDomainStatus};
+
+use crate::table::Table;
+
+const DIGITS: usize = 12;
+
+pub fn of(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> String {
+    let mut text = String::new();
+    // Writing to a String cannot fail.
+    let _ = write!(text, "{}", anchors(status));
+    let leaves =
+        spec.leaf.algorithm.map_or("as each workload was started with".to_owned(), |one| one.to_string());
+    let _ = writeln!(
+        text,
+        "\nrevision {} · {} members in reach · leaves: {leaves}",
+        status.revision, status.members
+    );
+    for denial in &spec.denied {
+        let reason = if denial.reason.is_empty() { String::new() } else { format!(" ({})", denial.reason) };
+        let _ = writeln!(text, "denied: {}{reason}", denial.what);
+    }
+    if let Some(rotation) = &status.rotation {
+        let _ = write!(text, "\n{}", under_way(rotation));
+    }
+    for condition in status.conditions.iter().filter(|condition| condition.status != "True") {
+        let _ = writeln!(text, "\n{}: {}", condition.reason, condition.message);
+    }
+    if let Some(past) = status.past.first() {
+        let phases: Vec<_> =
+            past.phases.iter().map(|one| format!("{} {} s", one.phase, one.seconds)).collect();
+        let how = if past.rolled_back { "rolled back" } else { "done" };
+        let _ = writeln!(
+            text,
+            "\nrotation {}, {} to {}: {how} at {} ({})",
+            past.number,
+            past.from,
+            past.to,
+            past.ended,
+            phases.join(", ")
+        );
+        if !past.cut_off.is_empty() {
+            let _ = writeln!(text, "  cut off by force: {}", past.cut_off.join(", "));
+        }
+    }
+    text
+}
+
+fn anchors(status: &TrustDomainStatus) -> Table {
+    let mut table = Table::new(["", "ANCHOR", "FINGERPRINT", "ROLE", "UNTIL", "TRUSTED BY", "LEAVES"]);
+    for anchor in &status.anchors {
+        let role = role(anchor, status);
+        let mark = if role == "issues" { "●" } else { "○" };
+        table.row(vec![
+            mark.to_owned(),
+            format!("{}.{}", anchor.algorithm, anchor.generation),
+            anchor.fingerprint.get(..DIGITS).unwrap_or(&anchor.fingerprint).to_owned(),
+            role.to_owned(),
+            if anchor.not_after.is_empty() { "-".to_owned() } else { anchor.not_after.clone() },
+            anchor.held_by.to_string(),
+            anchor.leaves.to_string(),
+        ]);
+    }
+    table
+}
+
+fn role(anchor: &AnchorStatus, status: &TrustDomainStatus) -> &'static str {
+    let is = |name: &str| {
+        let digits = name.rsplit(' ').next().unwrap_or_default();
+        !digits.is_empty() && anchor.fingerprint.starts_with(digits)
+    };
+    match &status.rotation {
+        _ if is(&status.issuing) => "issues",
+        Some(rotation) if is(&rotation.to) => "joins",
+        Some(rotation) if is(&rotation.from) && rotation.phase == Phase::Removing => "leaves",
+        _ => "trusted",
+    }
+}
+
+fn under_way(rotation: &RotationStatus) -> String {
+    let mut text = String::new();
+    let direction = if rotation.rolling_back { "rolling back" } else { "rotating" };
+    let _ =
+        writeln!(text, "rotation {}: {direction} from {} to {}", rotation.number, rotation.from, rotation.to);
+    let steps: Vec<_> = [Phase::Distributing, Phase::Issuing, Phase::Removing]
+        .into_iter()
+        .map(|phase| match phase.cmp(&rotation.phase) {
+            std::cmp::Ordering::Less => format!("[✓ {phase}]"),
+            std::cmp::Ordering::Equal if rotation.paused => format!("[‖ {phase}]"),
+            std::cmp::Ordering::Equal => format!("[▶ {phase}]"),
+            std::cmp::Ordering::Greater => format!("[  {phase}]"),
+        })
+        .collect();
+    let _ = writeln!(text, "  {}  since {}", steps.join("──"), rotation.since);
+    if rotation.waiting > 0 {
+        let _ = writeln!(text, "  waits for {}:", rotation.waiting);
+        for one in &rotation.waiting_for {
+            let _ = writeln!(text, "    {}: {}", one.pod, one.why);
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use trellis_api::trust::{Issuing, KeyAlgorithm, Leaves, WaitingFor};
+
+    use super::*;
+
+    #[test]
+    fn the_picture_shows_the_anchors_the_phase_and_who_is_waited_for() {
+        let anchor = |fingerprint: &str, algorithm: &str, held_by, leaves| AnchorStatus {
+            fingerprint: fingerprint.to_owned(),
+            algorithm: algorithm.to_owned(),
+            generation: 1,
+            not_after: "2036-11-26T00:00:00Z".to_owned(),
+            held_by,
+            leaves,
+        };
+        let status = TrustDomainStatus {
+            issuing: "ecdsa-p256.1 aaaaaaaaaaaa".to_owned(),
+            revision: 2,
+            members: 3,
+            anchors: vec![
+                anchor("aaaaaaaaaaaaaaaa", "ecdsa-p256", 3, 3),
+                anchor("bbbbbbbbbbbbbbbb", "ml-dsa-65", 2, 0),
+            ],
+            rotation: Some(RotationStatus {
+                number: 1,
+                phase: Phase::Distributing,
+                from: "ecdsa-p256.1 aaaaaaaaaaaa".to_owned(),
+                to: "ml-dsa-65.1 bbbbbbbbbbbb".to_owned(),
+                from_kind: Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 },
+                leaf_before: None,
+                started: "2026-11-26T00:00:00Z".to_owned(),
+                since: "2026-11-26T00:00:00Z".to_owned(),
+                rolling_back: false,
+                paused: false,
+                waiting: 1,
+                waiting_for: vec![WaitingFor { pod: "shop/web".to_owned(), why: "it is slow".to_owned() }],
+            }),
+            ..TrustDomainStatus::default()
+        };
+        let spec = TrustDomainSpec {
+            issuing: Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1 },
+            leaf: Leaves { algorithm: Some(KeyAlgorithm::MlDsa65) },
+            paused: false,
+            force: None,
+            denied: Vec::new(),
+        };
+        let picture = of(&spec, &status);
+        let expected = "    ANCHOR         FINGERPRINT    ROLE     UNTIL                  TRUSTED BY   LEAVES\n\
+                        ●   ecdsa-p256.1   aaaaaaaaaaaa   issues   2036-11-26T00:00:00Z   3            3\n\
+                        ○   ml-dsa-65.1    bbbbbbbbbbbb   joins    2036-11-26T00:00:00Z   2            0\n\
+                        \n\
+                        revision 2 · 3 members in reach · leaves: ml-dsa-65\n\
+                        \n\
+                        rotation 1: rotating from ecdsa-p256.1 aaaaaaaaaaaa to ml-dsa-65.1 bbbbbbbbbbbb\n  \
+                        [▶ Distributing]──[  Issuing]──[  Removing]  since 2026-11-26T00:00:00Z\n  \
+                        waits for 1:\n    \
+                        shop/web: it is slow\n";
+        assert_eq!(picture, expected, "it is now:\n{picture}");
+    }
+}

@@ -1,0 +1,232 @@
+//! What each command makes of the wish that stands in the TrustDomain.
+
+use anyhow::{Result, bail};
+use trellis_api::trust::{
+    Denial, Force, Issuing, KeyAlgorithm, Leaves, Phase, TrustDomainSpec, TrustDomainStatus,
+};
+use trellis_pki::credential::Denied;
+
+pub fn rotate(
+    spec: &TrustDomainSpec,
+    status: &TrustDomainStatus,
+    to: Option<KeyAlgorithm>,
+    leaf: Option<KeyAlgorithm>,
+) -> Result<TrustDomainSpec> {
+    if let Some(rotation) = &status.rotation {
+        bail!(
+            "rotation {} to {} is under way ({}); wait for its end, or take it back with `trellis trust rollback`",
+            rotation.number,
+            rotation.to,
+            rotation.phase
+        );
+    }
+    let algorithm = to.unwrap_or(spec.issuing.algorithm);
+    let generation = match algorithm == spec.issuing.algorithm {
+        true => spec.issuing.generation + 1,
+        false => 1,
+    };
+    let classical = |algorithm| algorithm == KeyAlgorithm::EcdsaP256;
+    let leaf = match leaf {
+        Some(leaf) => Some(leaf),
+        None if classical(spec.issuing.algorithm) && !classical(algorithm) => Some(KeyAlgorithm::MlDsa65),
+        None => spec.leaf.algorithm,
+    };
+    Ok(TrustDomainSpec {
+        issuing: Issuing { algorithm, generation },
+        leaf: Leaves { algorithm: leaf },
+        force: None,
+        ..spec.clone()
+    })
+}
+
+pub fn roll_back(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<TrustDomainSpec> {
+    let Some(rotation) = &status.rotation else { return withdraw(spec, status) };
+    if rotation.phase == Phase::Removing {
+        bail!(
+            "rotation {} is removing the old anchor already: let it end, and rotate again",
+            rotation.number
+        );
+    }
+    if rotation.rolling_back {
+        bail!("rotation {} is being rolled back already", rotation.number);
+    }
+    Ok(TrustDomainSpec {
+        issuing: rotation.from_kind,
+        leaf: Leaves { algorithm: rotation.leaf_before },
+        paused: false,
+        force: None,
+        ..spec.clone()
+    })
+}
+
+/// A wish that was refused goes back to what is.
+fn withdraw(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<TrustDomainSpec> {
+    match status.issuing_kind {
+        Some(issuing) if issuing != spec.issuing || status.leaf != spec.leaf.algorithm => {
+            let leaf = Leaves { algorithm: status.leaf };
+            Ok(TrustDomainSpec { issuing, leaf, force: None, ..spec.clone() })
+        }
+        _ => bail!("no rotation is under way: there is nothing to take back"),
+    }
+}
+
+/// The wish, and whom it cuts off in words.
+pub fn force(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<(TrustDomainSpec, String)> {
+    let cut_off = |names: &[String], count: u32| match count {
+        0 => "nobody would be cut off\n".to_owned(),
+        _ => format!("would be cut off ({count}): {}\n", names.join(", ")),
+    };
+    let (rotation, phase, words) = match &status.rotation {
+        Some(rotation) => {
+            let names: Vec<_> = rotation.waiting_for.iter().map(|one| one.pod.clone()).collect();
+            (rotation.number, rotation.phase, cut_off(&names, rotation.waiting))
+        }
+        None => {
+            let refused = status.conditions.iter().find(|one| one.reason == "WouldCutOff");
+            let Some(refused) = refused else { bail!("nothing waits: there is nothing to force") };
+            let number = status.past.first().map_or(0, |past| past.number) + 1;
+            (number, Phase::Distributing, format!("{}\n", refused.message))
+        }
+    };
+    Ok((TrustDomainSpec { force: Some(Force { rotation, phase }), ..spec.clone() }, words))
+}
+
+/// Who is denied already gets the new reason.
+pub fn deny(spec: &TrustDomainSpec, what: &[Denied], reason: &str) -> TrustDomainSpec {
+    let mut spec = spec.clone();
+    for denied in what {
+        spec.denied.retain(|known| !names(known, denied));
+        spec.denied.push(Denial { what: denied.to_string(), reason: reason.to_owned() });
+    }
+    spec
+}
+
+pub fn allow(spec: &TrustDomainSpec, what: &[Denied]) -> Result<TrustDomainSpec> {
+    let mut spec = spec.clone();
+    for denied in what {
+        let before = spec.denied.len();
+        spec.denied.retain(|known| !names(known, denied));
+        if spec.denied.len() == before {
+            let known: Vec<_> = spec.denied.iter().map(|one| one.what.as_str()).collect();
+            bail!(
+                "{denied} is not denied; denied are: {}",
+                if known.is_empty() { "none".into() } else { known.join(", ") }
+            );
+        }
+    }
+    Ok(spec)
+}
+
+/// However somebody spelt it.
+fn names(denial: &Denial, denied: &Denied) -> bool {
+    denial.what.parse::<Denied>().as_ref() == Ok(denied)
+}
+
+#[cfg(test)]
+mod tests {
+    use trellis_api::trust::{Condition, RotationStatus, WaitingFor};
+
+    use super::*;
+
+    fn spec(algorithm: KeyAlgorithm, generation: u32) -> TrustDomainSpec {
+        TrustDomainSpec {
+            issuing: Issuing { algorithm, generation },
+            leaf: Leaves { algorithm: Some(KeyAlgorithm::EcdsaP256) },
+            paused: true,
+            force: None,
+            denied: Vec::new(),
+        }
+    }
+
+    fn rotating(phase: Phase) -> TrustDomainStatus {
+        let rotation = RotationStatus {
+            number: 3,
+            phase,
+            from: "ecdsa-p256.1 00".to_owned(),
+            to: "ml-dsa-65.1 11".to_owned(),
+            from_kind: Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 },
+            leaf_before: None,
+            started: String::new(),
+            since: String::new(),
+            rolling_back: false,
+            paused: true,
+            waiting: 1,
+            waiting_for: vec![WaitingFor { pod: "shop/web".to_owned(), why: "it is slow".to_owned() }],
+        };
+        TrustDomainStatus { rotation: Some(rotation), ..TrustDomainStatus::default() }
+    }
+
+    #[test]
+    fn a_rotation_is_to_another_algorithm_or_to_a_fresh_key() {
+        use KeyAlgorithm::{EcdsaP256, MlDsa44, MlDsa65, MlDsa87};
+        let settled = TrustDomainStatus::default();
+        for (from, to, leaf, issuing, leaves) in [
+            ((MlDsa65, 4), None, None, (MlDsa65, 5), Some(EcdsaP256)),
+            ((MlDsa65, 4), Some(MlDsa65), Some(MlDsa87), (MlDsa65, 5), Some(MlDsa87)),
+            ((MlDsa65, 4), Some(MlDsa87), None, (MlDsa87, 1), Some(EcdsaP256)),
+            ((EcdsaP256, 1), Some(MlDsa87), None, (MlDsa87, 1), Some(MlDsa65)),
+            ((EcdsaP256, 1), Some(MlDsa87), Some(MlDsa44), (MlDsa87, 1), Some(MlDsa44)),
+            ((EcdsaP256, 1), None, None, (EcdsaP256, 2), Some(EcdsaP256)),
+        ] {
+            let wished = rotate(&spec(from.0, from.1), &settled, to, leaf).unwrap();
+            assert_eq!((wished.issuing.algorithm, wished.issuing.generation), issuing, "{from:?} {to:?}");
+            assert_eq!(wished.leaf.algorithm, leaves, "{from:?} {to:?}");
+        }
+    }
+
+    #[test]
+    fn one_rotation_at_a_time_and_back_only_while_there_is_a_way_back() {
+        let wished = spec(KeyAlgorithm::MlDsa65, 1);
+        let error = rotate(&wished, &rotating(Phase::Issuing), None, None).unwrap_err().to_string();
+        assert!(error.contains("rotation 3 to ml-dsa-65.1 11 is under way (Issuing)"), "{error}");
+        let back = roll_back(&wished, &rotating(Phase::Issuing)).unwrap();
+        assert_eq!((back.issuing.algorithm, back.leaf.algorithm), (KeyAlgorithm::EcdsaP256, None));
+        assert!(!back.paused, "who takes it back wants it to move");
+        let error = roll_back(&wished, &rotating(Phase::Removing)).unwrap_err().to_string();
+        assert!(error.contains("removing the old anchor already"), "{error}");
+        let error = roll_back(&wished, &TrustDomainStatus::default()).unwrap_err().to_string();
+        assert!(error.contains("no rotation is under way"), "{error}");
+    }
+
+    #[test]
+    fn a_wish_that_was_refused_can_be_taken_back() {
+        let wished = spec(KeyAlgorithm::EcdsaP256, 1);
+        let issuing = Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 3 };
+        let status = TrustDomainStatus { issuing_kind: Some(issuing), ..TrustDomainStatus::default() };
+        let back = roll_back(&wished, &status).unwrap();
+        assert_eq!((back.issuing, back.leaf.algorithm), (issuing, None));
+        assert!(roll_back(&back, &status).is_err(), "then there is nothing more to take back");
+    }
+
+    #[test]
+    fn a_force_names_whom_it_cuts_off_and_counts_for_one_step() {
+        let wished = spec(KeyAlgorithm::MlDsa65, 1);
+        let (forced, words) = force(&wished, &rotating(Phase::Issuing)).unwrap();
+        assert_eq!(forced.force, Some(Force { rotation: 3, phase: Phase::Issuing }));
+        assert!(words.contains("shop/web"), "{words}");
+        let condition = Condition {
+            type_: "Settled".to_owned(),
+            status: "False".to_owned(),
+            reason: "WouldCutOff".to_owned(),
+            message: "shop/old would be cut off".to_owned(),
+            last_transition_time: String::new(),
+            observed_generation: 1,
+        };
+        let refused = TrustDomainStatus { conditions: vec![condition], ..TrustDomainStatus::default() };
+        let (forced, words) = force(&wished, &refused).unwrap();
+        assert_eq!(forced.force, Some(Force { rotation: 1, phase: Phase::Distributing }));
+        assert!(words.contains("shop/old"), "{words}");
+        assert!(force(&wished, &TrustDomainStatus::default()).is_err());
+    }
+
+    #[test]
+    fn denials_are_added_once_and_taken_away_by_any_spelling() {
+        let serial: Denied = "serial=0AFF".parse().unwrap();
+        let once = deny(&spec(KeyAlgorithm::MlDsa65, 1), std::slice::from_ref(&serial), "lost laptop");
+        let twice = deny(&once, std::slice::from_ref(&serial), "stolen laptop");
+        assert_eq!(twice.denied, [Denial { what: "serial=0aff".into(), reason: "stolen laptop".into() }]);
+        assert_eq!(allow(&twice, &["serial=aff".parse().unwrap()]).unwrap().denied, []);
+        let error = allow(&twice, &["serial=01".parse().unwrap()]).unwrap_err().to_string();
+        assert!(error.contains("serial=01 is not denied") && error.contains("serial=0aff"), "{error}");
+    }
+}

@@ -1,0 +1,82 @@
+//! Whether a tunnel still stands. One whose peer is denied ends at once; one that rests on an anchor
+//! which is trusted no more takes no new stream and has until its deadline to finish the open ones.
+
+use std::{io, time::Duration};
+
+use bytes::Bytes;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
+use trellis_pki::{credential::Standing, posture::Posture};
+
+use crate::{
+    relay::{End, Relay},
+    worker::Shared,
+};
+
+/// Why a tunnel was ended, as the metric's label.
+pub const DENIED: &str = "denied";
+pub const ANCHOR_REMOVED: &str = "anchor_removed";
+
+/// Resolves when the tunnel of `posture` must end now, with the reason. Calls `falls` when it is known that
+/// it will have to.
+pub async fn fallen(shared: &Shared, posture: &Posture, falls: impl Fn()) -> &'static str {
+    let mut stage = shared.stage.clone();
+    let mut deadline: Option<Instant> = None;
+    loop {
+        stage.borrow_and_update();
+        match shared.tls.standing(posture) {
+            Standing::Good => deadline = None,
+            Standing::Denied => return DENIED,
+            Standing::AnchorRemoved => {
+                deadline.get_or_insert_with(|| Instant::now() + shared.rules.removal_grace);
+                falls();
+            }
+        }
+        tokio::select! {
+            changed = stage.changed() => if changed.is_err() {
+                // The process is ending anyway.
+                return std::future::pending().await;
+            },
+            () = passed(deadline) => return ANCHOR_REMOVED,
+        }
+    }
+}
+
+/// Between the last byte of an answer and the end of a connection that is being drained.
+const QUIET: Duration = Duration::from_millis(2);
+
+/// Carries a connection to its end. Once its tunnel is to fall, it is ended in good order at the first
+/// moment in which the server has had the last word: for most protocols that is between two requests,
+/// where clients open another connection without noticing.
+pub async fn carry<N: End, F: End, M: Fn(bool, &Bytes) + Unpin>(
+    mut relay: Relay<N, F, M>,
+    falling: Option<watch::Receiver<bool>>,
+) -> io::Result<()> {
+    let Some(mut falling) = falling else { return relay.await };
+    tokio::select! {
+        done = &mut relay => return done,
+        // Without a sender the tunnel is gone, and the relay sees that itself.
+        Ok(_) = falling.wait_for(|falling| *falling) => {}
+    }
+    loop {
+        let before = relay.moves();
+        tokio::select! {
+            // What has arrived by now counts before the silence does.
+            biased;
+            done = &mut relay => return done,
+            () = sleep(QUIET) => {}
+        }
+        if relay.moves() == before && relay.finish_at_rest() {
+            return relay.await;
+        }
+    }
+}
+
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
