@@ -38,3 +38,15 @@ app.kubernetes.io/component: {{ $component }}
 {{- $root := index . 0 -}}
 {{ printf "trellis-%s.%s.svc:%v" (index . 1) $root.Release.Namespace (index . 2) }}
 {{- end }}
+
+{{/* What no workload would accept is refused before anything is installed. */}}
+{{- define "trellis.checkAlgorithms" -}}
+{{- if eq .Values.proxy.signatures "require" -}}
+{{- $root := . -}}
+{{- range $path, $algorithm := dict "ca.rootAlgorithm" .Values.ca.rootAlgorithm "proxy.leafAlgorithm" .Values.proxy.leafAlgorithm "discovery.leafAlgorithm" .Values.discovery.leafAlgorithm -}}
+{{- if eq $algorithm "ecdsa-p256" -}}
+{{- fail (printf "%s is ecdsa-p256, and proxy.signatures is require: no proxy would accept it. Set proxy.signatures=prefer for as long as the mesh is on its way to ML-DSA." $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end }}

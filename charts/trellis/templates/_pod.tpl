@@ -98,3 +98,11 @@ resources:
 - name: ready
   containerPort: 15021
 {{- end }}
+
+{{/* The name of the pod, for those whose replicas are told apart. */}}
+{{- define "trellis.podName" -}}
+- name: TRELLIS_POD_NAME
+  valueFrom:
+    fieldRef:
+      fieldPath: metadata.name
+{{- end }}
