@@ -38,7 +38,7 @@ func TestTrafficGoesOnWithoutTheCA(t *testing.T) {
 		if !t.Failed() {
 			return
 		}
-		_, _ = cluster.Run(context.Background(), "scale", "-n", bed.System, "deployment/trellis-ca", "--replicas=1")
+		_, _ = cluster.Run(context.Background(), "scale", "-n", bed.System, "deployment/trellis-ca", "--replicas=2")
 	})
 
 	if load := ask(t, client, "--count=50", "--fresh", "http://web/healthz", "tcp://orders:7000"); load.Sent != 100 {
@@ -72,7 +72,7 @@ func TestTrafficGoesOnWithoutTheCA(t *testing.T) {
 	}
 	ask(t, client, "--count=20", "--fresh", "http://web/healthz")
 
-	scale(t, "trellis-ca", 1)
+	scale(t, "trellis-ca", 2)
 	ready(t, "e2e-late", "case")
 	late := getPod(t, "e2e-late", "case")
 	ask(t, late, "--count=5", "http://web.shop/healthz")

@@ -33,7 +33,20 @@ func stolenRoot(t *testing.T) string {
 	if err := cluster.Get(t.Context(), &secret, "secret", "-n", bed.System, rootSecret); err != nil {
 		t.Fatal(err)
 	}
-	return base64.StdEncoding.EncodeToString(secret.Data["root.pem"])
+	var state struct {
+		Issuing string
+		Anchors []struct{ Fingerprint, Certificate string }
+	}
+	if err := json.Unmarshal(secret.Data["trust.json"], &state); err != nil {
+		t.Fatal(err)
+	}
+	root := secret.Data[state.Issuing[:16]+".key"]
+	for _, anchor := range state.Anchors {
+		if anchor.Fingerprint == state.Issuing {
+			root = append(root, anchor.Certificate...)
+		}
+	}
+	return base64.StdEncoding.EncodeToString(root)
 }
 
 func readManifest(t *testing.T, name string, values map[string]string) string {
