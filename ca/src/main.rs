@@ -42,7 +42,7 @@ use crate::{
     publish::{BundleFile, ConfigMaps, PublishSpec},
     serve::OwnIssue,
     trust::{
-        Authority, Keeper, Making, Members, Replicas, Store, Trusting, keeper, object,
+        Authority, Bounds, Keeper, Making, Members, Replicas, Store, Trusting, keeper, object,
         store::{Folder, Secret, StoreSpec},
         vault::kind_of,
     },
@@ -155,6 +155,10 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         store,
         authority: authority.clone(),
         making,
+        bounds: Bounds {
+            leaves: flags.leaf_algorithms.iter().copied().map(kind_of).collect(),
+            own: own.clone(),
+        },
         members: members.clone(),
         wishes,
         roles: roles.clone(),

@@ -17,6 +17,7 @@ pub mod vault;
 pub use self::{
     authority::Authority,
     keeper::Keeper,
+    machine::Bounds,
     members::Members,
     replicas::Replicas,
     serve::Trusting,

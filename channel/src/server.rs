@@ -25,6 +25,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tonic::transport::server::Connected;
 use trellis_pki::{
     clock::Clock,
+    credential::Standing,
     leaf::Leaf,
     posture::Posture,
     refusal::Refusal,
@@ -227,6 +228,7 @@ impl Handshaker {
                     // What the verifier accepted can be parsed; if not, it is worth no second.
                     Leaf::parse(leaf).map_or(SystemTime::UNIX_EPOCH, |leaf| leaf.not_after)
                 });
+                let epoch = self.tls.epoch();
                 let left = expiry.map(|end| end.duration_since(self.clock.now()).unwrap_or_default());
                 Some(Secured {
                     stream,
@@ -234,6 +236,8 @@ impl Handshaker {
                     expiry: left.map(|left| Box::pin(sleep(left))),
                     pass: self.connections.enter(remote.ip()),
                     over: None,
+                    tls: self.tls.clone(),
+                    epoch,
                 })
             }
             Err((reason, error)) => {
@@ -278,6 +282,9 @@ pub struct Secured {
     expiry: Option<Pin<Box<Sleep>>>,
     pass: Pass,
     over: Option<Over>,
+    tls: Arc<MeshTls>,
+    /// Of our own trust, when the peer was last judged by it.
+    epoch: u64,
 }
 
 /// Why a connection may no longer be used.
@@ -287,11 +294,20 @@ enum Over {
     CrowdedOut,
     #[error("the peer's certificate has expired")]
     Expired,
+    #[error("the peer is denied")]
+    Denied,
 }
 
 impl Secured {
     pub fn peer(&self) -> &Peer {
         &self.peer
+    }
+
+    /// Asks only when trust has changed: a peer is denied long after it was let in.
+    fn is_denied(&mut self) -> bool {
+        let epoch = self.tls.epoch();
+        std::mem::replace(&mut self.epoch, epoch) != epoch
+            && self.tls.standing(&self.peer.posture) == Standing::Denied
     }
 
     /// Ready once this connection may no longer be used. Whoever reads is woken for it.
@@ -301,6 +317,8 @@ impl Secured {
                 self.over = Some(Over::CrowdedOut);
             } else if self.expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready()) {
                 self.over = Some(Over::Expired);
+            } else if self.is_denied() {
+                self.over = Some(Over::Denied);
             }
         }
         self.over.map_or(Poll::Pending, Poll::Ready)

@@ -20,6 +20,7 @@ use trellis_channel::{
 };
 use trellis_pki::{
     clock::ManualClock,
+    credential::{Denials, Denied},
     issue::Issuer,
     policy::Policy,
     posture::Class,
@@ -31,6 +32,7 @@ use trellis_telemetry::Registry;
 const HANDSHAKES: &str = "trellis_handshakes_total";
 
 struct Echo {
+    tls: Arc<MeshTls>,
     issuer: Arc<Issuer>,
     clock: Arc<ManualClock>,
     address: SocketAddr,
@@ -45,7 +47,7 @@ async fn echo(auth: ClientAuth, limits: Limits) -> Echo {
     let tls = tls_of(&issuer, "server", clock.clone(), DAY);
     let registry = Registry::new();
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let listener = Listener::new(tcp, tls, auth, limits, clock.clone(), &registry);
+    let listener = Listener::new(tcp, tls.clone(), auth, limits, clock.clone(), &registry);
     let address = listener.local_addr().unwrap();
     let task = tokio::spawn(async move {
         let mut incoming = listener.incoming();
@@ -62,7 +64,7 @@ async fn echo(auth: ClientAuth, limits: Limits) -> Echo {
             });
         }
     });
-    Echo { issuer, clock, address, registry, _task: task }
+    Echo { issuer, tls, clock, address, registry, _task: task }
 }
 
 impl Echo {
@@ -130,6 +132,39 @@ async fn a_caller_without_a_certificate_is_nobody_where_that_is_allowed_and_refu
         assert!(stream.read_u8().await.is_err());
     }
     closed.refused("no_certificate", 1).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_may_come_without_a_certificate_must_not_come_with_a_bad_one() {
+    let echo = echo(ClientAuth::Optional, Limits::default()).await;
+    let mut known = echo.client("client").dial(&echo.address()).await.unwrap();
+    assert_eq!(greeting(&mut known).await, format!("{} pq\n", id("client")));
+    let stranger = tls_of(&root(epoch()), "client", echo.clock.clone(), DAY);
+    stranger.trust(bundle(&echo.issuer)).unwrap();
+    if let Ok(mut stream) = Dialer::new(stranger, id("server"), true).dial(&echo.address()).await {
+        assert!(stream.read_u8().await.is_err());
+    }
+    echo.refused("unknown_issuer", 1).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_is_denied_loses_the_connection_that_it_has() {
+    let echo = echo(ClientAuth::Required, Limits::default()).await;
+    let (client, other) = (echo.client("client"), echo.client("other"));
+    let mut before = client.dial(&echo.address()).await.unwrap();
+    let mut beside = other.dial(&echo.address()).await.unwrap();
+    greeting(&mut before).await;
+    greeting(&mut beside).await;
+    echo.tls.deny(Denials::new([Denied::Identity(id("client"))]).unwrap());
+    // What is written may still leave; nothing comes back.
+    let _ = before.write_all(b"?").await;
+    assert!(before.read_u8().await.is_err());
+    if let Ok(mut again) = client.dial(&echo.address()).await {
+        assert!(again.read_u8().await.is_err());
+    }
+    echo.refused("denied", 1).await;
+    beside.write_all(b"!").await.unwrap();
+    assert_eq!(beside.read_u8().await.unwrap(), b'!', "nobody else is touched");
 }
 
 #[tokio::test]

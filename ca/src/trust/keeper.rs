@@ -21,7 +21,7 @@ use trellis_telemetry::{
 
 use super::{
     authority::{Authority, Current},
-    machine::{self, Verdict},
+    machine::{self, Bounds, Verdict},
     members::Members,
     object::{self, Known, Wishes},
     state::Step,
@@ -41,6 +41,7 @@ pub struct Keeper {
     pub store: Store,
     pub authority: Authority,
     pub making: Making,
+    pub bounds: Bounds,
     pub members: Members,
     pub wishes: Wishes,
     pub roles: watch::Receiver<Role>,
@@ -113,7 +114,8 @@ impl Keeper {
         }
         let wished =
             wish.as_ref().map_or_else(|| object::as_it_is(current.state()), |wish| wish.spec.clone());
-        let verdict = self.members.read(|census| machine::decide(&wished, current.state(), census));
+        let verdict =
+            self.members.read(|census| machine::decide(&wished, &self.bounds, current.state(), census));
         let generation = wish.map_or(0, |wish| wish.generation);
         self.show(&wished, generation, &current, &verdict);
         if !leads {
@@ -182,9 +184,9 @@ impl Keeper {
     fn show(&self, wished: &TrustDomainSpec, generation: i64, current: &Current, verdict: &Verdict) {
         let now = self.now();
         self.status.send_if_modified(|before| {
-            let status = self
-                .members
-                .read(|census| status::of(wished, generation, current, census, verdict, before, now));
+            let status = self.members.read(|census| {
+                status::of(wished, &self.bounds, generation, current, census, verdict, before, now)
+            });
             let changed = *before != status;
             *before = status;
             changed

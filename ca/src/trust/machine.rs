@@ -5,7 +5,10 @@
 use std::collections::BTreeSet;
 
 use trellis_api::trust::{Issuing, KeyAlgorithm, Phase, TrustDomainSpec};
-use trellis_pki::credential::{Denied, MAX_DENIALS};
+use trellis_pki::{
+    credential::{Denied, MAX_DENIALS},
+    spiffe::SpiffeId,
+};
 
 use super::{
     census::{Census, Missing},
@@ -31,8 +34,25 @@ pub enum Verdict {
     Refused(String),
 }
 
-pub fn decide(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdict {
-    if let Some(step) = adopt(wished, state, census) {
+/// What no wish may go beyond.
+#[derive(Clone, Debug)]
+pub struct Bounds {
+    /// Algorithms that certificates may be issued with.
+    pub leaves: Vec<KeyAlgorithm>,
+    /// Who cannot be denied: the CA itself, since nobody could be told of it any more.
+    pub own: SpiffeId,
+}
+
+pub fn decide(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, census: &Census) -> Verdict {
+    if let Some(refused) = refused(wished, bounds) {
+        let denied = denied(wished, &bounds.own);
+        return match denied == state.denied {
+            true => Verdict::Refused(refused),
+            // What is wrong elsewhere keeps nobody from being denied.
+            false => Verdict::Take { step: Step::Adopt { leaf: state.leaf, denied }, cut_off: None },
+        };
+    }
+    if let Some(step) = adopt(wished, bounds, state, census) {
         return Verdict::Take { step, cut_off: None };
     }
     match &state.rotation {
@@ -43,8 +63,8 @@ pub fn decide(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> 
 
 /// What needs no rotation. Denials never wait; the algorithm of leaves changes together with the anchor
 /// that signs them, so that nobody renews twice.
-fn adopt(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Option<Step> {
-    let denied = denied(wished);
+fn adopt(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, census: &Census) -> Option<Step> {
+    let denied = denied(wished, &bounds.own);
     let issuing = state.anchor(&state.issuing).map(|anchor| anchor.kind);
     let leaf = match wished.leaf.algorithm {
         _ if issuing != Some(wished.issuing) => state.leaf,
@@ -54,9 +74,20 @@ fn adopt(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Optio
     (denied != state.denied || leaf != state.leaf).then_some(Step::Adopt { leaf, denied })
 }
 
-/// What of the wish can be understood; the rest is a condition of the object.
-pub fn denied(wished: &TrustDomainSpec) -> Vec<String> {
+/// A certificate that the CA would not issue is not asked for: every renewal would fail from then on.
+fn refused(wished: &TrustDomainSpec, bounds: &Bounds) -> Option<String> {
+    let leaf = wished.leaf.algorithm.filter(|leaf| !bounds.leaves.contains(leaf))?;
+    let known: Vec<_> = bounds.leaves.iter().map(|one| one.as_str()).collect();
+    Some(format!(
+        "leaf.algorithm is {leaf}, and the CA issues only {}: choose one of these, or add it to ca.leafAlgorithms",
+        known.join(", ")
+    ))
+}
+
+/// What of the wish can be done; the rest is a condition of the object.
+pub fn denied(wished: &TrustDomainSpec, own: &SpiffeId) -> Vec<String> {
     let read = wished.denied.iter().filter_map(|denial| denial.what.parse::<Denied>().ok());
+    let read = read.filter(|denied| *denied != Denied::Identity(own.clone()));
     let sorted: BTreeSet<String> = read.map(|denied| denied.to_string()).collect();
     sorted.into_iter().take(MAX_DENIALS).collect()
 }

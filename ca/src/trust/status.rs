@@ -6,12 +6,12 @@ use trellis_api::trust::{
     AnchorStatus, Condition, Issuing, PastPhase, PastRotation, RotationStatus, TrustDomainSpec,
     TrustDomainStatus, WaitingFor,
 };
-use trellis_pki::{clock::rfc3339, credential::Denied};
+use trellis_pki::{clock::rfc3339, credential::Denied, spiffe::SpiffeId};
 
 use super::{
     authority::Current,
     census::{Census, Missing},
-    machine::Verdict,
+    machine::{Bounds, Verdict},
     state::{Done, Past},
 };
 
@@ -22,8 +22,10 @@ const DIGITS: usize = 12;
 pub const SETTLED: &str = "Settled";
 pub const DENIALS: &str = "DenialsApplied";
 
+#[expect(clippy::too_many_arguments, reason = "a status is made of all that is known")]
 pub fn of(
     wished: &TrustDomainSpec,
+    bounds: &Bounds,
     generation: i64,
     current: &Current,
     census: &Census,
@@ -53,7 +55,7 @@ pub fn of(
         waiting: count(missing.len()),
         waiting_for: waiting_for(missing),
     });
-    let conditions = [settled(wished, state.rotation.is_some(), verdict), denials(wished)];
+    let conditions = [settled(wished, state.rotation.is_some(), verdict), denials(wished, &bounds.own)];
     TrustDomainStatus {
         observed_generation: generation,
         phase: state.rotation.as_ref().map_or(SETTLED.to_owned(), |rotation| rotation.phase.to_string()),
@@ -119,13 +121,19 @@ fn settled(wished: &TrustDomainSpec, rotating: bool, verdict: &Verdict) -> Said 
     Said { type_: SETTLED, holds, reason, message }
 }
 
-fn denials(wished: &TrustDomainSpec) -> Said {
+fn denials(wished: &TrustDomainSpec, own: &SpiffeId) -> Said {
     let wrong: Vec<_> = wished
         .denied
         .iter()
         .enumerate()
         .filter_map(|(index, denial)| {
-            let error = denial.what.parse::<Denied>().err()?;
+            let error = match denial.what.parse::<Denied>() {
+                Ok(Denied::Identity(identity)) if identity == *own => format!(
+                    "{identity} is the CA itself: nobody could be told to let it in again; deny a serial or a key"
+                ),
+                Ok(_) => return None,
+                Err(error) => error.to_string(),
+            };
             Some(format!("denied[{index}].what: {error}"))
         })
         .collect();

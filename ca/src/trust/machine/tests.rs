@@ -23,6 +23,11 @@ fn wish(issuing: Issuing) -> TrustDomainSpec {
     TrustDomainSpec { issuing, leaf: Leaves::default(), paused: false, force: None, denied: Vec::new() }
 }
 
+fn bounds() -> Bounds {
+    let leaves = KeyAlgorithm::ALL.into_iter().filter(|one| *one != KeyAlgorithm::MlDsa44).collect();
+    Bounds { leaves, own: SpiffeId::new("cluster.local", "trellis-system", "trellis-ca").unwrap() }
+}
+
 /// A mesh that obeys at once, unless told otherwise.
 struct Mesh {
     state: TrustState,
@@ -67,7 +72,7 @@ impl Mesh {
     }
 
     fn decide(&self) -> Verdict {
-        decide(&self.wished, &self.state, &self.census)
+        decide(&self.wished, &bounds(), &self.state, &self.census)
     }
 
     /// Takes what is decided; says what it was.
@@ -231,14 +236,14 @@ fn the_algorithm_of_leaves_changes_together_with_the_anchor() {
     assert_eq!(mesh.state.leaf, Some(KeyAlgorithm::MlDsa87));
 
     let mut settled = Mesh::new(ML_DSA, ML_DSA, &["shop/a"]);
-    settled.wished.leaf.algorithm = Some(KeyAlgorithm::MlDsa44);
+    settled.wished.leaf.algorithm = Some(KeyAlgorithm::MlDsa87);
     settled.step();
-    assert_eq!(settled.state.leaf, Some(KeyAlgorithm::MlDsa44), "without a rotation at once");
+    assert_eq!(settled.state.leaf, Some(KeyAlgorithm::MlDsa87), "without a rotation at once");
     let strict = Holding { refuses_classical: true, ..settled.holding("shop/a") };
     settled.say(strict);
     settled.wished.leaf.algorithm = Some(KeyAlgorithm::EcdsaP256);
     assert!(matches!(settled.step(), Verdict::WouldCutOff(_)));
-    assert_eq!(settled.state.leaf, Some(KeyAlgorithm::MlDsa44));
+    assert_eq!(settled.state.leaf, Some(KeyAlgorithm::MlDsa87));
 }
 
 #[test]
@@ -253,6 +258,26 @@ fn denials_wait_for_nothing() {
     assert_eq!(mesh.state.denied, ["serial=0aff"], "what can be read, once");
     assert_eq!((mesh.state.revision, mesh.phase()), (revision + 1, Some(Phase::Distributing)));
     assert!(matches!(mesh.decide(), Verdict::Paused(_)));
+}
+
+#[test]
+fn a_certificate_that_the_ca_would_not_issue_is_not_asked_for() {
+    let mut mesh = Mesh::new(ECDSA, ML_DSA, &["shop/a"]);
+    mesh.wished.leaf.algorithm = Some(KeyAlgorithm::MlDsa44);
+    let Verdict::Refused(why) = mesh.step() else { panic!("it was begun") };
+    assert!(why.contains("leaf.algorithm is ml-dsa-44") && why.contains("ca.leafAlgorithms"), "{why}");
+    mesh.wished.denied = vec![Denial { what: "serial=01".to_owned(), reason: String::new() }];
+    mesh.step();
+    assert_eq!(mesh.state.denied, ["serial=01"], "and keeps nobody from being denied");
+}
+
+#[test]
+fn the_ca_itself_cannot_be_denied() {
+    let mut mesh = Mesh::new(ML_DSA, ML_DSA, &["shop/a"]);
+    let what = format!("identity={}", bounds().own);
+    mesh.wished.denied = vec![Denial { what, reason: String::new() }];
+    assert_eq!(mesh.step(), Verdict::Settled);
+    assert!(mesh.state.denied.is_empty());
 }
 
 #[test]
@@ -273,7 +298,7 @@ fn a_replica_that_dies_anywhere_leaves_a_state_to_go_on_from() {
         let stored = serde_json::to_string(&mesh.state).unwrap();
         let read: TrustState = serde_json::from_str(&stored).unwrap();
         assert_eq!(read, mesh.state);
-        assert_eq!(decide(&mesh.wished, &read, &mesh.census), mesh.decide());
+        assert_eq!(decide(&mesh.wished, &bounds(), &read, &mesh.census), mesh.decide());
         read.check().unwrap();
         mesh.step();
         mesh.obey("shop/a");
