@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -94,6 +94,9 @@ pub enum Answer {
 /// A CA whose answers are scripted; without a script it issues.
 pub struct FakeCa {
     pub issuer: Mutex<Arc<Issuer>>,
+    /// Trusted beside the issuer, DER.
+    pub also: Mutex<Vec<Vec<u8>>>,
+    pub revision: AtomicU64,
     pub script: Mutex<VecDeque<Answer>>,
     /// What it answers when the script is over.
     pub otherwise: Mutex<Answer>,
@@ -106,6 +109,8 @@ impl FakeCa {
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             issuer: Mutex::new(root(clock.now())),
+            also: Mutex::default(),
+            revision: AtomicU64::new(0),
             script: Mutex::default(),
             otherwise: Mutex::new(Answer::Leaf),
             asked: AtomicUsize::new(0),
@@ -120,6 +125,19 @@ impl FakeCa {
 
     pub fn bundle(&self) -> Bundle {
         bundle(&self.issuer.lock())
+    }
+
+    /// What it tells of trust.
+    pub fn trusted(&self) -> Trusted {
+        let issuer = self.issuer.lock();
+        let mut anchors = self.also.lock().clone();
+        anchors.push(issuer.anchor().der.clone());
+        Trusted {
+            revision: self.revision.load(Ordering::SeqCst),
+            anchors,
+            issuing: issuer.anchor().fingerprint().to_string(),
+            ..Trusted::default()
+        }
     }
 
     fn answer(&self, csr: &[u8]) -> Result<Issued, IssueError> {
@@ -143,8 +161,7 @@ impl FakeCa {
             validity: DAY,
         };
         let leaf = issuer.issue(&request).unwrap();
-        let trusted = Trusted { anchors: vec![issuer.anchor().der.clone()], ..Trusted::default() };
-        Ok(Issued { leaf: leaf.der, trusted })
+        Ok(Issued { leaf: leaf.der, trusted: self.trusted() })
     }
 }
 
