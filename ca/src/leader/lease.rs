@@ -165,3 +165,84 @@ fn shown(lease: &Lease) -> Shown {
         renewed: spec.renew_time.map(|time| time.0.to_string()).unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::fake_api::FakeApi;
+
+    struct Replica {
+        role: watch::Receiver<Role>,
+        stop: watch::Sender<bool>,
+        task: JoinHandle<()>,
+    }
+
+    fn replica(api: &FakeApi, name: &str) -> Replica {
+        let candidate = Candidate::new(api.client(), "trellis-system", name, &Registry::new());
+        let (stop, shutdown) = watch::channel(false);
+        Replica { role: candidate.role(), stop, task: tokio::spawn(candidate.run(shutdown)) }
+    }
+
+    fn leads(replica: &Replica) -> bool {
+        // Who is dead leads nobody, whatever it said last.
+        !replica.task.is_finished() && matches!(*replica.role.borrow(), Role::Leader { .. })
+    }
+
+    /// Lets time pass, in which never two lead; says when the first of `replicas` led.
+    async fn pass(seconds: u64, replicas: &[Replica]) -> Option<Duration> {
+        let began = Instant::now();
+        let mut led = None;
+        while began.elapsed() < Duration::from_secs(seconds) {
+            sleep(Duration::from_millis(100)).await;
+            let leaders = replicas.iter().filter(|replica| leads(replica)).count();
+            assert!(leaders <= 1, "{leaders} lead at once");
+            if leaders == 1 {
+                led.get_or_insert(began.elapsed());
+            }
+        }
+        led
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_leads_and_when_it_dies_another_does_in_time() {
+        let api = FakeApi::new();
+        let mut replicas = vec![replica(&api, "a"), replica(&api, "b"), replica(&api, "c")];
+        assert!(pass(60, &replicas).await.unwrap() < Duration::from_secs(1));
+        let first = replicas.iter().position(leads).unwrap();
+        let dead = replicas.remove(first);
+        dead.task.abort();
+        let led = pass(60, &replicas).await.unwrap();
+        assert!(led <= DURATION + 2 * PERIOD, "nobody led for {led:?}");
+        let second = replicas.iter().find(|replica| leads(replica)).unwrap();
+        assert_eq!(*second.role.borrow(), Role::Leader { term: 1 });
+        let other = replicas.iter().find(|replica| !leads(replica)).unwrap();
+        assert!(matches!(&*other.role.borrow(), Role::Follower { leader: Some(_) }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_stops_makes_way_at_once() {
+        let api = FakeApi::new();
+        let mut replicas = vec![replica(&api, "a"), replica(&api, "b")];
+        pass(10, &replicas).await;
+        let first = replicas.iter().position(leads).unwrap();
+        let leaving = replicas.remove(first);
+        leaving.stop.send_replace(true);
+        leaving.task.await.unwrap();
+        let led = pass(10, &replicas).await.unwrap();
+        assert!(led <= 2 * PERIOD, "nobody led for {led:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_that_may_not_write_any_more_steps_down_before_another_takes_over() {
+        let api = FakeApi::new();
+        let replicas = vec![replica(&api, "a")];
+        assert!(pass(10, &replicas).await.is_some());
+        api.forbid("/apis/coordination.k8s.io/v1/namespaces/trellis-system/leases/trellis-ca", true);
+        pass(12, &replicas).await;
+        assert!(!replicas.iter().any(leads));
+        api.forbid("/apis/coordination.k8s.io/v1/namespaces/trellis-system/leases/trellis-ca", false);
+        assert!(pass(10, &replicas).await.is_some(), "it leads again when it can");
+    }
+}
