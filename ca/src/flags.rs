@@ -9,7 +9,7 @@ use trellis_pki::{algorithm::Algorithm, policy::Ladder};
 use trellis_source::SourceSpec;
 use trellis_telemetry::log::Format;
 
-use crate::{attest::AttestSpec, publish::PublishSpec, trust::store::StoreSpec};
+use crate::{attest::AttestSpec, audit::SinkSpec, publish::PublishSpec, trust::store::StoreSpec};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -78,6 +78,10 @@ pub struct Flags {
     /// What members and the control plane may be signed with: require (ML-DSA only), prefer or classical.
     #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
     pub signatures: Ladder,
+
+    /// Where the audit trail goes: stdout, file:PATH, or both, separated by commas.
+    #[arg(long, env = "TRELLIS_AUDIT", value_delimiter = ',', default_value = "stdout")]
+    pub audit: Vec<SinkSpec>,
 
     /// How long a certificate is valid.
     #[arg(long, env = "TRELLIS_LEAF_VALIDITY", default_value = "24h", value_parser = duration)]

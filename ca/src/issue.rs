@@ -4,6 +4,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
+use serde_json::json;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
@@ -24,6 +25,7 @@ use trellis_telemetry::{Counter, Family, Histogram, Registry};
 
 use crate::{
     attest::{Attestor, Caller, find_pod},
+    audit::{Audit, Event},
     limit::Limit,
     refuse::{Reason, Refusal},
     trust::authority::{Authority, Current},
@@ -56,6 +58,7 @@ pub struct Issuing {
     attestor: Attestor,
     view: View,
     terms: Terms,
+    audit: Audit,
     clock: Arc<dyn Clock>,
     turns: Semaphore,
     per_pod: Mutex<Limit<String>>,
@@ -80,6 +83,7 @@ impl Issuing {
         attestor: Attestor,
         view: View,
         terms: Terms,
+        audit: Audit,
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> Self {
@@ -89,6 +93,7 @@ impl Issuing {
             attestor,
             view,
             terms,
+            audit,
             clock,
             turns: Semaphore::new(CONCURRENCY),
             per_pod: Mutex::new(Limit::new(PER_POD.0, PER_POD.1)),
@@ -194,8 +199,26 @@ impl Issuing {
         })
     }
 
-    fn granted(&self, granted: Granted, source: Option<IpAddr>) -> IssueResponse {
+    /// Nothing leaves that was not recorded.
+    fn granted(&self, granted: Granted, source: Option<IpAddr>) -> Result<IssueResponse, Refusal> {
         let Granted { caller, identity, algorithm, dns_names, leaf, current } = granted;
+        let recorded = self.audit.record(
+            Event::Issued,
+            json!({
+                "identity": identity.as_str(),
+                "serial": leaf.serial,
+                "anchor": &**current.issuer.anchor().fingerprint(),
+                "algorithm": algorithm.name(),
+                "dnsNames": dns_names,
+                "notBefore": rfc3339(leaf.not_before),
+                "notAfter": rfc3339(leaf.not_after),
+                "namespace": caller.namespace,
+                "pod": caller.pod,
+                "podUid": caller.pod_uid,
+                "source": source,
+            }),
+        );
+        recorded.map_err(|error| Refusal::new(Reason::Overloaded, error.to_string()))?;
         self.metrics.issued.with(&[("algorithm", algorithm.name())]).inc();
         tracing::info!(
             target: "trellis_ca::audit",
@@ -213,7 +236,11 @@ impl Issuing {
             source = source.map(tracing::field::display),
             "issued a certificate"
         );
-        IssueResponse { leaf: leaf.der, trusted: Some(current.trusted(0)), identity: identity.to_string() }
+        Ok(IssueResponse {
+            leaf: leaf.der,
+            trusted: Some(current.trusted(0)),
+            identity: identity.to_string(),
+        })
     }
 
     fn refused(&self, refusal: Refusal, caller: Option<Caller>, source: Option<IpAddr>) -> Status {
@@ -224,6 +251,17 @@ impl Issuing {
             let _ = self.per_source.lock().take(&source.to_canonical(), Instant::now());
         }
         let caller = caller.as_ref();
+        let fields = json!({
+            "reason": reason,
+            "message": refusal.message,
+            "namespace": caller.map(|caller| &caller.namespace),
+            "serviceAccount": caller.map(|caller| &caller.service_account),
+            "pod": caller.map(|caller| &caller.pod),
+            "podUid": caller.map(|caller| &caller.pod_uid),
+            "source": source,
+        });
+        // Where it finds no place, that is counted; who is refused is refused all the same.
+        let _ = self.audit.record(Event::Refused, fields);
         tracing::warn!(
             target: "trellis_ca::audit",
             decision = "refused",
@@ -250,7 +288,10 @@ impl Issuance for Issuing {
         let outcome = self.decide(&metadata, &request, &mut caller, source).await;
         self.metrics.seconds.observe_duration(began.elapsed());
         match outcome {
-            Ok(granted) => Ok(Response::new(self.granted(granted, source))),
+            Ok(granted) => match self.granted(granted, source) {
+                Ok(response) => Ok(Response::new(response)),
+                Err(refusal) => Err(self.refused(refusal, caller, source)),
+            },
             Err(refusal) => Err(self.refused(refusal, caller, source)),
         }
     }

@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod attest;
+mod audit;
 #[cfg(test)]
 mod fake_api;
 mod flags;
@@ -15,13 +16,18 @@ mod serve;
 mod trust;
 mod view;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
+use ::http::StatusCode;
 use anyhow::Context;
 use clap::Parser;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use trellis_api::{names::CA, trust::TrustDomainStatus};
 use trellis_pki::{
+    audit::public_key_pem,
     clock::{Clock, SystemClock},
     spiffe::SpiffeId,
 };
@@ -36,6 +42,7 @@ use trellis_telemetry::{
 
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
+    audit::Trail,
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
     leader::{Candidate, Role},
@@ -79,11 +86,17 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shutdown) -> anyhow::Result<()> {
-    let health =
-        Health::new(&[ROOT, view::CONDITION, publish::CONDITION, trellis_channel::identity::CONDITION]);
+    let health = Health::new(&[
+        ROOT,
+        audit::CONDITION,
+        view::CONDITION,
+        publish::CONDITION,
+        trellis_channel::identity::CONDITION,
+    ]);
     let (mut tasks, mut leading) = (JoinSet::new(), JoinSet::new());
     let (status, statuses) = watch::channel(TrustDomainStatus::default());
-    serve_http(&flags, registry, &health, &statuses, &shutdown, &mut tasks)?;
+    let shown_key = Arc::new(OnceLock::new());
+    serve_http(&flags, registry, &health, &statuses, &shown_key, &shutdown, &mut tasks)?;
     let tcp = http::bind(flags.listen).context("listen")?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -94,6 +107,21 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let store = store(&flags, &choices, client.as_ref())?;
     let making = Making { trust_domain: flags.trust_domain.clone(), validity: flags.root_validity };
     let read = store.open(&making, kind_of(flags.root_algorithm), clock.now()).await?;
+    let key = Arc::new(store.audit_key().await?);
+    // The key was perhaps written just now: from here on, writes follow that writing.
+    let read = store.load().await?.unwrap_or(read);
+    let audit_key = public_key_pem(key.public_key());
+    let _ = shown_key.set(audit_key);
+    let trail = Trail {
+        replica: flags.pod_name.clone(),
+        key,
+        sinks: flags.audit.clone(),
+        clock: clock.clone(),
+        health: health.clone(),
+    };
+    let (audit, writer) = trail.begin(registry).context("audit")?;
+    let (end_of_trail, trail_ends) = watch::channel(false);
+    leading.spawn(writer.run(trail_ends));
     let authority = Authority::new(&flags.trust_domain, read).map_err(anyhow::Error::msg)?;
     health.set(ROOT, Ok(()));
 
@@ -165,6 +193,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         known: Box::new(move || known.is_known()),
         clock: clock.clone(),
         status,
+        audit: audit.clone(),
         metrics: keeper::Metrics::new(registry),
     };
     tasks.spawn(keeper.run(shutdown.clone()));
@@ -181,7 +210,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         validity: flags.leaf_validity,
     };
     let trusting = Trusting::new(authority.clone(), members, view.clone(), own, registry);
-    let issuing = Issuing::new(authority, attestor, view, terms, clock.clone(), registry);
+    let issuing = Issuing::new(authority, attestor, view, terms, audit, clock.clone(), registry);
     tracing::info!(address = %tcp.local_addr()?, "issuing certificates");
     let serving = serve::serve(tcp, tls, issuing, trusting, clock, registry, shutdown.clone());
     tokio::pin!(serving);
@@ -192,7 +221,8 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
             Err(_) => tracing::warn!("stopped before all connections had ended"),
         },
     }
-    // A leader makes way before it goes.
+    // A leader makes way before it goes, and the trail ends with a signature.
+    end_of_trail.send_replace(true);
     let _ = timeout(LAST_WORDS, leading.join_all()).await;
     Ok(())
 }
@@ -202,13 +232,20 @@ fn serve_http(
     registry: &Registry,
     health: &Health,
     status: &watch::Receiver<TrustDomainStatus>,
+    audit_key: &Arc<OnceLock<String>>,
     shutdown: &Shutdown,
     tasks: &mut JoinSet<()>,
 ) -> anyhow::Result<()> {
     let metrics = http::bind(flags.metrics_listen).context("metrics-listen")?;
     tracing::info!(address = %metrics.local_addr()?, "serving metrics");
-    let status = status.clone();
-    let routes = http::metrics_routes(registry).get("/trust", move || Response::json(&*status.borrow()));
+    let (status, audit_key) = (status.clone(), audit_key.clone());
+    let routes = http::metrics_routes(registry).get("/trust", move || Response::json(&*status.borrow())).get(
+        "/audit-key",
+        move || match audit_key.get() {
+            Some(key) => Response::text(StatusCode::OK, key.clone()),
+            None => Response::text(StatusCode::SERVICE_UNAVAILABLE, "there is no key yet\n"),
+        },
+    );
     tasks.spawn(http::serve(metrics, routes, shutdown.clone()));
     let ready = http::bind(flags.ready_listen).context("ready-listen")?;
     tracing::info!(address = %ready.local_addr()?, "serving readiness");

@@ -1,6 +1,7 @@
 //! `trellis`: one command a file; this one parses, and hands over.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod chart;
 mod check;
 mod demo;
@@ -41,6 +42,8 @@ enum Command {
     Stat(stat::Stat),
     /// Show what the mesh is believed by, and change it while everybody keeps talking.
     Trust(trust::Trust),
+    /// Look through the CA's audit trail.
+    Audit(audit::Audit),
     /// Run the mesh on this machine, without a cluster, and show what it negotiates.
     Demo(demo::DemoArgs),
     /// An application of the demo.
@@ -63,6 +66,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Inject(inject) => inject.run().await,
         Command::Stat(stat) => stat.run().await,
         Command::Trust(trust) => trust.run().await,
+        Command::Audit(audit) => audit.run(),
         Command::Demo(demo) => demo::run(demo).await.map(|()| ExitCode::SUCCESS),
         Command::DemoApp(app) => demo::app(app).await.map(|()| ExitCode::SUCCESS),
         Command::Version => {

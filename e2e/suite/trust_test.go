@@ -6,6 +6,8 @@ package suite
 import (
 	"encoding/json"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -266,4 +268,44 @@ func TestDenialClosesLiveTunnels(t *testing.T) {
 		_, err := cluster.Exec(t.Context(), "shop", client.Metadata.Name, "client", "/usr/bin/load", "run", "--count=1", "--fresh", "tcp://orders:7000")
 		return err
 	})
+}
+
+// The trail of all that happened so far is what the replicas wrote; a line less is found.
+func TestAuditTrailIsWhole(t *testing.T) {
+	var trail strings.Builder
+	var key string
+	for _, replica := range pods(t, bed.System, "app.kubernetes.io/component=ca") {
+		log, err := cluster.Run(t.Context(), "logs", "-n", bed.System, replica.Metadata.Name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		trail.WriteString(log)
+		if key, err = cluster.Proxied(t.Context(), bed.System, replica.Metadata.Name, metricsPort, "/audit-key"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	folder := t.TempDir()
+	write := func(name, text string) string {
+		path := filepath.Join(folder, name)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	keyFile, whole := write("key.pem", key), trail.String()
+	out, stderr, err := mesh.Trellis(t.Context(), "audit", "verify", "--key", keyFile, write("trail", whole))
+	if err != nil || !strings.HasPrefix(out, "good: ") {
+		t.Fatalf("%v\n%s%s", err, out, stderr)
+	}
+	t.Log(strings.TrimSpace(out))
+	at := strings.Index(whole, `"event":"issued"`)
+	if at < 0 {
+		t.Fatal("nothing was issued")
+	}
+	begin := strings.LastIndex(whole[:at], "\n") + 1
+	end := at + strings.Index(whole[at:], "\n") + 1
+	out, _, err = mesh.Trellis(t.Context(), "audit", "verify", "--key", keyFile, write("cut", whole[:begin]+whole[end:]))
+	if err == nil || !strings.Contains(out, "missing") {
+		t.Errorf("a record was removed, and: %v\n%s", err, out)
+	}
 }

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+pub mod audit;
 pub mod bundle;
 pub mod clock;
 pub mod credential;

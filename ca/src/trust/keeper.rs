@@ -7,6 +7,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde_json::json;
 use thiserror::Error;
 use tokio::{
     sync::watch,
@@ -24,11 +25,14 @@ use super::{
     machine::{self, Bounds, Verdict},
     members::Members,
     object::{self, Known, Wishes},
-    state::Step,
+    state::{Step, TrustState},
     status,
     store::{Making, Read, Store, StoreError},
 };
-use crate::leader::Role;
+use crate::{
+    audit::{Audit, Event},
+    leader::Role,
+};
 
 /// Members that confirm together are looked at together.
 const GATHER: Duration = Duration::from_millis(100);
@@ -49,6 +53,7 @@ pub struct Keeper {
     pub known: Box<dyn Fn() -> bool + Send + Sync>,
     pub clock: Arc<dyn Clock>,
     pub status: watch::Sender<TrustDomainStatus>,
+    pub audit: Audit,
     pub metrics: Metrics,
 }
 
@@ -170,6 +175,7 @@ impl Keeper {
                     tracing::warn!(step, number, cut_off = cut_off.join(", "), "the step was forced");
                 }
                 self.metrics.steps.with(&[("step", step)]).inc();
+                self.record(step, number, phase, &vault.state, cut_off);
                 Read { vault, version }
             }
             // Somebody else wrote first: what they wrote is looked at before anything else is done.
@@ -179,6 +185,31 @@ impl Keeper {
         };
         self.authority.take(read).map_err(TurnError::State)?;
         Ok(Turn::Took)
+    }
+
+    /// What has happened is recorded if it can be; it cannot be taken back.
+    fn record(
+        &self,
+        step: &str,
+        number: Option<u32>,
+        phase: Option<&str>,
+        state: &TrustState,
+        cut_off: Option<Vec<String>>,
+    ) {
+        let fields = json!({
+            "step": step,
+            "rotation": number,
+            "phase": phase,
+            "revision": state.revision,
+            "issuing": state.issuing,
+            "anchors": state.trusted().map(|anchor| anchor.fingerprint.as_str()).collect::<Vec<_>>(),
+            "leaf": state.leaf,
+            "denied": state.denied,
+            "cutOff": cut_off,
+        });
+        if let Err(error) = self.audit.record(Event::Trust, fields) {
+            tracing::error!(%error, step, "a change of trust was not recorded");
+        }
     }
 
     fn show(&self, wished: &TrustDomainSpec, generation: i64, current: &Current, verdict: &Verdict) {

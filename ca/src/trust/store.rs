@@ -14,6 +14,7 @@ use std::{
 use thiserror::Error;
 use trellis_api::trust::{Issuing, KeyAlgorithm};
 use trellis_pki::{
+    algorithm::Algorithm,
     clock::rfc3339,
     issue::{IssueError, Issuer},
     key::{KeyError, PrivateKey},
@@ -157,6 +158,22 @@ impl Store {
                     "made and stored a new root"
                 );
                 return Ok(Read { vault, version });
+            }
+        }
+        Err(StoreError::Unstable(self.to_string()))
+    }
+
+    /// The key of the audit trail, made and kept if there is none yet.
+    pub async fn audit_key(&self) -> Result<PrivateKey, StoreError> {
+        for _ in 0..3 {
+            let read = self.load().await?.ok_or_else(|| StoreError::Unstable(self.to_string()))?;
+            if let Some(key) = read.vault.audit_key() {
+                return key.map_err(|reason| self.damaged(reason));
+            }
+            let (key, mut vault) = (PrivateKey::generate(Algorithm::MlDsa65)?, read.vault);
+            vault.set_audit_key(&key).map_err(|reason| self.unwritable(reason))?;
+            if self.write(&vault, Some(&read.version)).await?.is_some() {
+                return Ok(key);
             }
         }
         Err(StoreError::Unstable(self.to_string()))

@@ -17,6 +17,8 @@ pub type Items = BTreeMap<String, Zeroizing<Vec<u8>>>;
 pub const STATE: &str = "trust.json";
 /// Behind the first digits of the fingerprint of the anchor that the key belongs to.
 const KEY: &str = ".key";
+/// The key that signs the audit trail; it outlives every anchor.
+const AUDIT: &str = "audit.pem";
 const KEY_DIGITS: usize = 16;
 const PEM_KEY: &str = "PRIVATE KEY";
 const PEM_CERTIFICATE: &str = "CERTIFICATE";
@@ -29,6 +31,19 @@ pub struct Vault {
 }
 
 impl Vault {
+    /// The key that signs the audit trail, if there is one yet.
+    pub fn audit_key(&self) -> Option<Result<PrivateKey, String>> {
+        let item = self.items.get(AUDIT)?;
+        let key =
+            block(item, PEM_KEY).and_then(|key| PrivateKey::from_pkcs8(&key).map_err(|e| e.to_string()));
+        Some(key.map_err(|error| format!("{AUDIT}: {error}")))
+    }
+
+    pub fn set_audit_key(&mut self, key: &PrivateKey) -> Result<(), String> {
+        self.items.insert(AUDIT.to_owned(), private_pem(key)?);
+        Ok(())
+    }
+
     /// A new domain with one anchor.
     pub fn new(issuer: &Issuer, kind: Issuing) -> Result<Self, String> {
         let mut items = Items::new();
@@ -108,15 +123,22 @@ pub fn algorithm_of(kind: KeyAlgorithm) -> Algorithm {
 fn put(items: &mut Items, issuer: &Issuer, kind: Issuing) -> Result<Anchor, String> {
     let der = &issuer.anchor().der;
     let fingerprint = issuer.anchor().fingerprint().to_string();
-    let pkcs8 = issuer.private_key().pkcs8().map_err(|error| error.to_string())?;
-    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    items.insert(key_item(&fingerprint), private_pem(issuer.private_key())?);
+    let certificate = pem::encode_config(&Pem::new(PEM_CERTIFICATE, der.as_slice()), form());
+    Ok(Anchor { fingerprint, kind, certificate })
+}
+
+fn form() -> EncodeConfig {
+    EncodeConfig::new().set_line_ending(LineEnding::LF)
+}
+
+fn private_pem(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, String> {
+    let pkcs8 = key.pkcs8().map_err(|error| error.to_string())?;
     // `Pem` keeps a copy of the key that nobody wipes, so that copy is taken back and wiped here.
     let pem = Pem::new(PEM_KEY, pkcs8.as_slice());
-    let text = Zeroizing::new(pem::encode_config(&pem, config).into_bytes());
+    let text = Zeroizing::new(pem::encode_config(&pem, form()).into_bytes());
     drop(Zeroizing::new(pem.into_contents()));
-    items.insert(key_item(&fingerprint), text);
-    let certificate = pem::encode_config(&Pem::new(PEM_CERTIFICATE, der.as_slice()), config);
-    Ok(Anchor { fingerprint, kind, certificate })
+    Ok(text)
 }
 
 fn key_item(fingerprint: &str) -> String {

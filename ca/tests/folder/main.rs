@@ -1,6 +1,7 @@
 //! The CA as its users meet it: a process that reads a folder, asked over TLS on loopback.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
+mod audit;
 mod rotation;
 mod support;
 

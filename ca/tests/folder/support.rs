@@ -231,13 +231,19 @@ impl Ca {
     }
 
     pub async fn with(args: &[String]) -> Self {
+        let ca = Self::without_waiting(args).await;
+        for condition in ["root", "source", "publish", "identity", "audit"] {
+            wait(&mut ca.log.clone(), "condition met", "condition", Some(condition)).await;
+        }
+        ca
+    }
+
+    /// Starts, and waits until it answers.
+    pub async fn without_waiting(args: &[String]) -> Self {
         let (process, mut log) = spawn(args);
         let address = |record: &Value| record["address"].as_str().unwrap().parse().unwrap();
         let metrics = address(&wait(&mut log, "serving metrics", "address", None).await);
         let ca = address(&wait(&mut log, "issuing certificates", "address", None).await);
-        for condition in ["root", "source", "publish", "identity"] {
-            wait(&mut log, "condition met", "condition", Some(condition)).await;
-        }
         Self { process, log, address: ca, metrics }
     }
 
@@ -256,6 +262,17 @@ impl Ca {
 
     pub fn whole_log(&self) -> String {
         self.log.borrow().iter().map(Value::to_string).collect()
+    }
+
+    /// The public key of its audit trail, PEM.
+    pub async fn audit_key(&self) -> String {
+        let answer = self.get("/audit-key").await;
+        answer.split_once("\r\n\r\n").unwrap().1.to_owned()
+    }
+
+    /// Waits until it has said so.
+    pub async fn said(&mut self, message: &str, field: &str, value: &str) {
+        wait(&mut self.log, message, field, Some(value)).await;
     }
 
     /// What it shows of trust.
