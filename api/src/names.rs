@@ -22,6 +22,10 @@ pub const TOKEN_AUDIENCE: &str = "trellis.dev/ca";
 /// ConfigMap in each labelled namespace, and its key, that hold the trust bundle in PEM.
 pub const TRUST_CONFIG_MAP: &str = "trellis-trust";
 pub const TRUST_BUNDLE_KEY: &str = "bundle.pem";
+/// The ClusterTrustBundle with the same certificates, where the cluster has that kind, and the signer that
+/// it is of.
+pub const CLUSTER_BUNDLE: &str = "trellis.dev:mesh:bundle";
+pub const CLUSTER_BUNDLE_SIGNER: &str = "trellis.dev/mesh";
 /// Label on everything that Trellis made and may therefore change or delete.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "trellis";

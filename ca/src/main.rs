@@ -46,7 +46,7 @@ use crate::{
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
     leader::{Candidate, Role},
-    publish::{BundleFile, ConfigMaps, PublishSpec},
+    publish::{BundleFile, ClusterBundle, ConfigMaps, PublishSpec},
     serve::OwnIssue,
     trust::{
         Authority, Bounds, Keeper, Making, Members, Replicas, Store, Trusting, keeper, object,
@@ -283,6 +283,8 @@ fn publish(
         }
         PublishSpec::ConfigMaps => {
             let client = client.cloned().context("publish: there is no Kubernetes API")?;
+            let bundle = ClusterBundle::new(client.clone(), pem.clone(), roles.clone(), registry);
+            tasks.spawn(bundle.run(shutdown.clone()));
             let (own, wanted, roles) = (&flags.namespace, view.meshed(), roles.clone());
             let maps = ConfigMaps::new(client, own, pem, wanted, roles, health.clone(), registry);
             tasks.spawn(maps.run(shutdown.clone()));

@@ -1,5 +1,6 @@
 //! Takes the trust bundle to those who need it, and keeps it as it must be there.
 
+mod cluster_bundle;
 mod config_maps;
 mod file;
 
@@ -7,7 +8,7 @@ use std::{fmt, path::PathBuf, str::FromStr};
 
 use thiserror::Error;
 
-pub use self::{config_maps::ConfigMaps, file::BundleFile};
+pub use self::{cluster_bundle::ClusterBundle, config_maps::ConfigMaps, file::BundleFile};
 
 /// The health condition that holds once the bundle has been published.
 pub const CONDITION: &str = "publish";

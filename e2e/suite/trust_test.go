@@ -309,3 +309,31 @@ func TestAuditTrailIsWhole(t *testing.T) {
 		t.Errorf("a record was removed, and: %v\n%s", err, out)
 	}
 }
+
+// Where the cluster has ClusterTrustBundles, the mesh's is one of them, with the anchors of the moment.
+func TestClusterTrustBundle(t *testing.T) {
+	kinds, err := cluster.Run(t.Context(), "api-resources", "--api-group=certificates.k8s.io", "-o", "name")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(kinds, "clustertrustbundles") {
+		t.Skip("this cluster has no ClusterTrustBundles")
+	}
+	var published struct{ Spec struct{ SignerName, TrustBundle string } }
+	var trust kube.ConfigMap
+	eventually(t, "the bundle", func() error {
+		if err := cluster.Get(t.Context(), &published, "clustertrustbundle", "trellis.dev:mesh:bundle"); err != nil {
+			return err
+		}
+		if err := cluster.Get(t.Context(), &trust, "configmap", "-n", "shop", trustMap); err != nil {
+			return err
+		}
+		if !strings.HasSuffix(trust.Data["bundle.pem"], published.Spec.TrustBundle) {
+			return fmt.Errorf("other anchors than in the namespace:\n%s", published.Spec.TrustBundle)
+		}
+		return nil
+	})
+	if published.Spec.SignerName != "trellis.dev/mesh" || !strings.HasPrefix(published.Spec.TrustBundle, "-----BEGIN CERTIFICATE-----") {
+		t.Errorf("%+v", published)
+	}
+}

@@ -49,14 +49,15 @@ const QUIET: Duration = Duration::from_millis(2);
 
 /// Carries a connection to its end. Once its tunnel is to fall, it is ended in good order at the first
 /// moment in which the server has had the last word: for most protocols that is between two requests,
-/// where clients open another connection without noticing.
+/// where clients open another connection without noticing. The relay stays with the caller: what is moved
+/// into a future is kept twice, for every idle connection.
 pub async fn carry<N: End, F: End, M: Fn(bool, &Bytes) + Unpin>(
-    mut relay: Relay<N, F, M>,
+    relay: &mut Relay<N, F, M>,
     falling: Option<watch::Receiver<bool>>,
 ) -> io::Result<()> {
     let Some(mut falling) = falling else { return relay.await };
     tokio::select! {
-        done = &mut relay => return done,
+        done = &mut *relay => return done,
         // Without a sender the tunnel is gone, and the relay sees that itself.
         Ok(_) = falling.wait_for(|falling| *falling) => {}
     }
@@ -65,7 +66,7 @@ pub async fn carry<N: End, F: End, M: Fn(bool, &Bytes) + Unpin>(
         tokio::select! {
             // What has arrived by now counts before the silence does.
             biased;
-            done = &mut relay => return done,
+            done = &mut *relay => return done,
             () = sleep(QUIET) => {}
         }
         if relay.moves() == before && relay.finish_at_rest() {

@@ -265,7 +265,7 @@ pub async fn carry<N: End, F: End>(
         ledger.protocol(direction, Protocol::Opaque);
     }
     let seen = Seen(seen);
-    let relay = Relay::new(near, far, move |outward: bool, data: &bytes::Bytes| {
+    let mut relay = Relay::new(near, far, move |outward: bool, data: &bytes::Bytes| {
         flow.add(outward, data.len());
         if !seen.0.replace(true) {
             let from_client = outward == client_is_near;
@@ -273,7 +273,7 @@ pub async fn carry<N: End, F: End>(
             ledger.protocol(direction, protocol);
         }
     });
-    standing::carry(relay, falling).await
+    standing::carry(&mut relay, falling).await
 }
 
 /// Whether the first bytes went by. A relay is polled by one thread at a time.

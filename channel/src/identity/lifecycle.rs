@@ -1,6 +1,8 @@
 //! Drives one identity through its life: the schedule says when, the CA says what, and this puts it into
 //! the TLS configurations. At most one request is ever under way.
 
+mod hearing;
+
 use std::{
     collections::BTreeSet,
     sync::Arc,
@@ -9,18 +11,16 @@ use std::{
 
 use futures::future::BoxFuture;
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use trellis_api::proto::ca::{Holding, Trusted};
 use trellis_pki::{
     algorithm::Algorithm,
     bundle::Bundle,
-    clock::{Clock, rfc3339, unix_seconds},
-    credential::{Denials, Denied},
+    clock::{Clock, rfc3339},
     csr,
     identity::Identity,
     key::PrivateKey,
     leaf::Leaf,
-    policy::Ladder,
     renewal::{Renewal, Step},
     tls::{InstallError, MeshTls},
 };
@@ -47,7 +47,6 @@ pub const CONDITION: &str = "identity";
 const GLANCE: Duration = Duration::from_secs(60);
 /// How soon a certificate that is not what the CA wants by now is replaced, when the CA does not say.
 const CATCH_UP: Duration = Duration::from_secs(10);
-const LONGEST_SPREAD: Duration = Duration::from_secs(60 * 60);
 /// Keeps a schedule that wants to be asked again at once from spinning.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
@@ -190,110 +189,6 @@ impl IdentityTask {
             }
         }
         self.rotator.stop();
-    }
-
-    /// What is heard from now on. The tasks that come with it end the hearing when they are dropped.
-    fn listen(&mut self) -> (watch::Receiver<Heard>, JoinSet<()>) {
-        let (sender, receiver) = watch::channel(None);
-        let mut tasks = JoinSet::new();
-        match std::mem::replace(&mut self.lifecycle.trust, TrustSource::Told(receiver.clone())) {
-            TrustSource::Told(mut told) => {
-                told.mark_changed();
-                (told, tasks)
-            }
-            TrustSource::Follow(follower) => {
-                tasks.spawn(follower.run(sender, self.holding.subscribe(), self.lifecycle.jitter));
-                (receiver, tasks)
-            }
-        }
-    }
-
-    /// Applies what the CA says, unless something newer is applied already.
-    fn hear(&mut self, trusted: &Trusted) {
-        if trusted.revision < self.revision {
-            tracing::warn!(
-                revision = trusted.revision,
-                applied = self.revision,
-                "heard of trust from before; it changes nothing"
-            );
-            return;
-        }
-        if let Err(error) = self.apply(trusted) {
-            tracing::error!(%error, revision = trusted.revision, "trust in use stays");
-        }
-        let spread = Duration::from_secs(trusted.spread_seconds.into()).min(LONGEST_SPREAD);
-        self.catch_up(Duration::ZERO, spread);
-        self.tell();
-    }
-
-    fn apply(&mut self, trusted: &Trusted) -> Result<(), IssueError> {
-        let refused = |error: &dyn std::fmt::Display| IssueError::Answer(error.to_string());
-        let tls = &self.lifecycle.tls;
-        let bundle = Bundle::from_der(&self.lifecycle.trust_domain, trusted.anchors.iter().cloned())
-            .map_err(|error| refused(&error))?;
-        if tls.bundle().is_none_or(|held| held.fingerprint() != bundle.fingerprint()) {
-            tracing::info!(
-                revision = trusted.revision,
-                anchors = bundle.anchors().len(),
-                fingerprint = bundle.fingerprint(),
-                "the trust bundle changed"
-            );
-            self.anchors = fingerprints(&bundle);
-            tls.trust(bundle).map_err(|error| refused(&error))?;
-        }
-        self.heed(trusted)
-    }
-
-    /// Applies everything but the anchors.
-    fn heed(&mut self, trusted: &Trusted) -> Result<(), IssueError> {
-        let refused = |error: &dyn std::fmt::Display| IssueError::Answer(error.to_string());
-        let denied =
-            trusted.denied.iter().map(|denied| denied.parse::<Denied>()).collect::<Result<Vec<_>, _>>();
-        let denials =
-            Denials::new(denied.map_err(|error| refused(&error))?).map_err(|error| refused(&error))?;
-        if denials != self.lifecycle.tls.denials() {
-            tracing::warn!(denied = trusted.denied.join(", "), "who is denied has changed");
-            self.lifecycle.tls.deny(denials);
-        }
-        if !self.lifecycle.pinned && !trusted.leaf_algorithm.is_empty() {
-            self.lifecycle.algorithm = trusted.leaf_algorithm.parse().map_err(|error| refused(&error))?;
-        }
-        self.issuing.clone_from(&trusted.issuing);
-        self.revision = trusted.revision;
-        Ok(())
-    }
-
-    /// Plans a renewal if the certificate is not what the CA issues by now.
-    fn catch_up(&mut self, earliest: Duration, latest: Duration) {
-        let tls = &self.lifecycle.tls;
-        let (Some(anchor), Some(leaf)) = (tls.anchor(), tls.current()) else { return };
-        let wanted = self.issuing.is_empty() || *anchor == *self.issuing;
-        if !wanted || leaf.algorithm != self.lifecycle.algorithm {
-            self.renewal.renew_between(earliest, latest, self.lifecycle.clock.now());
-        }
-    }
-
-    /// Says what is held, if that has changed.
-    fn tell(&self) {
-        let tls = &self.lifecycle.tls;
-        let bundle = tls.bundle();
-        let anchors = bundle.iter().flat_map(|bundle| bundle.anchors());
-        let leaf = tls.current();
-        let holding = Holding {
-            pod: self.lifecycle.name.clone(),
-            revision: self.revision,
-            anchors: anchors.map(|anchor| anchor.fingerprint().to_string()).collect(),
-            leaf_anchor: tls.anchor().map(|anchor| anchor.to_string()).unwrap_or_default(),
-            leaf_not_after: leaf.as_ref().map_or(0, |leaf| unix_seconds(leaf.not_after)),
-            leaf_algorithm: leaf.map(|leaf| leaf.algorithm.to_string()).unwrap_or_default(),
-            refuses_classical: tls.policy().signatures == Ladder::Require,
-            draining: self.lifecycle.resting.fallen(bundle.as_deref()),
-        };
-        self.holding.send_if_modified(|told| {
-            let changed = *told != holding;
-            *told = holding;
-            changed
-        });
     }
 
     /// The start: one attempt after the other, until one succeeds or the schedule gives up.

@@ -4,6 +4,7 @@
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
     admissionregistration::v1::MutatingWebhookConfiguration,
+    certificates::v1beta1::ClusterTrustBundle,
     coordination::v1::Lease,
     core::v1::{ConfigMap, Namespace, Secret},
 };
@@ -25,6 +26,9 @@ pub async fn remove(client: &Client, namespace: &str, keep_root: bool) -> Result
         let of: Api<ConfigMap> = Api::namespaced(client.clone(), &bundle.namespace().unwrap_or_default());
         delete(&of, &bundle.name_any(), &mut removed).await?;
     }
+    let bundles: Api<ClusterTrustBundle> = Api::all(client.clone());
+    // A cluster that does not know the kind answers as one that lacks the object.
+    delete(&bundles, names::CLUSTER_BUNDLE, &mut removed).await?;
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     delete(&leases, names::CA, &mut removed).await?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
@@ -132,6 +136,7 @@ mod tests {
             [
                 "ConfigMap shop/trellis-trust",
                 "ConfigMap trellis-system/trellis-trust",
+                "ClusterTrustBundle trellis.dev:mesh:bundle",
                 "Lease trellis-system/trellis-ca",
                 "Secret trellis-system/trellis-injector-tls",
                 "Secret trellis-system/trellis-ca-root",
@@ -154,6 +159,6 @@ mod tests {
         let (client, deleted) = cluster(json!({"app.kubernetes.io/managed-by": "trellis"}));
         let removed = remove(&client, "trellis-system", true).await.unwrap();
         assert!(!removed.iter().any(|one| one.contains("trellis-ca-root") || one.starts_with("Namespace")));
-        assert_eq!(deleted.lock().len(), 4);
+        assert_eq!(deleted.lock().len(), 5);
     }
 }
