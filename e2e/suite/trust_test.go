@@ -319,7 +319,9 @@ func TestClusterTrustBundle(t *testing.T) {
 	if !strings.Contains(kinds, "clustertrustbundles") {
 		t.Skip("this cluster has no ClusterTrustBundles")
 	}
-	var published struct{ Spec struct{ SignerName, TrustBundle string } }
+	var published struct {
+		Spec struct{ SignerName, TrustBundle string }
+	}
 	var trust kube.ConfigMap
 	eventually(t, "the bundle", func() error {
 		if err := cluster.Get(t.Context(), &published, "clustertrustbundle", "trellis.dev:mesh:bundle"); err != nil {
