@@ -96,6 +96,7 @@ struct Demo {
 impl Demo {
     /// Runs a fixed amount of everything and judges what the proxies saw.
     async fn once(&self, json: bool) -> anyhow::Result<()> {
+        strangers::visit(&self.shop).await?;
         let load = Load::start(self.shop.entry());
         load.reached(PART, PART_PATIENCE).await?;
         let mut rotations = self.migrate(&load).await?;

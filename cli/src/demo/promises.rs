@@ -3,7 +3,13 @@
 use trellis_api::evidence::{Class, Connections, Evidence, REFUSED};
 use trellis_local::Running;
 
-use super::{shop::Shop, strangers::EACH};
+use super::{
+    shop::Shop,
+    strangers::{EACH, VISITS},
+};
+
+/// Requests of each stranger in the whole run.
+const STRANGE: u64 = VISITS * EACH;
 
 pub struct Promise {
     pub name: &'static str,
@@ -17,20 +23,26 @@ pub fn judge(migrated: &Evidence, evidence: &Evidence, shop: &Shop) -> Vec<Promi
     let mut promises: Vec<Promise> =
         pairs.into_iter().map(|(from, to)| post_quantum(migrated, evidence, from, to)).collect();
     let classical = rows(evidence, |row| row.class == Class::Classical && !refused(row));
-    promises.push(counted("a classical client is seen and counted", &classical, EACH, |row| {
+    promises.push(counted("a classical client is seen and counted", &classical, STRANGE, |row| {
         row.group.as_deref() == Some("X25519")
             && row.signatures.client.as_deref() == Some("ECDSA-P256")
             && row.source == identity(&shop.legacy)
             && row.reason.is_some()
     }));
     let plaintext = rows(evidence, |row| row.class == Class::Plaintext && !refused(row));
-    promises.push(counted("a client without TLS is seen and counted", &plaintext, EACH, |row| {
+    promises.push(counted("a client without TLS is seen and counted", &plaintext, STRANGE, |row| {
         row.tls.is_none() && row.reason.as_deref() == Some("peer_without_tls")
     }));
     let knocked = rows(evidence, refused);
-    promises.push(counted("a client without a certificate is refused and counted", &knocked, EACH, |row| {
-        row.reason.as_deref() == Some("refused_no_certificate") && row.destination == identity(&shop.orders)
-    }));
+    promises.push(counted(
+        "a client without a certificate is refused and counted",
+        &knocked,
+        STRANGE,
+        |row| {
+            row.reason.as_deref() == Some("refused_no_certificate")
+                && row.destination == identity(&shop.orders)
+        },
+    ));
     promises.push(adoption(evidence));
     promises.push(requests(evidence));
     promises.push(migration(evidence, shop));
@@ -77,7 +89,7 @@ fn counted(
 fn adoption(evidence: &Evidence) -> Promise {
     let (numerator, denominator) = (evidence.adoption.numerator, evidence.adoption.denominator);
     let safe: u64 = rows(evidence, |row| row.class.is_quantum_safe()).iter().map(|row| row.count).sum();
-    let kept = numerator == safe && denominator == numerator + 2 * EACH && numerator > 0;
+    let kept = numerator == safe && denominator == numerator + 2 * STRANGE && numerator > 0;
     Promise {
         name: "adoption is what was negotiated over all there was",
         kept,

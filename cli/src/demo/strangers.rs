@@ -9,11 +9,18 @@ use tokio::{io::AsyncReadExt, net::TcpStream, time};
 use tokio_rustls::TlsConnector;
 use trellis_local::get::get;
 use trellis_pki::{
-    bundle::Bundle, clock::SystemClock, policy::Policy, refusal::Refusal, spiffe::SpiffeId, tls::MeshTls,
+    bundle::Bundle,
+    clock::SystemClock,
+    policy::{Ladder, Policy},
+    refusal::Refusal,
+    spiffe::SpiffeId,
+    tls::MeshTls,
 };
 
 use super::shop::Shop;
 
+/// Visits in a bounded run: one before the mesh has moved to ML-DSA, one after.
+pub const VISITS: u64 = 2;
 /// Requests of each stranger in one visit.
 pub const EACH: u64 = 3;
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -34,7 +41,9 @@ async fn knock(shop: &Shop) -> anyhow::Result<()> {
     let orders = &shop.orders;
     let domain = trellis_api::names::DEFAULT_TRUST_DOMAIN;
     let bundle = std::fs::read_to_string(shop.mesh().bundle()).context("the trust bundle")?;
-    let tls = MeshTls::new(Policy::default(), domain, Arc::new(SystemClock));
+    // It takes any server, so that it is the server that turns it away.
+    let policy = Policy { signatures: Ladder::Prefer, ..Policy::default() };
+    let tls = MeshTls::new(policy, domain, Arc::new(SystemClock));
     tls.trust(Bundle::from_pem(domain, &bundle)?)?;
     let expected = SpiffeId::new(domain, &orders.workload.namespace, &orders.workload.service_account)?;
     let connecting = tls.connect(vec![expected], false)?;
