@@ -1,6 +1,6 @@
-//! Metrics to an OpenTelemetry Collector: OTLP over gRPC.
+//! Metrics and records to an OpenTelemetry Collector: OTLP over gRPC.
 //!
-//! What is sent is a snapshot of the one [`Registry`], written straight into OTLP's own messages, so both
+//! Of metrics, what is sent is a snapshot of the one [`Registry`], written straight into OTLP's own messages, so both
 //! encodings always show the same names and numbers. The OpenTelemetry SDK would be a second metric
 //! system beside it, with its own memory, and has no way to hand over a histogram that was counted
 //! elsewhere. Everything is cumulative: what one failed export did not deliver, the next one does.
@@ -19,6 +19,8 @@ use tokio::{
 use tonic::transport::{Channel, Endpoint};
 
 use crate::{instrument::Counter, registry::Registry, shutdown};
+
+pub mod logs;
 
 mod encode;
 

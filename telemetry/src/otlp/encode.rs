@@ -25,8 +25,7 @@ pub(super) struct Encoder {
 
 impl Encoder {
     pub(super) fn new(resource: &[(&str, String)], started: SystemTime) -> Self {
-        let attributes = resource.iter().map(|(name, value)| attribute(name, value)).collect();
-        Self { resource: Resource { attributes, ..Resource::default() }, started: nanos(started) }
+        Self { resource: resource_of(resource), started: nanos(started) }
     }
 
     /// As many requests as it takes.
@@ -56,11 +55,7 @@ impl Encoder {
     }
 
     fn request(&self, metrics: Vec<Metric>) -> ExportMetricsServiceRequest {
-        let scope = InstrumentationScope {
-            name: "trellis".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            ..InstrumentationScope::default()
-        };
+        let scope = scope();
         ExportMetricsServiceRequest {
             resource_metrics: vec![ResourceMetrics {
                 resource: Some(self.resource.clone()),
@@ -137,6 +132,19 @@ impl Encoder {
     }
 }
 
+pub(super) fn resource_of(resource: &[(&str, String)]) -> Resource {
+    let attributes = resource.iter().map(|(name, value)| attribute(name, value)).collect();
+    Resource { attributes, ..Resource::default() }
+}
+
+pub(super) fn scope() -> InstrumentationScope {
+    InstrumentationScope {
+        name: "trellis".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..InstrumentationScope::default()
+    }
+}
+
 /// The unit that our names carry, as UCUM writes it.
 fn unit(name: &str) -> &'static str {
     let name = name.strip_suffix("_total").unwrap_or(name);
@@ -161,7 +169,7 @@ fn attribute(name: &str, value: &str) -> KeyValue {
     }
 }
 
-fn nanos(time: SystemTime) -> u64 {
+pub(super) fn nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_nanos()).unwrap_or(u64::MAX)
 }
