@@ -1,6 +1,6 @@
 //! The command line, and what follows from it.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
 use clap::Parser;
 use thiserror::Error;
@@ -79,7 +79,7 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
     pub signatures: Ladder,
 
-    /// Where the audit trail goes: stdout, file:PATH, or both, separated by commas.
+    /// Where the audit trail goes: stdout, file:PATH, otlp, or several, separated by commas.
     #[arg(long, env = "TRELLIS_AUDIT", value_delimiter = ',', default_value = "stdout")]
     pub audit: Vec<SinkSpec>,
 
@@ -95,7 +95,7 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_ROOT_VALIDITY", default_value = "3650d", value_parser = duration)]
     pub root_validity: Duration,
 
-    /// Where metrics are sent over OTLP, such as http://collector:4317; nowhere if absent.
+    /// Where metrics, and the audit trail with --audit otlp, are sent over OTLP, such as http://collector:4317; nowhere if absent.
     #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
 
@@ -138,12 +138,17 @@ pub enum FlagError {
     RootValidity { root: Duration, leaf: Duration },
     #[error("--cluster-domain {0:?} is no DNS domain; use labels of lower case letters, digits and dashes")]
     ClusterDomain(String),
+    #[error("--audit names {0} twice; one of each kind is enough")]
+    AuditTwice(&'static str),
+    #[error("--audit otlp needs to know where to; give --otlp-endpoint")]
+    AuditWithoutEndpoint,
 }
 
 impl Flags {
     pub fn choices(&self) -> Result<Choices, FlagError> {
         self.check_validities()?;
         check_domain(&self.cluster_domain)?;
+        self.check_audit()?;
         let attest = match self.or_default("attest", "jwks:FILE", &self.attest, AttestSpec::TokenReview)? {
             AttestSpec::TokenReview if self.jwks_issuer.is_some() => return Err(FlagError::UselessIssuer),
             AttestSpec::TokenReview => Attest::TokenReview,
@@ -173,6 +178,18 @@ impl Flags {
             (None, SourceSpec::Folder(_)) => {
                 Err(FlagError::Needed { flag, source_: self.source.to_string(), example })
             }
+        }
+    }
+
+    /// One of each kind: a chain goes on behind what is in one file.
+    fn check_audit(&self) -> Result<(), FlagError> {
+        let mut seen = BTreeSet::new();
+        match self.audit.iter().map(SinkSpec::name).find(|name| !seen.insert(*name)) {
+            Some(name) => Err(FlagError::AuditTwice(name)),
+            None if self.audit.contains(&SinkSpec::Otlp) && self.otlp_endpoint.is_none() => {
+                Err(FlagError::AuditWithoutEndpoint)
+            }
+            None => Ok(()),
         }
     }
 
@@ -265,6 +282,8 @@ mod tests {
             ["--root", "vault:x"],
             ["--attest", "none"],
             ["--publish", "file:"],
+            ["--audit", "file:"],
+            ["--audit", "syslog"],
             ["--leaf-validity", "24"],
             ["--leaf-validity", "1.5h"],
             ["--leaf-algorithms", "rsa-2048"],
@@ -279,6 +298,9 @@ mod tests {
             ["--root-validity", "40000d"],
             ["--cluster-domain", "Cluster.Local"],
             ["--jwks-issuer", "x"],
+            ["--audit", "otlp"],
+            ["--audit", "stdout,stdout"],
+            ["--audit", "file:/a,file:/b"],
         ] {
             assert!(choices(&args).is_err(), "{args:?} was taken");
         }

@@ -221,19 +221,12 @@ impl Issuing {
         recorded.map_err(|error| Refusal::new(Reason::Overloaded, error.to_string()))?;
         self.metrics.issued.with(&[("algorithm", algorithm.name())]).inc();
         tracing::info!(
-            target: "trellis_ca::audit",
-            decision = "issued",
             %identity,
             serial = leaf.serial,
             namespace = caller.namespace,
             pod = caller.pod,
-            pod_uid = caller.pod_uid,
             algorithm = algorithm.name(),
-            anchor = %current.issuer.anchor().fingerprint(),
-            dns_names = dns_names.join(","),
-            not_before = rfc3339(leaf.not_before),
             not_after = rfc3339(leaf.not_after),
-            source = source.map(tracing::field::display),
             "issued a certificate"
         );
         Ok(IssueResponse {
@@ -261,10 +254,14 @@ impl Issuing {
             "source": source,
         });
         // Where it finds no place, that is counted; who is refused is refused all the same.
-        let _ = self.audit.record(Event::Refused, fields);
+        let _ = match refusal.reason {
+            Reason::RateLimited => {
+                let kind = format!("{source:?} {:?}", caller.map(|caller| &caller.pod_uid));
+                self.audit.record_repeated(Event::Refused, &kind, fields)
+            }
+            _ => self.audit.record(Event::Refused, fields),
+        };
         tracing::warn!(
-            target: "trellis_ca::audit",
-            decision = "refused",
             reason,
             namespace = caller.map(|caller| caller.namespace.as_str()),
             service_account = caller.map(|caller| caller.service_account.as_str()),

@@ -116,6 +116,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         replica: flags.pod_name.clone(),
         key,
         sinks: flags.audit.clone(),
+        collector: flags.otlp_endpoint.clone(),
         clock: clock.clone(),
         health: health.clone(),
     };

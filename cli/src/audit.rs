@@ -2,15 +2,21 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader, Write},
+    io::{self, Read, Write},
     path::PathBuf,
     process::ExitCode,
 };
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
-use serde_json::json;
-use trellis_pki::audit::{Fault, Summary, Verifier, public_key};
+use serde_json::{Value, json};
+use trellis_pki::{
+    audit::{Report, Verifier, public_keys},
+    key::PublicKey,
+};
+
+/// What is read in one go.
+const PIECE: usize = 64 * 1024;
 
 #[derive(Debug, Args)]
 pub struct Audit {
@@ -29,9 +35,9 @@ struct Verify {
     /// The trail, or a log that it is in; - reads standard input.
     #[arg(default_value = "-")]
     file: PathBuf,
-    /// The trail's public key in PEM, as the CA shows it at /audit-key, from a place that whoever writes
-    /// the trail cannot change.
-    #[arg(long)]
+    /// Public keys in PEM that the trail may be signed with, as the CA shows its own at /audit-key, from a
+    /// place that whoever writes the trail cannot change.
+    #[arg(long, value_name = "PEM")]
     key: Option<PathBuf>,
     /// The trail may begin in the middle, as logs do that were rotated.
     #[arg(long)]
@@ -49,84 +55,119 @@ impl Audit {
 }
 
 impl Verify {
+    /// Fails where the trail is not what was written.
     fn run(self) -> Result<ExitCode> {
-        let trusted = match &self.key {
-            Some(path) => {
-                let pem = std::fs::read_to_string(path)
-                    .with_context(|| format!("cannot read {}", path.display()))?;
-                let wrong =
-                    || format!("{} holds no public key in PEM, as /audit-key shows it", path.display());
-                Some(public_key(&pem).with_context(wrong)?)
-            }
-            None => None,
-        };
-        let proven = trusted.is_some();
-        let mut verifier = Verifier::new(trusted, self.partial);
-        let input: Box<dyn BufRead> = match self.file.to_str() {
+        let trusted = self.trusted()?;
+        let proven = !trusted.is_empty();
+        let cannot_read = || format!("cannot read {}", self.file.display());
+        let input: Box<dyn Read> = match self.file.to_str() {
             Some("-") => Box::new(io::stdin().lock()),
-            _ => {
-                let open = File::open(&self.file);
-                Box::new(BufReader::new(
-                    open.with_context(|| format!("cannot read {}", self.file.display()))?,
-                ))
-            }
+            _ => Box::new(File::open(&self.file).with_context(cannot_read)?),
         };
-        let fault = read(input, &mut verifier)?;
-        let summary = verifier.summary();
+        let report = read(input, Verifier::new(trusted, self.partial)).with_context(cannot_read)?;
         let mut out = io::stdout().lock();
-        if self.json {
-            let fault = fault.as_ref().map(|fault| {
-                json!({ "line": fault.line, "chain": fault.chain, "record": fault.seq, "what": fault.what.to_string() })
-            });
-            let found = json!({
-                "records": summary.records, "chains": summary.chains, "signatures": summary.signatures,
-                "unsigned": summary.unsigned, "otherLines": summary.other_lines, "keyTrusted": proven, "fault": fault,
-            });
-            writeln!(out, "{found}")?;
-        } else {
-            write!(out, "{}", words(&summary, fault.as_ref(), proven))?;
+        match self.json {
+            true => writeln!(out, "{}", document(&report, proven))?,
+            false => write!(out, "{}", words(&report, proven))?,
         }
-        // A trail without a record proves nothing.
-        let good = fault.is_none() && summary.records > 0;
-        Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    fn trusted(&self) -> Result<Vec<PublicKey>> {
+        let Some(path) = &self.key else { return Ok(Vec::new()) };
+        let pem = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        public_keys(&pem)
+            .with_context(|| format!("{} holds no public key in PEM, as /audit-key shows it", path.display()))
     }
 }
 
-/// Line by line, whatever is in it: a log may hold bytes that are no text.
-fn read(mut input: impl BufRead, verifier: &mut Verifier) -> Result<Option<Fault>> {
-    let mut line = Vec::new();
+fn read(mut input: impl Read, mut verifier: Verifier) -> io::Result<Report> {
+    let mut piece = vec![0; PIECE];
     loop {
-        line.clear();
-        if input.read_until(b'\n', &mut line).context("cannot read on")? == 0 {
-            return Ok(None);
-        }
-        if let Err(fault) = verifier.line(&String::from_utf8_lossy(&line)) {
-            return Ok(Some(fault));
+        match input.read(&mut piece) {
+            Ok(0) => return Ok(verifier.finish()),
+            Ok(length) => verifier.feed(piece.get(..length).unwrap_or_default()),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
 }
 
-fn words(summary: &Summary, fault: Option<&Fault>, proven: bool) -> String {
-    if let Some(fault) = fault {
-        return format!("NOT GOOD: {fault}\n{} records before it are good\n", summary.records);
-    }
+fn document(report: &Report, proven: bool) -> Value {
+    let faults: Vec<Value> = report
+        .faults
+        .iter()
+        .map(|fault| {
+            json!({
+                "line": fault.line, "chain": fault.chain, "record": fault.seq,
+                "kind": fault.what.as_str(), "what": fault.what.to_string(),
+            })
+        })
+        .collect();
+    let chains: Vec<Value> = report
+        .chains
+        .iter()
+        .map(|chain| {
+            json!({
+                "chain": chain.chain, "first": chain.first, "last": chain.last,
+                "unsigned": chain.unsigned, "signed": chain.signed,
+            })
+        })
+        .collect();
+    let summary = &report.summary;
+    json!({
+        "good": report.is_good(), "keyTrusted": proven, "faults": faults, "moreFaults": report.more_faults,
+        "chains": chains, "records": summary.records, "signatures": summary.signatures,
+        "unchecked": summary.unchecked, "unsigned": summary.unsigned,
+        "damagedLines": summary.damaged_lines, "otherLines": summary.other_lines,
+    })
+}
+
+fn words(report: &Report, proven: bool) -> String {
+    let summary = &report.summary;
     if summary.records == 0 {
-        return "no record of an audit trail is in it\n".to_owned();
+        return "NOT GOOD: no record of an audit trail is in it\n".to_owned();
     }
-    let mut text = format!(
-        "good: {} records in {} chains, {} signatures\n",
-        summary.records, summary.chains, summary.signatures
+    let (first, others) = match report.faults.split_first() {
+        None => ("good: ".to_owned(), &[][..]),
+        Some((first, others)) => (format!("NOT GOOD: {first}\n"), others),
+    };
+    let mut text = first;
+    for fault in others {
+        text += &format!("also {fault}\n");
+    }
+    if report.more_faults > 0 {
+        text += &format!("and {} more\n", report.more_faults);
+    }
+    text += &format!(
+        "{} in {}, {}\n",
+        counted(summary.records, "record"),
+        counted(report.chains.len() as u64, "chain"),
+        counted(summary.signatures, "good signature")
     );
+    if summary.damaged_lines > 0 {
+        let lines = counted(summary.damaged_lines, "line");
+        text +=
+            &format!("{lines} cut in writing, or damaged: a record that is missing by that is named above\n");
+    }
     if summary.unsigned > 0 {
+        let records = counted(summary.unsigned, "record");
         text += &format!(
-            "{} records at the end are not signed yet: if more were cut off behind them, it does not show\n",
-            summary.unsigned
+            "{records} at the end not signed yet: what was done to them, or cut off behind them, does not show\n"
         );
     }
+    if summary.unchecked > 0 {
+        text += &format!("{} of unknown keys: give --key\n", counted(summary.unchecked, "signature"));
+    }
     if !proven {
-        text += "the signatures are those of the keys that the trail itself names, which proves little: give --key\n";
+        text +=
+            "signatures were held to the keys that the trail itself names, which is no proof: give --key\n";
     }
     text
+}
+
+fn counted(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -139,32 +180,34 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_found_is_said_in_words() {
+    fn what_is_found_is_said_in_words_and_for_programs() {
         let key = PrivateKey::generate(Algorithm::MlDsa65).unwrap();
-        let (mut chain, first) = Chain::begin("ca-1".to_owned(), None, &key, UNIX_EPOCH);
-        let lines = [
-            first,
-            chain.record("issued", Map::new(), UNIX_EPOCH),
-            chain.sign(&key, UNIX_EPOCH).unwrap(),
-            chain.record("issued", Map::new(), UNIX_EPOCH),
-        ];
+        let (mut chain, first) = Chain::begin("ca-1".to_owned(), None, &key, UNIX_EPOCH).unwrap();
+        let mut lines = Vec::from(first);
+        for _ in 0..3 {
+            lines.push(chain.record("issued", &Map::new(), UNIX_EPOCH));
+        }
         let judge = |lines: &[&str], trusted: bool| {
-            let mut verifier = Verifier::new(trusted.then(|| key.public_key().clone()), false);
-            let fault = read(lines.join("\n").as_bytes(), &mut verifier).unwrap();
-            words(&verifier.summary(), fault.as_ref(), trusted)
+            let trusted = trusted.then(|| key.public_key().clone()).into_iter().collect();
+            read(lines.join("\n").as_bytes(), Verifier::new(trusted, false)).unwrap()
         };
         let all: Vec<&str> = lines.iter().map(String::as_str).collect();
-        let said = judge(&all, true);
+        let said = words(&judge(&all, true), true);
         assert!(
-            said.starts_with("good: 4 records in 1 chains, 1 signatures\n1 records at the end"),
+            said.starts_with("good: 5 records in 1 chain, 1 good signature\n3 records at the end"),
             "{said}"
         );
-        assert!(judge(&all, false).contains("give --key"));
-        let said = judge(&[all[0], all[2], all[3]], true);
-        assert!(
-            said.contains("line 2: chain ca-1, record 2: the records 1 to 1 before it are missing"),
-            "{said}"
-        );
-        assert!(judge(&["{}", "nothing"], true).contains("no record"));
+        assert!(words(&judge(&all, false), false).contains("no proof: give --key"));
+
+        let cut = judge(&[all[0], all[1], all[3], &all[4][..80], "other"], true);
+        let said = words(&cut, true);
+        let expected = "NOT GOOD: line 3: chain ca-1, record 3: record 2 before it is missing\n";
+        assert!(said.starts_with(expected), "{said}");
+        assert!(said.contains("1 line cut in writing"), "{said}");
+        let found = document(&cut, true);
+        assert_eq!((&found["good"], &found["faults"][0]["kind"]), (&json!(false), &json!("removed")));
+        assert_eq!((&found["faults"][0]["line"], &found["otherLines"]), (&json!(3), &json!(1)));
+        assert_eq!(found["chains"][0]["last"], 3);
+        assert!(words(&judge(&["{}", "nothing"], true), true).contains("no record"));
     }
 }

@@ -145,7 +145,9 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
 
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
     let digits = text.as_bytes().chunks_exact(2);
-    if !digits.remainder().is_empty() {
+    // One spelling only: no capitals, nor the sign that a parser of numbers would take.
+    let is_digit = |digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    if !digits.remainder().is_empty() || !text.bytes().all(is_digit) {
         return None;
     }
     digits

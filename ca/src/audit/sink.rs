@@ -1,30 +1,42 @@
-//! Where an audit trail goes: standard output, or a file that is only ever appended to.
+//! Where an audit trail goes: standard output, a file, a collector. Each sink that blocks has a thread of
+//! its own, so that one which hangs delays no other until its own short queue is full.
 
-use std::{
-    fmt,
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Seek, SeekFrom, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
-    path::{Path, PathBuf},
-    str::FromStr,
-};
+use std::{collections::BTreeMap, fmt, io, path::PathBuf, str::FromStr, sync::Arc, thread, time::Duration};
 
+use parking_lot::Mutex;
 use thiserror::Error;
-use trellis_pki::audit::{FORM, hash};
+use tokio::sync::{mpsc, oneshot};
+use trellis_telemetry::{Counter, Family, Registry, health::Health};
 
-/// The end of a file in which its last record is looked for.
-const TAIL: u64 = 128 * 1024;
+use super::{CONDITION, place::Place};
 
-/// `stdout` or `file:PATH`, as given on the command line.
+/// Batches that wait for one sink.
+const QUEUE: usize = 2;
+/// Between attempts to write the same lines.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// `stdout`, `file:PATH` or `otlp`, as given on the command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SinkSpec {
     Stdout,
     File(PathBuf),
+    Otlp,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("audit sink {0:?} is unknown; use stdout or file:PATH")]
+#[error("audit sink {0:?} is unknown; use stdout, file:PATH or otlp")]
 pub struct UnknownSink(String);
+
+impl SinkSpec {
+    /// The label of its metrics.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Stdout => "stdout",
+            Self::File(_) => "file",
+            Self::Otlp => "otlp",
+        }
+    }
+}
 
 impl FromStr for SinkSpec {
     type Err = UnknownSink;
@@ -32,6 +44,7 @@ impl FromStr for SinkSpec {
     fn from_str(text: &str) -> Result<Self, UnknownSink> {
         match text.split_once(':') {
             None if text == "stdout" => Ok(Self::Stdout),
+            None if text == "otlp" => Ok(Self::Otlp),
             Some(("file", path)) if !path.is_empty() => Ok(Self::File(path.into())),
             _ => Err(UnknownSink(text.to_owned())),
         }
@@ -41,102 +54,125 @@ impl FromStr for SinkSpec {
 impl fmt::Display for SinkSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Stdout => f.write_str("stdout"),
             Self::File(path) => write!(f, "file:{}", path.display()),
+            other => f.write_str(other.name()),
         }
     }
 }
 
-/// An open sink. Writing blocks, and so does not belong on a runtime's thread.
-pub enum Sink {
-    Stdout,
-    File { path: PathBuf, open: Option<Opened> },
-}
+/// Lines without their ends, in the order of their chain.
+pub type Batch = Arc<[String]>;
 
-pub struct Opened {
-    file: File,
-    inode: (u64, u64),
+/// A thread that appends.
+pub struct Sink {
+    batches: mpsc::Sender<Batch>,
+    ended: oneshot::Receiver<()>,
 }
 
 impl Sink {
-    pub fn new(spec: &SinkSpec) -> Self {
-        match spec {
-            SinkSpec::Stdout => Self::Stdout,
-            SinkSpec::File(path) => Self::File { path: path.clone(), open: None },
-        }
+    pub fn start(spec: &SinkSpec, place: Place, state: State) -> io::Result<Self> {
+        let (batches, received) = mpsc::channel(QUEUE);
+        let (end, ended) = oneshot::channel();
+        let spec = spec.clone();
+        // A thread and not a task: what hangs in the kernel must not keep the process from ending.
+        thread::Builder::new().name(format!("audit-{}", spec.name())).spawn(move || {
+            run(&spec, place, received, &state);
+            // Nobody waits where nobody is left.
+            let _ = end.send(());
+        })?;
+        Ok(Self { batches, ended })
     }
 
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Stdout => "stdout",
-            Self::File { .. } => "file",
-        }
+    /// Hands over a batch, and waits while too many wait already.
+    pub async fn write(&self, batch: Batch) {
+        // The thread ends when this is dropped, and not before.
+        let _ = self.batches.send(batch).await;
     }
 
-    /// Writes whole lines, and returns when they will survive the end of this process; of a file, when
-    /// they are on the disk.
-    pub fn write(&mut self, lines: &str) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
-                let mut out = io::stdout().lock();
-                out.write_all(lines.as_bytes())?;
-                out.flush()
-            }
-            Self::File { path, open } => {
-                let current = fs::metadata(&*path).ok().map(|found| (found.dev(), found.ino()));
-                // Somebody moved it away, as log rotation does: what follows goes into a new one.
-                if open.as_ref().is_some_and(|opened| Some(opened.inode) != current) {
-                    *open = None;
+    /// Waits until all is written.
+    pub async fn end(self) {
+        drop(self.batches);
+        let _ = self.ended.await;
+    }
+}
+
+fn run(spec: &SinkSpec, mut place: Place, mut batches: mpsc::Receiver<Batch>, state: &State) {
+    while let Some(batch) = batches.blocking_recv() {
+        let mut lines = &*batch;
+        loop {
+            let text: String = lines.iter().flat_map(|line| [line, "\n"]).collect();
+            match place.append(&text) {
+                Ok(()) => break state.wrote(spec.name(), lines.len()),
+                Err(short) => {
+                    lines = lines.get(short.lines..).unwrap_or_default();
+                    state.wrote_some(spec.name(), short.lines);
+                    state.failed(spec.name(), format!("audit: cannot write to {spec}: {}", short.error));
+                    thread::sleep(RETRY);
                 }
-                let mut opened = match open.take() {
-                    Some(opened) => opened,
-                    None => append(path)?,
-                };
-                let before = opened.file.metadata()?.len();
-                let written = opened.file.write_all(lines.as_bytes()).and_then(|()| opened.file.sync_data());
-                match written {
-                    Ok(()) => *open = Some(opened),
-                    // The next attempt writes all of it again: what got there is taken back.
-                    Err(_) => opened.file.set_len(before)?,
-                }
-                written
             }
-        }
-    }
-
-    /// The head of the chain that a file ends with, if it holds one.
-    pub fn last_head(&self) -> io::Result<Option<String>> {
-        match self {
-            Self::Stdout => Ok(None),
-            Self::File { path, .. } => match File::open(path) {
-                Ok(file) => last_record(file).map(|line| line.map(|line| hash(&line))),
-                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(error) => Err(error),
-            },
         }
     }
 }
 
-fn append(path: &Path) -> io::Result<Opened> {
-    let mut file = OpenOptions::new().create(true).read(true).append(true).mode(0o600).open(path)?;
-    let found = file.metadata()?;
-    // A line that was cut by a crash must not swallow the next one.
-    if found.len() > 0 {
-        let mut last = [0];
-        file.seek(SeekFrom::End(-1))?;
-        file.read_exact(&mut last)?;
-        if last != *b"\n" {
-            file.write_all(b"\n")?;
-        }
-    }
-    Ok(Opened { file, inode: (found.dev(), found.ino()) })
+/// How the sinks are. Clones are the same.
+#[derive(Clone)]
+pub struct State {
+    /// What is wrong with each sink that is needed.
+    problems: Arc<Mutex<BTreeMap<&'static str, Option<String>>>>,
+    health: Health,
+    metrics: Arc<Metrics>,
 }
 
-fn last_record(mut file: File) -> io::Result<Option<String>> {
-    let length = file.metadata()?.len();
-    file.seek(SeekFrom::Start(length.saturating_sub(TAIL)))?;
-    let mut tail = Vec::new();
-    file.read_to_end(&mut tail)?;
-    let tail = String::from_utf8_lossy(&tail);
-    Ok(tail.lines().rev().find(|line| line.contains(FORM) && line.ends_with('}')).map(str::to_owned))
+struct Metrics {
+    written: Family<Counter>,
+    failed: Family<Counter>,
+    dropped: Family<Counter>,
+}
+
+impl State {
+    /// `needed` are the sinks without which nothing is issued.
+    pub fn new(needed: &[&'static str], health: Health, registry: &Registry) -> Self {
+        let metrics = Metrics {
+            written: registry
+                .counter("trellis_ca_audit_records_total", "Records of the audit trail, by sink."),
+            failed: registry.counter(
+                "trellis_ca_audit_failures_total",
+                "Attempts to write the audit trail that failed, by sink.",
+            ),
+            dropped: registry.counter(
+                "trellis_ca_audit_dropped_total",
+                "Records that a sink which is not needed went without, by sink.",
+            ),
+        };
+        let unknown =
+            |name: &&'static str| (*name, Some(format!("audit: nothing was written to {name} yet")));
+        let problems = Arc::new(Mutex::new(needed.iter().map(unknown).collect()));
+        Self { problems, health, metrics: Arc::new(metrics) }
+    }
+
+    pub fn wrote(&self, sink: &'static str, records: usize) {
+        self.wrote_some(sink, records);
+        self.set(sink, None);
+    }
+
+    pub fn wrote_some(&self, sink: &'static str, records: usize) {
+        let records = u64::try_from(records).unwrap_or(u64::MAX);
+        self.metrics.written.with(&[("sink", sink)]).add(records);
+    }
+
+    pub fn failed(&self, sink: &'static str, problem: String) {
+        self.metrics.failed.with(&[("sink", sink)]).inc();
+        self.set(sink, Some(problem));
+    }
+
+    pub fn dropped(&self, sink: &'static str) {
+        self.metrics.dropped.with(&[("sink", sink)]).inc();
+    }
+
+    fn set(&self, sink: &'static str, problem: Option<String>) {
+        let mut problems = self.problems.lock();
+        problems.insert(sink, problem);
+        // Under the lock, so that of two sinks the later word is the last. What changes is logged there.
+        self.health.set(CONDITION, problems.values().flatten().next().cloned().map_or(Ok(()), Err));
+    }
 }

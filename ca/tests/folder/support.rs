@@ -198,6 +198,8 @@ pub struct Ca {
 fn spawn(args: &[String]) -> (Child, watch::Receiver<Vec<Value>>) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_trellis-ca"))
         .args(args)
+        // The audit trail, unless it goes elsewhere.
+        .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -300,10 +302,14 @@ impl Ca {
         self.process.kill().await.unwrap();
     }
 
+    pub async fn signal(&self, signal: &str) {
+        let pid = self.process.id().unwrap().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().await.unwrap().success());
+    }
+
     /// Asks it to stop, as a kubelet does.
     pub async fn stop(mut self) -> ExitStatus {
-        let pid = self.process.id().unwrap().to_string();
-        assert!(Command::new("kill").args(["-TERM", &pid]).status().await.unwrap().success());
+        self.signal("-TERM").await;
         timeout(PATIENCE, self.process.wait()).await.unwrap().unwrap()
     }
 }
