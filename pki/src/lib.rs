@@ -21,6 +21,7 @@ pub mod provider;
 pub mod record;
 pub mod refusal;
 pub mod renewal;
+pub mod seal;
 pub mod serving;
 pub mod spiffe;
 pub mod tls;
