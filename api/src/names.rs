@@ -30,8 +30,15 @@ pub const CLUSTER_BUNDLE_SIGNER: &str = "trellis.dev/mesh";
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "trellis";
 
-/// Secret that holds the root's 32-byte seed and certificate.
+/// Secret that holds the state of trust and the keys of its anchors.
 pub const ROOT_SECRET: &str = "trellis-ca-root";
+/// The same as one file, for a CA without Kubernetes.
+pub const ROOT_FILE: &str = "trust-domain.json";
+/// Its item with the state; what is not secret.
+pub const TRUST_STATE: &str = "trust.json";
+/// The end of the names of its items with keys, behind the first digits of the anchor's fingerprint.
+pub const ANCHOR_KEY: &str = ".key";
+pub const ANCHOR_KEY_DIGITS: usize = 16;
 /// Secret that the injector's replicas share for the webhook's serving certificate.
 pub const WEBHOOK_SECRET: &str = "trellis-injector-tls";
 pub const WEBHOOK_CONFIGURATION: &str = "trellis-injector";

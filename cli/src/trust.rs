@@ -1,5 +1,6 @@
 //! `trellis trust`: what the mesh is believed by, and how to change it while everybody keeps talking.
 
+mod backup;
 mod picture;
 mod wish;
 
@@ -76,6 +77,12 @@ enum Command {
         #[arg(required = true)]
         what: Vec<Denied>,
     },
+    /// Make a key that backups are sealed to: only its holder can open them.
+    BackupKey(backup::MakeKey),
+    /// Write what a lost cluster needs to be the same trust domain again, sealed to a key.
+    Backup(backup::Backup),
+    /// Bring a trust domain back in a new cluster, before the control plane is installed there.
+    Restore(backup::Restore),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -93,6 +100,13 @@ const LOOK: Duration = Duration::from_secs(1);
 
 impl Trust {
     pub async fn run(self) -> Result<ExitCode> {
+        // These need no TrustDomain, which a cluster that is to be restored has not.
+        match self.command {
+            Command::BackupKey(make) => return make.run(),
+            Command::Backup(backup) => return backup.run(&self.namespace).await,
+            Command::Restore(restore) => return restore.run(&self.namespace).await,
+            _ => {}
+        }
         let client = trellis_source::kubernetes_client().await?;
         let domain = Domain { api: Api::namespaced(client, &self.namespace), namespace: self.namespace };
         let object = domain.get().await?;
@@ -136,6 +150,7 @@ impl Trust {
                 let spec = wish::allow(&object.spec, &what)?;
                 domain.put(object, spec).await?;
             }
+            Command::BackupKey(_) | Command::Backup(_) | Command::Restore(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     }

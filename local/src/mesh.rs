@@ -28,6 +28,7 @@ use crate::{
 
 /// How long a process may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(30);
+const CA_NAME: &str = "ca";
 /// Longer than anybody runs a mesh on loopback.
 const TOKEN_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -237,6 +238,21 @@ impl Mesh {
         self.processes.iter().map(|process| process.log() + "\n").collect()
     }
 
+    /// Ends the CA, runs `work` while there is none, and starts it again.
+    pub async fn without_ca<T>(&mut self, work: impl AsyncFnOnce(&Self) -> T) -> Result<T, MeshError> {
+        if let Some(at) = self.processes.iter().position(|process| process.name() == CA_NAME) {
+            self.processes.remove(at).stop().await;
+        }
+        let done = work(self).await;
+        self.start_ca().await?;
+        Ok(done)
+    }
+
+    /// Where the CA keeps trust.
+    pub fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
     /// Stops everything, the last started first.
     pub async fn stop(mut self) {
         while let Some(process) = self.processes.pop() {
@@ -248,7 +264,7 @@ impl Mesh {
         let at = |port| SocketAddr::new(self.network.address(Role::Control, 1).into(), port);
         let arguments = [
             ("source", format!("folder:{}", self.path("manifests").display())),
-            ("root", format!("file:{}", self.path("root").display())),
+            ("root", format!("file:{}", self.root().display())),
             ("attest", format!("jwks:{}", self.path("jwks.json").display())),
             ("jwks-issuer", ISSUER.to_owned()),
             ("publish", format!("file:{}", self.bundle().display())),
@@ -262,7 +278,7 @@ impl Mesh {
         ]
         .map(|(flag, value)| format!("--{flag}={value}"));
         let ready = at(READY_PORT);
-        let mut process = self.spawn("trellis-ca", "ca", arguments.to_vec())?;
+        let mut process = self.spawn("trellis-ca", CA_NAME, arguments.to_vec())?;
         process.ready(ready, PATIENCE).await?;
         self.processes.push(process);
         Ok(())

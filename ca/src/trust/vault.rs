@@ -4,7 +4,10 @@
 use std::collections::BTreeMap;
 
 use pem::{EncodeConfig, LineEnding, Pem};
-use trellis_api::trust::{Issuing, KeyAlgorithm};
+use trellis_api::{
+    names::{ANCHOR_KEY, ANCHOR_KEY_DIGITS, TRUST_STATE},
+    trust::{Issuing, KeyAlgorithm},
+};
 use trellis_pki::{algorithm::Algorithm, bundle::fingerprint, issue::Issuer, key::PrivateKey};
 use zeroize::Zeroizing;
 
@@ -13,13 +16,8 @@ use super::state::{Anchor, TrustState};
 /// Everything that is kept, by name. Values are wiped when dropped.
 pub type Items = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
-/// What is not secret: see [`TrustState`].
-pub const STATE: &str = "trust.json";
-/// Behind the first digits of the fingerprint of the anchor that the key belongs to.
-const KEY: &str = ".key";
 /// The key that signs the audit trail; it outlives every anchor.
 const AUDIT: &str = "audit.pem";
-const KEY_DIGITS: usize = 16;
 const PEM_KEY: &str = "PRIVATE KEY";
 const PEM_CERTIFICATE: &str = "CERTIFICATE";
 
@@ -52,10 +50,10 @@ impl Vault {
     }
 
     pub fn decode(items: Items) -> Result<Self, String> {
-        let state = items.get(STATE).ok_or_else(|| format!("it holds no {STATE}"))?;
-        let state: TrustState =
-            serde_json::from_slice(state).map_err(|error| format!("{STATE} cannot be read: {error}"))?;
-        state.check().map_err(|error| format!("{STATE}: {error}"))?;
+        let state = items.get(TRUST_STATE).ok_or_else(|| format!("it holds no {TRUST_STATE}"))?;
+        let state: TrustState = serde_json::from_slice(state)
+            .map_err(|error| format!("{TRUST_STATE} cannot be read: {error}"))?;
+        state.check().map_err(|error| format!("{TRUST_STATE}: {error}"))?;
         Ok(Self { state, items })
     }
 
@@ -63,11 +61,11 @@ impl Vault {
     pub fn encode(&self) -> Result<Items, String> {
         let mut items = self.items.clone();
         items.retain(|name, _| {
-            !name.ends_with(KEY)
+            !name.ends_with(ANCHOR_KEY)
                 || self.state.anchors.iter().any(|anchor| key_item(&anchor.fingerprint) == *name)
         });
         let state = serde_json::to_vec_pretty(&self.state).map_err(|error| error.to_string())?;
-        items.insert(STATE.to_owned(), Zeroizing::new(state));
+        items.insert(TRUST_STATE.to_owned(), Zeroizing::new(state));
         Ok(items)
     }
 
@@ -142,7 +140,7 @@ fn private_pem(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, String> {
 }
 
 fn key_item(fingerprint: &str) -> String {
-    format!("{}{KEY}", fingerprint.get(..KEY_DIGITS).unwrap_or(fingerprint))
+    format!("{}{ANCHOR_KEY}", fingerprint.get(..ANCHOR_KEY_DIGITS).unwrap_or(fingerprint))
 }
 
 /// The one PEM block of a text.

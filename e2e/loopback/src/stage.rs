@@ -2,8 +2,10 @@
 //! as both applications.
 
 use std::{
+    ffi::OsStr,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    process::Output,
     sync::Arc,
 };
 
@@ -120,6 +122,14 @@ fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Work
         services,
         meshed: true,
     }
+}
+
+/// Runs the command line as a user does, with these arguments.
+pub async fn trellis(arguments: &[&OsStr]) -> Result<Output, Error> {
+    let program = binaries()?.join("trellis");
+    // It ends by itself; what it needs is in its arguments.
+    let output = tokio::process::Command::new(program).args(arguments).env_clear().output().await?;
+    Ok(output)
 }
 
 fn binaries() -> Result<PathBuf, Error> {

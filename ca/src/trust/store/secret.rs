@@ -126,15 +126,12 @@ impl fmt::Display for Secret {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use trellis_api::trust::KeyAlgorithm;
+    use trellis_api::{names::TRUST_STATE, trust::KeyAlgorithm};
 
     use super::*;
     use crate::{
         fake_api::FakeApi,
-        trust::{
-            store::{Making, Store, StoreError},
-            vault::STATE,
-        },
+        trust::store::{Making, Store, StoreError},
     };
 
     const PATH: &str = "/api/v1/namespaces/trellis-system/secrets/trellis-ca-root";
@@ -195,7 +192,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_damaged_secret_is_never_overwritten() {
-        for data in [serde_json::json!({}), serde_json::json!({ STATE: "Z2FyYmFnZQ==" })] {
+        for data in [serde_json::json!({}), serde_json::json!({ TRUST_STATE: "Z2FyYmFnZQ==" })] {
             let api = FakeApi::new();
             let secret = serde_json::json!({
                 "apiVersion": "v1", "kind": "Secret",

@@ -1,0 +1,288 @@
+//! What is in a backup, and what makes one unusable.
+
+use std::{collections::BTreeMap, fmt, str::FromStr, time::SystemTime};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use trellis_api::names::{ANCHOR_KEY, ANCHOR_KEY_DIGITS, TRUST_STATE};
+use trellis_pki::{
+    bundle::{Anchor, fingerprint},
+    clock::rfc3339,
+    issue::Issuer,
+    key::PrivateKey,
+};
+use zeroize::{Zeroize, Zeroizing};
+
+const FORM: &str = "trellis.dev/backup/v1";
+/// A restored domain is told as much newer than it was: members do not take older revisions than they have,
+/// and some came after the backup. More changes than this have never been in one.
+const AHEAD: u64 = 1_000_000;
+
+/// What the CA keeps, by name.
+pub type Items = BTreeMap<String, Zeroizing<String>>;
+
+/// A backup.
+pub struct Content {
+    made: String,
+    items: Items,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Out<'a> {
+    form: &'static str,
+    made: &'a str,
+    items: BTreeMap<&'a str, &'a str>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct In {
+    form: String,
+    made: String,
+    items: BTreeMap<String, String>,
+}
+
+/// The part of the state that a backup is judged by.
+#[derive(Deserialize)]
+struct State {
+    revision: u64,
+    issuing: String,
+    anchors: Vec<Kept>,
+}
+
+#[derive(Deserialize)]
+struct Kept {
+    fingerprint: String,
+    certificate: String,
+}
+
+/// What a usable backup brings.
+#[derive(Debug)]
+pub struct Brought {
+    made: String,
+    trust_domain: String,
+    issuing: String,
+    /// Those whose private key it brings as well.
+    anchors: Vec<Anchor>,
+}
+
+/// The beginning of a fingerprint.
+#[derive(Clone, Debug)]
+pub struct Pin(String);
+
+impl Content {
+    pub fn new(items: Items, now: SystemTime) -> Self {
+        Self { made: rfc3339(now), items }
+    }
+
+    pub fn encode(&self) -> Result<Zeroizing<Vec<u8>>> {
+        let items = self.items.iter().map(|(name, item)| (name.as_str(), item.as_str())).collect();
+        Ok(Zeroizing::new(serde_json::to_vec(&Out { form: FORM, made: &self.made, items })?))
+    }
+
+    pub fn decode(plain: &[u8]) -> Result<Self> {
+        let mut found: In = serde_json::from_slice(plain).context("it cannot be read")?;
+        if found.form != FORM {
+            found.items.values_mut().for_each(Zeroize::zeroize);
+            bail!(
+                "its form is {:?}, and this release reads {FORM}: use the release that made it",
+                found.form
+            );
+        }
+        let items = found.items.into_iter().map(|(name, item)| (name, Zeroizing::new(item))).collect();
+        Ok(Self { made: found.made, items })
+    }
+
+    /// That a CA could go on with it: every anchor has its certificate, and its key belongs to it.
+    pub fn check(&self) -> Result<Brought> {
+        let state = self.state()?;
+        let mut anchors = Vec::new();
+        for kept in &state.anchors {
+            let name = &kept.fingerprint;
+            anchors.push(self.anchor(kept).with_context(|| format!("its anchor {name}"))?);
+        }
+        let Some(issuing) = anchors.iter().find(|anchor| **anchor.fingerprint() == *state.issuing) else {
+            bail!("its {TRUST_STATE} issues from {:?}, which is none of its anchors", state.issuing);
+        };
+        let trust_domain = issuing.trust_domain.clone().unwrap_or_default();
+        Ok(Brought { made: self.made.clone(), trust_domain, issuing: state.issuing, anchors })
+    }
+
+    /// Whether this is the same domain, and nothing that the other has is missing.
+    pub fn is_as_new_as(&self, other: &Self) -> bool {
+        match (self.state(), other.state()) {
+            (Ok(own), Ok(other)) => own.issuing == other.issuing && own.revision >= other.revision,
+            _ => false,
+        }
+    }
+
+    /// In a few words.
+    pub fn describe(&self) -> String {
+        match self.state() {
+            Ok(state) => format!("issuing from anchor {}", state.issuing),
+            Err(error) => format!("which cannot be read ({error:#})"),
+        }
+    }
+
+    /// What is written when it is restored.
+    pub fn restored(&self) -> Items {
+        let mut items = self.items.clone();
+        let state = items.get(TRUST_STATE).and_then(|text| serde_json::from_str::<Value>(text).ok());
+        if let Some(mut state) = state {
+            let revision = state["revision"].as_u64().unwrap_or_default().saturating_add(AHEAD);
+            state["revision"] = revision.into();
+            items.insert(TRUST_STATE.to_owned(), Zeroizing::new(format!("{state:#}")));
+        }
+        items
+    }
+
+    fn state(&self) -> Result<State> {
+        let text = self.items.get(TRUST_STATE).with_context(|| format!("it holds no {TRUST_STATE}"))?;
+        serde_json::from_str(text).with_context(|| format!("its {TRUST_STATE} cannot be read"))
+    }
+
+    fn anchor(&self, kept: &Kept) -> Result<Anchor> {
+        let der = pem::parse(&kept.certificate).context("its certificate is not PEM")?.into_contents();
+        if fingerprint(&der) != kept.fingerprint {
+            bail!("its certificate has another fingerprint, {}", fingerprint(&der));
+        }
+        let digits = kept.fingerprint.get(..ANCHOR_KEY_DIGITS).unwrap_or(&kept.fingerprint);
+        let name = format!("{digits}{ANCHOR_KEY}");
+        let item = self.items.get(&name).with_context(|| format!("its key {name} is missing"))?;
+        let contents = pem::parse(item.as_bytes()).with_context(|| format!("{name} is not PEM"))?;
+        let key = Zeroizing::new(contents.into_contents());
+        let key = PrivateKey::from_pkcs8(&key).with_context(|| name.clone())?;
+        Ok(Issuer::load(&der, key).with_context(|| name)?.anchor().clone())
+    }
+}
+
+impl Brought {
+    /// The anchor that was named must be among them. Its private key is, so that whoever made the backup
+    /// had it, and there is nothing left that they could gain by a false one.
+    pub fn hold_to(&self, pin: &Pin) -> Result<()> {
+        match self.anchors.iter().any(|anchor| anchor.fingerprint().starts_with(&pin.0)) {
+            true => Ok(()),
+            false => bail!(
+                "nothing was done: --anchor {} is none of these; this is another backup than the one you mean, or a false one",
+                pin.0
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Brought {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "trust domain {}, backed up at {}", self.trust_domain, self.made)?;
+        for anchor in &self.anchors {
+            let (name, not_after) = (anchor.algorithm.name(), rfc3339(anchor.not_after));
+            let issues = if **anchor.fingerprint() == *self.issuing { ", issues" } else { "" };
+            writeln!(f, "  anchor {}  {name}, until {not_after}{issues}", anchor.fingerprint())?;
+        }
+        Ok(())
+    }
+}
+
+impl FromStr for Pin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let digits = text.to_ascii_lowercase();
+        match digits.bytes().all(|byte| byte.is_ascii_hexdigit()) && (16..=64).contains(&digits.len()) {
+            true => Ok(Self(digits)),
+            false => Err("give 16 to 64 digits of the fingerprint, in hex".to_owned()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, UNIX_EPOCH};
+
+    use serde_json::json;
+    use trellis_pki::algorithm::Algorithm;
+
+    use super::*;
+
+    const NOW: SystemTime = UNIX_EPOCH;
+
+    fn items(algorithm: Algorithm) -> (Items, String) {
+        let key = PrivateKey::generate(algorithm).unwrap();
+        let issuer = Issuer::new_root(
+            "cluster.local",
+            key,
+            NOW + Duration::from_secs(1 << 30),
+            Duration::from_secs(1 << 20),
+        )
+        .unwrap();
+        let fingerprint = issuer.anchor().fingerprint().to_string();
+        let state = json!({
+            "revision": 7, "issuing": fingerprint, "rotations": 3,
+            "anchors": [{
+                "fingerprint": fingerprint, "algorithm": "ml-dsa-65", "generation": 1,
+                "certificate": pem::encode(&pem::Pem::new("CERTIFICATE", issuer.anchor().der.clone())),
+            }],
+        });
+        let key = pem::encode(&pem::Pem::new("PRIVATE KEY", issuer.private_key().pkcs8().unwrap().to_vec()));
+        let items = [
+            (TRUST_STATE.to_owned(), Zeroizing::new(state.to_string())),
+            (format!("{}{ANCHOR_KEY}", &fingerprint[..16]), Zeroizing::new(key)),
+            ("audit.pem".to_owned(), Zeroizing::new("as it is".to_owned())),
+        ];
+        (items.into(), fingerprint)
+    }
+
+    fn pin(text: &str) -> Pin {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn what_was_backed_up_is_restored_ahead_of_all_that_came_after_it() {
+        for algorithm in [Algorithm::MlDsa65, Algorithm::EcdsaP256] {
+            let (items, fingerprint) = items(algorithm);
+            let content = Content::new(items, NOW);
+            let again = Content::decode(&content.encode().unwrap()).unwrap();
+            let brought = again.check().unwrap();
+            brought.hold_to(&pin(&fingerprint)).unwrap();
+            brought.hold_to(&pin(&fingerprint[..16].to_uppercase())).unwrap();
+            assert!(brought.to_string().contains(&fingerprint), "{brought}");
+            let restored = Content::new(again.restored(), NOW);
+            let state: Value = serde_json::from_str(&restored.items[TRUST_STATE]).unwrap();
+            assert_eq!((&state["revision"], &state["rotations"]), (&json!(7 + AHEAD), &json!(3)));
+            assert_eq!(*restored.items["audit.pem"], "as it is");
+            assert!(restored.is_as_new_as(&content) && !content.is_as_new_as(&restored));
+        }
+    }
+
+    #[test]
+    fn a_false_or_damaged_one_is_refused_with_the_reason() {
+        let (good, fingerprint) = items(Algorithm::MlDsa65);
+        let (other, foreign) = items(Algorithm::MlDsa65);
+        let key = |fingerprint: &str| format!("{}{ANCHOR_KEY}", &fingerprint[..16]);
+        let refused = |change: &dyn Fn(&mut Items), reason: &str| {
+            let mut items = good.clone();
+            change(&mut items);
+            let error = format!("{:#}", Content::new(items, NOW).check().unwrap_err());
+            assert!(error.contains(reason), "{error}");
+        };
+        refused(&|items| drop(items.remove(TRUST_STATE)), "it holds no trust.json");
+        refused(&|items| drop(items.remove(&key(&fingerprint))), "is missing");
+        // Somebody names an anchor whose key they have not.
+        refused(&|items| drop(items.insert(key(&fingerprint), other[&key(&foreign)].clone())), "key");
+        refused(
+            &|items| {
+                let state = items[TRUST_STATE].replace(&fingerprint, &foreign);
+                items.insert(TRUST_STATE.to_owned(), Zeroizing::new(state));
+            },
+            "another fingerprint",
+        );
+        let brought = Content::new(good.clone(), NOW).check().unwrap();
+        assert!(brought.hold_to(&pin(&foreign)).unwrap_err().to_string().contains("nothing was done"));
+        let newer = br#"{"form":"trellis.dev/backup/v2","made":"","items":{}}"#;
+        assert!(Content::decode(newer).err().unwrap().to_string().contains("v2"));
+        for text in ["", "0123", "0123456789abcdeg"] {
+            assert!(text.parse::<Pin>().is_err(), "{text}");
+        }
+    }
+}
