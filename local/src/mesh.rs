@@ -160,6 +160,18 @@ impl Mesh {
         self.apply(&format!("{}-{}", workload.namespace, workload.name), workload.manifests())
     }
 
+    /// Makes many workloads of one namespace known at once.
+    pub fn announce_all(&self, namespace: &str, workloads: &[Workload]) -> Result<(), MeshError> {
+        let mut manifests = vec![manifest::namespace(namespace)];
+        manifests.extend(workloads.iter().flat_map(Workload::manifests));
+        self.apply(&format!("namespace-{namespace}"), manifests)
+    }
+
+    /// The process of the CA.
+    pub fn ca_process(&self) -> Option<u32> {
+        self.processes.iter().find(|process| process.name() == CA_NAME).map(Process::id)
+    }
+
     /// Makes a workload known and starts its proxy, which also listens on the addresses of the Services
     /// that the workload calls. `extra` are further flags.
     pub async fn join(
