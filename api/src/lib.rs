@@ -18,4 +18,8 @@ pub mod proto {
     pub mod discovery {
         tonic::include_proto!("trellis.discovery.v1");
     }
+    /// The SPIFFE Workload API, which has no package.
+    pub mod workload {
+        tonic::include_proto!("_");
+    }
 }
