@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(files, ["proto"])?;
-    tonic_prost_build::configure().compile_fds(descriptors)?;
+    // It holds a private key.
+    tonic_prost_build::configure().skip_debug(["X509SVID"]).compile_fds(descriptors)?;
     Ok(())
 }
