@@ -63,3 +63,6 @@ impl WorkloadApi {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
