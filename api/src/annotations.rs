@@ -427,7 +427,11 @@ mod tests {
             (DRAIN_SECONDS, "1m", "this is not between 1 and 3600"),
             (WORKLOAD_API, "ecdsa-p265", "there is no such choice, the nearest is `ecdsa-p256`"),
             (WORKLOAD_API, "enable", "there is no such choice, the nearest is `enabled`"),
-            (WORKLOAD_API, "1", "there is no such choice among disabled, enabled, ml-dsa-44, ml-dsa-65, ml-dsa-87, ecdsa-p256"),
+            (
+                WORKLOAD_API,
+                "1",
+                "there is no such choice among disabled, enabled, ml-dsa-44, ml-dsa-65, ml-dsa-87, ecdsa-p256",
+            ),
         ] {
             let message = message(&[(name, value)], &[]);
             let start = format!("annotation `{name}: {value}` of the pod: {problem}; write ");

@@ -23,7 +23,7 @@ use tokio::{
 use tonic::transport::server::Connected;
 
 /// Connections that may be open at once. Each may carry several streams.
-const CONNECTIONS: usize = 64;
+pub const CONNECTIONS: usize = 64;
 /// Whoever runs in the pod and sees the volume may connect, as which user whatsoever.
 const MODE: u32 = 0o666;
 const PAUSE: Duration = Duration::from_millis(100);

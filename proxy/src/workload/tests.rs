@@ -19,6 +19,8 @@ use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use tempfile::TempDir;
 use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
     sync::watch,
     time::{Instant, sleep, timeout},
 };
@@ -52,6 +54,7 @@ use trellis_telemetry::{Registry, health::Health};
 use super::{
     Leaf, WorkloadApi,
     callers::{MOST, PAUSE},
+    socket::CONNECTIONS,
 };
 
 const DOMAIN: &str = "cluster.local";
@@ -364,8 +367,7 @@ async fn who_is_denied_is_turned_away_and_comes_back_when_that_is_lifted() {
     for by_identity in [true, false] {
         let mut open = svids(&mut client).await.unwrap();
         let svid = next(&mut open).await.unwrap();
-        let denied =
-            if by_identity { format!("identity={ID}") } else { format!("serial={}", serial(&svid)) };
+        let denied = if by_identity { format!("identity={ID}") } else { format!("serial={}", serial(&svid)) };
         pod.tell(Trusted { denied: vec![denied.clone()], ..trusted(&[&issuer]) });
         let status = next(&mut open).await.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied, "{status}");
@@ -409,6 +411,35 @@ async fn streams_are_bounded_in_number_and_room_comes_back() {
         }
     };
     timeout(Duration::from_secs(1), again).await.unwrap();
+}
+
+#[tokio::test]
+async fn connections_are_bounded_in_number_and_room_comes_back() {
+    let pod = Pod::start();
+    let connect = || UnixStream::connect(pod.socket());
+    let mut open = Vec::new();
+    for _ in 0..CONNECTIONS {
+        let mut stream = connect().await.unwrap();
+        // The server speaks first as soon as it has taken one.
+        stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        assert_ne!(stream.read(&mut [0]).await.unwrap(), 0);
+        open.push(stream);
+    }
+    let mut one_more = connect().await.unwrap();
+    assert!(matches!(one_more.read(&mut [0]).await, Ok(0) | Err(_)), "it was closed at once");
+    open.clear();
+    let served = async {
+        loop {
+            // Those that were there may still be on their way out.
+            let uri = format!("unix://{}", pod.socket().display());
+            if let Ok(channel) = Endpoint::try_from(uri).unwrap().connect().await
+                && let Ok(mut stream) = svids(&mut SpiffeWorkloadApiClient::new(channel)).await
+            {
+                return next(&mut stream).await.unwrap();
+            }
+        }
+    };
+    timeout(Duration::from_secs(10), served).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
