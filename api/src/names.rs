@@ -73,3 +73,9 @@ pub const IDENTITY_VOLUME: &str = "trellis-identity";
 pub const IDENTITY_DIR: &str = "/var/run/secrets/trellis.dev/identity";
 pub const TOKEN_FILE: &str = "token";
 pub const BUNDLE_FILE: &str = "bundle.pem";
+/// The volume with the socket of the SPIFFE Workload API, where it is mounted, and the socket in it.
+pub const WORKLOAD_API_VOLUME: &str = "trellis-workload-api";
+pub const WORKLOAD_API_DIR: &str = "/var/run/secrets/trellis.dev/workload-api";
+pub const WORKLOAD_API_SOCKET: &str = "socket";
+/// By this variable clients of the SPIFFE Workload API find it.
+pub const SPIFFE_ENDPOINT_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";

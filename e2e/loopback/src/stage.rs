@@ -111,7 +111,8 @@ impl Stage {
     }
 }
 
-fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
+/// The workload `name` of account `name`.
+pub fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
     Workload {
         namespace: NAMESPACE.into(),
         name: name.into(),
@@ -132,7 +133,7 @@ pub async fn trellis(arguments: &[&OsStr]) -> Result<Output, Error> {
     Ok(output)
 }
 
-fn binaries() -> Result<PathBuf, Error> {
+pub fn binaries() -> Result<PathBuf, Error> {
     let given = std::env::vars_os().find(|(name, _)| name == "TRELLIS_BINARIES").map(|(_, value)| value);
     let folder = match given {
         Some(folder) => PathBuf::from(folder),

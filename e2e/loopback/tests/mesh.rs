@@ -6,6 +6,8 @@ mod backup;
 mod hostile;
 #[path = "mesh/traffic.rs"]
 mod traffic;
+#[path = "mesh/workload.rs"]
+mod workload;
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
@@ -22,7 +24,8 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each test runs a mesh of its own: two at a time keep two cores busy.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials = [hostile::trials(), traffic::trials(), backup::trials()].into_iter().flatten().collect();
+    let trials = [backup::trials(), hostile::trials(), traffic::trials(), workload::trials()];
+    let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -12,7 +12,7 @@ use trellis_pki::{
     policy::Ladder,
 };
 
-use super::{IdentityTask, TrustSource, fingerprints};
+use super::{IdentityTask, TrustSource, beside::older, fingerprints};
 use crate::identity::{issue::IssueError, trust::Heard};
 
 const LONGEST_SPREAD: Duration = Duration::from_secs(60 * 60);
@@ -20,7 +20,7 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(60 * 60);
 impl IdentityTask {
     /// What is heard from now on. The tasks that come with it end the hearing when they are dropped.
     pub(super) fn listen(&mut self) -> (watch::Receiver<Heard>, JoinSet<()>) {
-        let (sender, receiver) = watch::channel(None);
+        let (sender, receiver) = (self.heard.clone(), self.heard.subscribe());
         let mut tasks = JoinSet::new();
         match std::mem::replace(&mut self.lifecycle.trust, TrustSource::Told(receiver.clone())) {
             TrustSource::Told(mut told) => {
@@ -114,6 +114,10 @@ impl IdentityTask {
             leaf_algorithm: leaf.map(|leaf| leaf.algorithm.to_string()).unwrap_or_default(),
             refuses_classical: tls.policy().signatures == Ladder::Require,
             draining: self.lifecycle.resting.fallen(bundle.as_deref()),
+        };
+        let holding = match &*self.beside.borrow() {
+            Some(beside) => older(holding, beside, &self.issuing),
+            None => holding,
         };
         self.holding.send_if_modified(|told| {
             let changed = *told != holding;
