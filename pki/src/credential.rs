@@ -84,7 +84,8 @@ impl Credential {
             return Standing::Denied;
         }
         let trust_domain = self.identity.trust_domain();
-        let judge = if trust_domain == bundle.trust_domain() { Some(bundle) } else { foreign.get(trust_domain) };
+        let judge =
+            if trust_domain == bundle.trust_domain() { Some(bundle) } else { foreign.get(trust_domain) };
         match judge.is_some_and(|judge| judge.holds(&self.anchor)) {
             true => Standing::Good,
             false => Standing::AnchorRemoved,

@@ -27,4 +27,5 @@ pub mod serving;
 pub mod spiffe;
 pub mod tls;
 mod verify;
+pub mod web;
 mod x509;

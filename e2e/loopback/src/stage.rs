@@ -38,6 +38,8 @@ impl Stage {
             binaries: binaries()?,
             root_algorithm: "ml-dsa-65".to_owned(),
             signatures: "require".to_owned(),
+            trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+            federated: false,
             leaf_algorithms: "ml-dsa-65,ml-dsa-44,ml-dsa-87,ecdsa-p256".into(),
             log: "info".into(),
         })
@@ -109,7 +111,8 @@ impl Stage {
     }
 }
 
-fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
+/// Number `number` of the workloads of `mesh`.
+pub fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
     Workload {
         namespace: NAMESPACE.into(),
         name: name.into(),
@@ -122,7 +125,8 @@ fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Work
     }
 }
 
-fn binaries() -> Result<PathBuf, Error> {
+/// The folder with the built programs.
+pub fn binaries() -> Result<PathBuf, Error> {
     let given = std::env::vars_os().find(|(name, _)| name == "TRELLIS_BINARIES").map(|(_, value)| value);
     let folder = match given {
         Some(folder) => PathBuf::from(folder),
