@@ -4,6 +4,7 @@
 
 pub mod annotations;
 pub mod evidence;
+pub mod federation;
 pub mod injection;
 pub mod names;
 pub mod source;

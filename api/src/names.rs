@@ -10,6 +10,10 @@ pub const INJECTED: &str = "trellis.dev/injected";
 /// Annotation that the injector leaves on a pod it was asked to inject but could not: the reason.
 pub const NOT_INJECTED: &str = "trellis.dev/not-injected";
 
+/// Annotation of a Service without a selector: who must answer at its endpoints, which are workloads of
+/// another trust domain.
+pub const IDENTITY: &str = "trellis.dev/identity";
+
 /// Prefix of every label and annotation of ours.
 pub const PREFIX: &str = "trellis.dev/";
 
@@ -60,6 +64,8 @@ pub const READY_PORT: u16 = 15021;
 /// Ports of the control plane.
 pub const CA_PORT: u16 = 15012;
 pub const DISCOVERY_PORT: u16 = 15013;
+/// Where the CA serves its trust bundle to other trust domains.
+pub const BUNDLE_PORT: u16 = 15014;
 pub const WEBHOOK_PORT: u16 = 8443;
 
 /// The user that the proxy runs as; its traffic is not captured.

@@ -8,6 +8,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::federation::{Federation, FederationStatus, Profile};
+
 /// The one object that counts, in the control plane's namespace.
 pub const TRUST_DOMAIN: &str = "mesh";
 
@@ -44,6 +46,11 @@ pub struct TrustDomainSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub denied: Vec<Denial>,
+    /// Other trust domains whose workloads may be peers. Their anchors are fetched from their bundle
+    /// endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub federation: Vec<Federation>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -139,6 +146,9 @@ pub struct TrustDomainStatus {
     /// Rotations that ended, the newest first.
     #[serde(default)]
     pub past: Vec<PastRotation>,
+    /// Each trust domain that is federated with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub federation: Vec<FederationStatus>,
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }

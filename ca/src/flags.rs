@@ -1,6 +1,6 @@
 //! The command line, and what follows from it.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use thiserror::Error;
@@ -9,7 +9,7 @@ use trellis_pki::{algorithm::Algorithm, policy::Ladder};
 use trellis_source::SourceSpec;
 use trellis_telemetry::log::Format;
 
-use crate::{attest::AttestSpec, audit::SinkSpec, publish::PublishSpec, trust::store::StoreSpec};
+use crate::{attest::AttestSpec, audit::SinkSpec, federation, publish::PublishSpec, trust::store::StoreSpec};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -87,6 +87,23 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_LEAF_VALIDITY", default_value = "24h", value_parser = duration)]
     pub leaf_validity: Duration,
 
+    /// Where the trust bundle is served to other trust domains, in SPIFFE's format; not at all if absent.
+    #[arg(long, env = "TRELLIS_BUNDLE_LISTEN")]
+    pub bundle_listen: Option<SocketAddr>,
+
+    /// How often other trust domains are to fetch it. A new anchor is shown to them for three times as long
+    /// before certificates are issued from it.
+    #[arg(long, env = "TRELLIS_BUNDLE_REFRESH_HINT", default_value = "5m", value_parser = duration)]
+    pub bundle_refresh_hint: Duration,
+
+    /// The shortest time between two fetches of another trust domain's bundle.
+    #[arg(long, env = "TRELLIS_FEDERATION_FETCH_INTERVAL", default_value = "1m", value_parser = duration)]
+    pub federation_fetch_interval: Duration,
+
+    /// PEM file with the authorities by which bundle endpoints of profile web are believed.
+    #[arg(long, env = "TRELLIS_FEDERATION_WEB_ROOTS", default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    pub federation_web_roots: PathBuf,
+
     /// The algorithm of a new root; a root that exists is used as it is.
     #[arg(long, env = "TRELLIS_ROOT_ALGORITHM", default_value = "ml-dsa-65")]
     pub root_algorithm: Algorithm,
@@ -138,6 +155,8 @@ pub enum FlagError {
     RootValidity { root: Duration, leaf: Duration },
     #[error("--cluster-domain {0:?} is no DNS domain; use labels of lower case letters, digits and dashes")]
     ClusterDomain(String),
+    #[error("--{flag} is {value:?}; use 1s to 1d")]
+    Interval { flag: &'static str, value: Duration },
     #[error("--audit names {0} twice; one of each kind is enough")]
     AuditTwice(&'static str),
     #[error("--audit otlp needs to know where to; give --otlp-endpoint")]
@@ -149,6 +168,7 @@ impl Flags {
         self.check_validities()?;
         check_domain(&self.cluster_domain)?;
         self.check_audit()?;
+        self.check_intervals()?;
         let attest = match self.or_default("attest", "jwks:FILE", &self.attest, AttestSpec::TokenReview)? {
             AttestSpec::TokenReview if self.jwks_issuer.is_some() => return Err(FlagError::UselessIssuer),
             AttestSpec::TokenReview => Attest::TokenReview,
@@ -190,6 +210,25 @@ impl Flags {
                 Err(FlagError::AuditWithoutEndpoint)
             }
             None => Ok(()),
+        }
+    }
+
+    fn check_intervals(&self) -> Result<(), FlagError> {
+        let intervals = [
+            ("bundle-refresh-hint", self.bundle_refresh_hint),
+            ("federation-fetch-interval", self.federation_fetch_interval),
+        ];
+        match intervals.into_iter().find(|(_, value)| !(Duration::from_secs(1)..=DAY).contains(value)) {
+            Some((flag, value)) => Err(FlagError::Interval { flag, value }),
+            None => Ok(()),
+        }
+    }
+
+    /// How long other trust domains are shown a new anchor before it is used.
+    pub fn advance(&self) -> Duration {
+        match self.bundle_listen {
+            Some(_) => self.bundle_refresh_hint * federation::ADVANCE,
+            None => Duration::ZERO,
         }
     }
 
@@ -298,6 +337,8 @@ mod tests {
             ["--root-validity", "40000d"],
             ["--cluster-domain", "Cluster.Local"],
             ["--jwks-issuer", "x"],
+            ["--bundle-refresh-hint", "0s"],
+            ["--federation-fetch-interval", "2d"],
             ["--audit", "otlp"],
             ["--audit", "stdout,stdout"],
             ["--audit", "file:/a,file:/b"],

@@ -5,6 +5,7 @@ mod attest;
 mod audit;
 #[cfg(test)]
 mod fake_api;
+mod federation;
 mod flags;
 mod issue;
 mod leader;
@@ -43,6 +44,7 @@ use trellis_telemetry::{
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
     audit::Trail,
+    federation::{Endpoint, Fetched, Fetcher, WebRoots},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
     leader::{Candidate, Role},
@@ -98,6 +100,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let shown_key = Arc::new(OnceLock::new());
     serve_http(&flags, registry, &health, &statuses, &shown_key, &shutdown, &mut tasks)?;
     let tcp = http::bind(flags.listen).context("listen")?;
+    let bundle_tcp = flags.bundle_listen.map(http::bind).transpose().context("bundle-listen")?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let client = match choices.needs_kubernetes(&flags.source) {
@@ -179,6 +182,23 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         roles: roles.clone(),
     };
     tasks.spawn(replicas.run(shutdown.clone()));
+    if let Some(bundle_tcp) = bundle_tcp {
+        let endpoint = Endpoint::new(&tls, authority.clone(), flags.bundle_refresh_hint, registry);
+        tracing::info!(address = %bundle_tcp.local_addr()?, "serving the bundle to other trust domains");
+        tasks.spawn(endpoint.serve(bundle_tcp, shutdown.clone()));
+    }
+    let (found, fetched) = watch::channel(Fetched::default());
+    let fetcher = Fetcher {
+        authority: authority.clone(),
+        wishes: wishes.clone(),
+        roles: roles.clone(),
+        roots: WebRoots(flags.federation_web_roots.clone()),
+        floor: flags.federation_fetch_interval,
+        clock: clock.clone(),
+        found,
+        metrics: federation::Metrics::new(registry),
+    };
+    tasks.spawn(fetcher.run(shutdown.clone()));
     let known = view.clone();
     let keeper = Keeper {
         store,
@@ -187,7 +207,9 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         bounds: Bounds {
             leaves: flags.leaf_algorithms.iter().copied().map(kind_of).collect(),
             own: own.clone(),
+            advance: flags.advance(),
         },
+        fetched,
         members: members.clone(),
         wishes,
         roles: roles.clone(),

@@ -188,8 +188,8 @@ fn endpoint(address: &Address) -> Endpoint {
         .unwrap_or_else(|_| Endpoint::from_static("http://trellis"))
 }
 
-/// Tries each address that the name has, with a fair share of the time for each.
-async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
+/// Tries each address that the name has, with a fair share of the time for each. TLS is the caller's.
+pub async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
     let host = address.host.trim_start_matches('[').trim_end_matches(']');
     let addresses: Vec<SocketAddr> = lookup_host((host, address.port))
         .await

@@ -74,7 +74,8 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     tokio::spawn(http::serve(ready, health.routes(), serve_until.clone()));
 
     let own = config.identity().context("the proxy's own identity")?;
-    let tls = Arc::new(MeshTls::new(config.policy(), config.trust_domain.clone(), clock.clone()));
+    // What is derived of it for the control plane admits peers of our own domain only.
+    let tls = Arc::new(MeshTls::new(config.policy(), config.trust_domain.clone(), clock.clone()).federated());
     let resting = Resting::default();
     let workload_api = match config.workload_api_socket.clone() {
         Some(socket) => Some(WorkloadApi::open(socket, stop.clone(), &registry)?),

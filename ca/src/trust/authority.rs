@@ -5,12 +5,15 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use trellis_api::proto::ca::Trusted;
+use trellis_api::proto::ca::{ForeignBundle, Trusted};
 use trellis_pki::{
     bundle::{Anchor, Bundle},
     credential::{Denials, Denied},
+    foreign::Foreign,
     issue::Issuer,
 };
+
+use crate::federation::held_bundles;
 
 use super::{
     state::TrustState,
@@ -24,6 +27,7 @@ pub struct Current {
     pub version: Version,
     pub issuer: Arc<Issuer>,
     pub bundle: Bundle,
+    pub foreign: Foreign,
     pub denials: Denials,
 }
 
@@ -89,7 +93,8 @@ impl Current {
         let denied = vault.state.denied.iter().map(|denied| denied.parse::<Denied>());
         let denied = denied.collect::<Result<Vec<_>, _>>().map_err(|error| format!("denied: {error}"))?;
         let denials = Denials::new(denied).map_err(|error| error.to_string())?;
-        Ok(Self { vault, version, issuer, bundle, denials })
+        let foreign = held_bundles(&bundle, &vault.state.foreign)?;
+        Ok(Self { vault, version, issuer, bundle, foreign, denials })
     }
 
     pub fn state(&self) -> &TrustState {
@@ -106,12 +111,20 @@ impl Current {
             leaf_algorithm: state.leaf.map(|leaf| leaf.as_str().to_owned()).unwrap_or_default(),
             spread_seconds,
             denied: state.denied.clone(),
+            foreign: self.foreign.bundles().map(told).collect(),
         }
     }
 
-    /// The bundle as it is published: the revision stands above it, for those who also hear of trust in
+    /// The bundle as it is published, our own anchors only: the revision stands above it, for those who also hear of trust in
     /// other ways.
     fn pem(&self) -> String {
         trellis_pki::bundle::published(&self.bundle, self.state().revision)
+    }
+}
+
+fn told(bundle: &Bundle) -> ForeignBundle {
+    ForeignBundle {
+        trust_domain: bundle.trust_domain().to_owned(),
+        anchors: bundle.anchors().iter().map(|anchor| anchor.der.clone()).collect(),
     }
 }

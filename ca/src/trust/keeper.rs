@@ -31,6 +31,7 @@ use super::{
 };
 use crate::{
     audit::{Audit, Event},
+    federation::{self, Fetched, Held},
     leader::Role,
 };
 
@@ -49,6 +50,8 @@ pub struct Keeper {
     pub members: Members,
     pub wishes: Wishes,
     pub roles: watch::Receiver<Role>,
+    /// What was fetched of other trust domains.
+    pub fetched: watch::Receiver<Fetched>,
     /// Whether the world is known: before that, nobody seems to be alive.
     pub known: Box<dyn Fn() -> bool + Send + Sync>,
     pub clock: Arc<dyn Clock>,
@@ -83,10 +86,11 @@ impl Keeper {
             members.borrow_and_update();
             revision.borrow_and_update();
             self.wishes.borrow_and_update();
+            self.fetched.borrow_and_update();
             let leads = matches!(*self.roles.borrow_and_update(), Role::Leader { .. });
             let again = match self.turn(leads).await {
                 Ok(Turn::Took) => continue,
-                Ok(Turn::Rests) => GLANCE,
+                Ok(Turn::Rests) => self.glance(),
                 Err(error) => {
                     tracing::error!(%error, "trust stays as it is; trying again");
                     self.metrics.failed.with(&[]).inc();
@@ -101,6 +105,7 @@ impl Keeper {
                 Ok(()) = revision.changed() => {}
                 Ok(()) = self.wishes.changed() => {}
                 Ok(()) = self.roles.changed() => {}
+                Ok(()) = self.fetched.changed() => {}
             }
             tokio::time::sleep(GATHER).await;
         }
@@ -119,17 +124,49 @@ impl Keeper {
         }
         let wished =
             wish.as_ref().map_or_else(|| object::as_it_is(current.state()), |wish| wish.spec.clone());
-        let verdict =
-            self.members.read(|census| machine::decide(&wished, &self.bounds, current.state(), census));
+        let verdict = self
+            .members
+            .read(|census| machine::decide(&wished, &self.bounds, current.state(), census, self.now()));
         let generation = wish.map_or(0, |wish| wish.generation);
-        self.show(&wished, generation, &current, &verdict);
+        let (foreign, federation) = self.federation(&wished, &current);
+        self.show(&wished, generation, &current, &verdict, federation);
         if !leads {
             return Ok(Turn::Rests);
+        }
+        if foreign != current.state().foreign {
+            return self.take(&current, Step::Federate(foreign), None).await;
         }
         match verdict {
             Verdict::Begin { kind, cut_off } => self.begin(&current, kind, cut_off).await,
             Verdict::Take { step, cut_off } => self.take(&current, step, cut_off).await,
             _ => Ok(Turn::Rests),
+        }
+    }
+
+    /// What is to be held of other trust domains, and what is to be said of them.
+    fn federation(&self, wished: &TrustDomainSpec, current: &Current) -> (Vec<Held>, status::Federation) {
+        let fetched = self.fetched.borrow();
+        let (partners, mut faults) = federation::partners(current.bundle.trust_domain(), &wished.federation);
+        let (held, wrong) = federation::merge(
+            &current.bundle,
+            &current.state().foreign,
+            &partners,
+            &faults,
+            &fetched.bundles,
+        );
+        faults.extend(wrong);
+        let statuses = federation::statuses(&held, &partners, &faults, &fetched);
+        let condition = federation::condition(&statuses, &faults);
+        (held, status::Federation { statuses, condition })
+    }
+
+    /// How long nothing needs to be looked at unless something calls for it.
+    fn glance(&self) -> Duration {
+        let current = self.authority.current();
+        let rotation = current.state().rotation.as_ref();
+        match rotation.map_or(0, |rotation| rotation.unpublished(&self.bounds, self.now())) {
+            0 => GLANCE,
+            left => GLANCE.min(Duration::from_secs(left)),
         }
     }
 
@@ -205,6 +242,7 @@ impl Keeper {
             "anchors": state.trusted().map(|anchor| anchor.fingerprint.as_str()).collect::<Vec<_>>(),
             "leaf": state.leaf,
             "denied": state.denied,
+            "foreign": foreign(state),
             "cutOff": cut_off,
         });
         if let Err(error) = self.audit.record(Event::Trust, fields) {
@@ -212,11 +250,28 @@ impl Keeper {
         }
     }
 
-    fn show(&self, wished: &TrustDomainSpec, generation: i64, current: &Current, verdict: &Verdict) {
+    fn show(
+        &self,
+        wished: &TrustDomainSpec,
+        generation: i64,
+        current: &Current,
+        verdict: &Verdict,
+        federation: status::Federation,
+    ) {
         let now = self.now();
         self.status.send_if_modified(|before| {
             let status = self.members.read(|census| {
-                status::of(wished, &self.bounds, generation, current, census, verdict, before, now)
+                status::of(
+                    wished,
+                    &self.bounds,
+                    generation,
+                    current,
+                    census,
+                    verdict,
+                    federation,
+                    before,
+                    now,
+                )
             });
             let changed = *before != status;
             *before = status;
@@ -227,6 +282,20 @@ impl Keeper {
     fn now(&self) -> u64 {
         u64::try_from(unix_seconds(self.clock.now())).unwrap_or_default()
     }
+}
+
+/// The anchors of each other trust domain, for the record.
+fn foreign(state: &TrustState) -> Option<Vec<serde_json::Value>> {
+    let one = |held: &Held| {
+        let bundle = held.bundle().ok();
+        let anchors = bundle.iter().flat_map(|bundle| bundle.anchors());
+        json!({
+            "trustDomain": held.trust_domain,
+            "sequence": held.sequence,
+            "anchors": anchors.map(|anchor| anchor.fingerprint().to_string()).collect::<Vec<_>>(),
+        })
+    };
+    (!state.foreign.is_empty()).then(|| state.foreign.iter().map(one).collect())
 }
 
 /// Reads the store again whenever it may have changed, for replicas that do not write it themselves.

@@ -2,7 +2,7 @@
 //! stores nothing and asks nobody; the same answer comes from the same facts, however often and by
 //! whichever replica it is asked.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use trellis_api::trust::{Issuing, KeyAlgorithm, Phase, TrustDomainSpec};
 use trellis_pki::{
@@ -14,6 +14,9 @@ use super::{
     census::{Census, Missing},
     state::{Rotation, Step, TrustState},
 };
+
+/// Who has no pod of ours, where those are named that a phase waits for.
+const OTHERS: &str = "other trust domains";
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +44,19 @@ pub struct Bounds {
     pub leaves: Vec<KeyAlgorithm>,
     /// Who cannot be denied: the CA itself, since nobody could be told of it any more.
     pub own: SpiffeId,
+    /// How long other trust domains are shown a new anchor before certificates are issued from it: members
+    /// say what they hold, others do not.
+    pub advance: Duration,
 }
 
-pub fn decide(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, census: &Census) -> Verdict {
+/// `now` is in seconds since 1970.
+pub fn decide(
+    wished: &TrustDomainSpec,
+    bounds: &Bounds,
+    state: &TrustState,
+    census: &Census,
+    now: u64,
+) -> Verdict {
     if let Some(refused) = refused(wished, bounds) {
         let denied = denied(wished, &bounds.own);
         return match denied == state.denied {
@@ -57,7 +70,7 @@ pub fn decide(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, cen
     }
     match &state.rotation {
         None => begin(wished, state, census),
-        Some(rotation) => go_on(wished, state, rotation, census),
+        Some(rotation) => go_on(wished, state, rotation, census, rotation.unpublished(bounds, now)),
     }
 }
 
@@ -127,7 +140,23 @@ fn begin(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdi
     }
 }
 
-fn go_on(wished: &TrustDomainSpec, state: &TrustState, rotation: &Rotation, census: &Census) -> Verdict {
+impl Rotation {
+    /// Seconds that other trust domains still have to fetch the new anchor.
+    pub fn unpublished(&self, bounds: &Bounds, now: u64) -> u64 {
+        match self.phase {
+            Phase::Distributing => self.since.saturating_add(bounds.advance.as_secs()).saturating_sub(now),
+            Phase::Issuing | Phase::Removing => 0,
+        }
+    }
+}
+
+fn go_on(
+    wished: &TrustDomainSpec,
+    state: &TrustState,
+    rotation: &Rotation,
+    census: &Census,
+    unpublished: u64,
+) -> Verdict {
     let kind = |fingerprint: &str| state.anchor(fingerprint).map(|anchor| anchor.kind);
     let back = Some(wished.issuing) == kind(&rotation.from);
     if back && rotation.phase != Phase::Removing {
@@ -138,11 +167,15 @@ fn go_on(wished: &TrustDomainSpec, state: &TrustState, rotation: &Rotation, cens
         // The rotation that is under way is finished first; another wish waits for its turn.
         tracing::debug!(rotation = rotation.number, wished = %wished.issuing, "another rotation is wished");
     }
-    let (step, missing) = match rotation.phase {
+    let (step, mut missing) = match rotation.phase {
         Phase::Distributing => (Step::Issue { leaf: wished.leaf.algorithm }, census.lacking(&rotation.to)),
         Phase::Issuing => (Step::Remove, census.living_by(&rotation.from)),
         Phase::Removing => (Step::Settle, census.clinging_to(&rotation.from)),
     };
+    if unpublished > 0 {
+        let why = format!("they are shown the new anchor for {unpublished} s more, to fetch it in time");
+        missing.push(Missing { pod: OTHERS.to_owned(), why });
+    }
     if wished.paused {
         return Verdict::Paused(missing);
     }

@@ -20,7 +20,7 @@ use trellis_api::{
 use trellis_telemetry::shutdown::{Shutdown, requested};
 
 use super::{authority::Authority, state::TrustState};
-use crate::leader::Role;
+use crate::{federation, leader::Role};
 
 /// What is wished, and as which generation of the object.
 #[derive(Clone, Debug, PartialEq)]
@@ -187,5 +187,6 @@ pub fn as_it_is(state: &TrustState) -> TrustDomainSpec {
             .iter()
             .map(|what| Denial { what: what.clone(), reason: String::new() })
             .collect(),
+        federation: federation::as_it_is(&state.foreign),
     }
 }

@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use trellis_api::trust::{Issuing, KeyAlgorithm, Phase};
 
+use crate::federation::Held;
+
 /// Rotations that are remembered.
 const PAST: usize = 20;
 /// Names of those cut off that are remembered per rotation.
@@ -18,6 +20,10 @@ const CUT_OFF: usize = 100;
 pub struct TrustState {
     /// Grows with every change that members are told.
     pub revision: u64,
+    /// The revision in which the anchors that members trust last changed: what other trust domains are
+    /// told. If it grew with every revision, two domains that follow each other would never come to rest.
+    #[serde(default = "first")]
+    pub anchors_revision: u64,
     /// The oldest first.
     pub anchors: Vec<Anchor>,
     /// Fingerprint of the anchor that certificates are issued from.
@@ -28,6 +34,9 @@ pub struct TrustState {
     /// Who is denied, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<String>,
+    /// What is held of other trust domains, by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<Held>,
     /// The number of the last rotation that began.
     #[serde(default)]
     pub rotations: u32,
@@ -108,6 +117,8 @@ pub enum Step {
     RollBack { leaf: Option<KeyAlgorithm> },
     /// What needs no rotation.
     Adopt { leaf: Option<KeyAlgorithm>, denied: Vec<String> },
+    /// What is held of other trust domains from now on.
+    Federate(Vec<Held>),
 }
 
 /// What makes a stored state unusable.
@@ -119,14 +130,20 @@ pub enum StateError {
     Unknown { what: &'static str, fingerprint: String, anchors: usize },
 }
 
+fn first() -> u64 {
+    1
+}
+
 impl TrustState {
     pub fn new(anchor: Anchor) -> Self {
         Self {
             revision: 1,
+            anchors_revision: 1,
             issuing: anchor.fingerprint.clone(),
             anchors: vec![anchor],
             leaf: None,
             denied: Vec::new(),
+            foreign: Vec::new(),
             rotations: 0,
             rotation: None,
             past: VecDeque::new(),
@@ -229,7 +246,14 @@ impl TrustState {
                 next.leaf = leaf;
                 next.denied = denied;
             }
+            (Step::Federate(foreign), rotation) => {
+                next.rotation = rotation;
+                next.foreign = foreign;
+            }
             _ => return self.clone(),
+        }
+        if !next.trusted().eq(self.trusted()) {
+            next.anchors_revision = next.revision;
         }
         next
     }
@@ -257,6 +281,7 @@ impl Step {
             Self::Settle => "Settle",
             Self::RollBack { .. } => "RollBack",
             Self::Adopt { .. } => "Adopt",
+            Self::Federate(_) => "Federate",
         }
     }
 }

@@ -3,8 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use trellis_api::trust::{
-    AnchorStatus, Condition, Issuing, PastPhase, PastRotation, RotationStatus, TrustDomainSpec,
-    TrustDomainStatus, WaitingFor,
+    AnchorStatus, Condition, FederationStatus, Issuing, PastPhase, PastRotation, RotationStatus,
+    TrustDomainSpec, TrustDomainStatus, WaitingFor,
 };
 use trellis_pki::{clock::rfc3339, credential::Denied, spiffe::SpiffeId};
 
@@ -21,6 +21,13 @@ const DIGITS: usize = 12;
 
 pub const SETTLED: &str = "Settled";
 pub const DENIALS: &str = "DenialsApplied";
+pub const FEDERATED: &str = "Federated";
+
+/// What is known of other trust domains.
+pub struct Federation {
+    pub statuses: Vec<FederationStatus>,
+    pub condition: (bool, &'static str, String),
+}
 
 #[expect(clippy::too_many_arguments, reason = "a status is made of all that is known")]
 pub fn of(
@@ -30,6 +37,7 @@ pub fn of(
     current: &Current,
     census: &Census,
     verdict: &Verdict,
+    federation: Federation,
     before: &TrustDomainStatus,
     now: u64,
 ) -> TrustDomainStatus {
@@ -55,7 +63,10 @@ pub fn of(
         waiting: count(missing.len()),
         waiting_for: waiting_for(missing),
     });
-    let conditions = [settled(wished, state.rotation.is_some(), verdict), denials(wished, &bounds.own)];
+    let (holds, reason, message) = federation.condition;
+    let federated = Said { type_: FEDERATED, holds, reason, message };
+    let settled = settled(wished, state.rotation.is_some(), verdict);
+    let conditions = [settled, denials(wished, &bounds.own), federated];
     TrustDomainStatus {
         observed_generation: generation,
         phase: state.rotation.as_ref().map_or(SETTLED.to_owned(), |rotation| rotation.phase.to_string()),
@@ -80,6 +91,7 @@ pub fn of(
         members: count(census.in_reach()),
         rotation,
         past: state.past.iter().map(past).collect(),
+        federation: federation.statuses,
         conditions: conditions.into_iter().map(|one| dated(one, before, generation, now)).collect(),
     }
 }

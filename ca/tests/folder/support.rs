@@ -262,6 +262,11 @@ impl Ca {
         wait(&mut self.log.clone(), message, field, Some(value)).await
     }
 
+    /// The first log record with this message.
+    pub async fn record(&self, message: &str) -> Value {
+        wait(&mut self.log.clone(), message, "message", None).await
+    }
+
     pub fn whole_log(&self) -> String {
         self.log.borrow().iter().map(Value::to_string).collect()
     }

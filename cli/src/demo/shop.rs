@@ -8,7 +8,10 @@ use std::{
     path::PathBuf,
 };
 
-use trellis_api::trust::{Issuing, KeyAlgorithm, Leaves, PastPhase, TrustDomainSpec};
+use trellis_api::{
+    names::DEFAULT_TRUST_DOMAIN,
+    trust::{Issuing, KeyAlgorithm, Leaves, PastPhase, TrustDomainSpec},
+};
 use trellis_local::{Mesh, Options, Role, Running, Service, Workload};
 
 const NAMESPACE: &str = "shop";
@@ -36,6 +39,8 @@ impl Shop {
             leaf_algorithms: "ml-dsa-65,ecdsa-p256".to_owned(),
             root_algorithm: CLASSICAL.to_string(),
             signatures: "prefer".to_owned(),
+            trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+            federated: false,
             log: "info".to_owned(),
         };
         let mut mesh = Mesh::start(options).await?;
@@ -89,6 +94,7 @@ impl Shop {
             paused: false,
             force: None,
             denied: Vec::new(),
+            federation: Vec::new(),
         };
         Ok(self.mesh.wish(&spec)?)
     }

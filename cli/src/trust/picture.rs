@@ -150,6 +150,7 @@ mod tests {
             paused: false,
             force: None,
             denied: Vec::new(),
+            federation: Vec::new(),
         };
         let picture = of(&spec, &status);
         let expected = "    ANCHOR         FINGERPRINT    ROLE     UNTIL                  TRUSTED BY   LEAVES\n\

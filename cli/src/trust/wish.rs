@@ -135,6 +135,7 @@ mod tests {
             paused: true,
             force: None,
             denied: Vec::new(),
+            federation: Vec::new(),
         }
     }
 

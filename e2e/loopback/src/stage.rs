@@ -40,6 +40,8 @@ impl Stage {
             binaries: binaries()?,
             root_algorithm: "ml-dsa-65".to_owned(),
             signatures: "require".to_owned(),
+            trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+            federated: false,
             leaf_algorithms: "ml-dsa-65,ml-dsa-44,ml-dsa-87,ecdsa-p256".into(),
             log: "info".into(),
         })
@@ -133,6 +135,7 @@ pub async fn trellis(arguments: &[&OsStr]) -> Result<Output, Error> {
     Ok(output)
 }
 
+/// The folder with the built programs.
 pub fn binaries() -> Result<PathBuf, Error> {
     let given = std::env::vars_os().find(|(name, _)| name == "TRELLIS_BINARIES").map(|(_, value)| value);
     let folder = match given {

@@ -2,6 +2,8 @@
 
 #[path = "mesh/backup.rs"]
 mod backup;
+#[path = "mesh/federation.rs"]
+mod federation;
 #[path = "mesh/hostile.rs"]
 mod hostile;
 #[path = "mesh/traffic.rs"]
@@ -24,7 +26,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each test runs a mesh of its own: two at a time keep two cores busy.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials = [backup::trials(), hostile::trials(), traffic::trials(), workload::trials()];
+    let trials = [backup::trials(), hostile::trials(), traffic::trials(), workload::trials(), federation::trials()];
     let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

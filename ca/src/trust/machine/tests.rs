@@ -20,12 +20,23 @@ fn anchor(fingerprint: &str, kind: Issuing) -> Anchor {
 }
 
 fn wish(issuing: Issuing) -> TrustDomainSpec {
-    TrustDomainSpec { issuing, leaf: Leaves::default(), paused: false, force: None, denied: Vec::new() }
+    TrustDomainSpec {
+        issuing,
+        leaf: Leaves::default(),
+        paused: false,
+        force: None,
+        denied: Vec::new(),
+        federation: Vec::new(),
+    }
 }
 
 fn bounds() -> Bounds {
     let leaves = KeyAlgorithm::ALL.into_iter().filter(|one| *one != KeyAlgorithm::MlDsa44).collect();
-    Bounds { leaves, own: SpiffeId::new("cluster.local", "trellis-system", "trellis-ca").unwrap() }
+    Bounds {
+        leaves,
+        own: SpiffeId::new("cluster.local", "trellis-system", "trellis-ca").unwrap(),
+        advance: Duration::ZERO,
+    }
 }
 
 /// A mesh that obeys at once, unless told otherwise.
@@ -72,7 +83,7 @@ impl Mesh {
     }
 
     fn decide(&self) -> Verdict {
-        decide(&self.wished, &bounds(), &self.state, &self.census)
+        decide(&self.wished, &bounds(), &self.state, &self.census, self.now)
     }
 
     /// Takes what is decided; says what it was.
@@ -298,7 +309,7 @@ fn a_replica_that_dies_anywhere_leaves_a_state_to_go_on_from() {
         let stored = serde_json::to_string(&mesh.state).unwrap();
         let read: TrustState = serde_json::from_str(&stored).unwrap();
         assert_eq!(read, mesh.state);
-        assert_eq!(decide(&mesh.wished, &bounds(), &read, &mesh.census), mesh.decide());
+        assert_eq!(decide(&mesh.wished, &bounds(), &read, &mesh.census, mesh.now), mesh.decide());
         read.check().unwrap();
         mesh.step();
         mesh.obey("shop/a");
@@ -312,4 +323,38 @@ fn a_step_that_does_not_follow_changes_nothing() {
     for step in [Step::Issue { leaf: None }, Step::Remove, Step::Settle, Step::RollBack { leaf: None }] {
         assert_eq!(state.after(step, 5, None), state);
     }
+}
+
+#[test]
+fn other_trust_domains_have_time_to_fetch_a_new_anchor_before_it_is_used() {
+    let mut mesh = Mesh::new(ECDSA, ML_DSA, &["shop/a"]);
+    let patient = Bounds { advance: Duration::from_secs(900), ..bounds() };
+    mesh.step();
+    mesh.obey("shop/a");
+    let began = mesh.state.rotation.as_ref().unwrap().since;
+    let at = |now: u64| decide(&mesh.wished, &patient, &mesh.state, &mesh.census, now);
+    assert_eq!(waiting_for(&at(began)), ["other trust domains"]);
+    assert_eq!(waiting_for(&at(began + 899)), ["other trust domains"]);
+    assert!(matches!(at(began + 900), Verdict::Take { step: Step::Issue { .. }, cut_off: None }));
+    mesh.wished.force = Some(Force { rotation: 1, phase: Phase::Distributing });
+    let forced = decide(&mesh.wished, &patient, &mesh.state, &mesh.census, began);
+    assert!(matches!(forced, Verdict::Take { cut_off: Some(names), .. } if names == ["other trust domains"]));
+}
+
+#[test]
+fn what_others_are_told_changes_only_with_the_anchors() {
+    let mut mesh = Mesh::new(ECDSA, ML_DSA, &["shop/a"]);
+    let mut told = vec![mesh.state.anchors_revision];
+    mesh.state = mesh.state.after(Step::Federate(Vec::new()), 1, None);
+    mesh.state = mesh.state.after(Step::Adopt { leaf: None, denied: vec!["serial=01".into()] }, 1, None);
+    told.push(mesh.state.anchors_revision);
+    mesh.wished.denied = vec![Denial { what: "serial=01".into(), reason: String::new() }];
+    for _ in 0..4 {
+        mesh.step();
+        mesh.obey("shop/a");
+        told.push(mesh.state.anchors_revision);
+    }
+    let at = mesh.state.revision;
+    // Begun, issued from, removed, settled: the second and the last changed nothing for others.
+    assert_eq!(told, [1, 1, at - 3, at - 3, at - 1, at - 1]);
 }

@@ -9,6 +9,7 @@ use trellis_pki::{
     bundle::Bundle,
     clock::unix_seconds,
     credential::{Denials, Denied},
+    foreign::Foreign,
     policy::Ladder,
 };
 
@@ -81,11 +82,31 @@ impl IdentityTask {
             tracing::warn!(denied = trusted.denied.join(", "), "who is denied has changed");
             self.lifecycle.tls.deny(denials);
         }
+        self.federate(trusted)?;
         if !self.lifecycle.pinned && !trusted.leaf_algorithm.is_empty() {
             self.lifecycle.algorithm = trusted.leaf_algorithm.parse().map_err(|error| refused(&error))?;
         }
         self.issuing.clone_from(&trusted.issuing);
         self.revision = trusted.revision;
+        Ok(())
+    }
+
+    /// Believes what the CA says of other trust domains, beside our own anchors.
+    fn federate(&self, trusted: &Trusted) -> Result<(), IssueError> {
+        let tls = &self.lifecycle.tls;
+        let Some(own) = tls.bundle() else { return Ok(()) };
+        let bundles = trusted.foreign.iter().map(|one| (one.trust_domain.as_str(), one.anchors.clone()));
+        let foreign =
+            Foreign::from_der(&own, bundles).map_err(|error| IssueError::Answer(error.to_string()))?;
+        if foreign != tls.foreign() {
+            let domains: Vec<_> = foreign.bundles().map(|bundle| bundle.trust_domain()).collect();
+            tracing::info!(
+                revision = trusted.revision,
+                trust_domains = domains.join(", "),
+                "what is trusted of other trust domains changed"
+            );
+            tls.federate(foreign);
+        }
         Ok(())
     }
 
@@ -113,7 +134,7 @@ impl IdentityTask {
             leaf_not_after: leaf.as_ref().map_or(0, |leaf| unix_seconds(leaf.not_after)),
             leaf_algorithm: leaf.map(|leaf| leaf.algorithm.to_string()).unwrap_or_default(),
             refuses_classical: tls.policy().signatures == Ladder::Require,
-            draining: self.lifecycle.resting.fallen(bundle.as_deref()),
+            draining: self.lifecycle.resting.fallen(bundle.as_deref(), &tls.foreign()),
         };
         let holding = match &*self.beside.borrow() {
             Some(beside) => older(holding, beside, &self.issuing),
