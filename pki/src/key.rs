@@ -153,7 +153,7 @@ impl PrivateKey {
         key
     }
 
-    fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+    pub(crate) fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         match &self.secret {
             Secret::MlDsa { pair, .. } => {
                 let mut signature = vec![0; pair.algorithm().signature_len()];
