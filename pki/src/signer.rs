@@ -1,5 +1,7 @@
 //! What signs certificates: a key in memory, or one in a token that it never leaves.
 
+pub mod ecdsa;
+
 use std::sync::{Arc, OnceLock};
 
 use crate::key::{KeyError, PrivateKey, PublicKey};

@@ -11,7 +11,7 @@ use rustls_pki_types::pem::{PemObject, SectionKind};
 use x509_parser::certificate::X509Certificate;
 
 use crate::algorithm::Algorithm;
-use crate::bundle::{Anchor, AnchorError, Bundle};
+use crate::bundle::{Anchor, AnchorError, Bundle, fingerprint};
 use crate::clock::rfc3339;
 use crate::issue::{IssueError, Issuer, LeafRequest, common_name, root_name, uri};
 use crate::key::{PrivateKey, PublicKey};
@@ -132,6 +132,11 @@ pub fn request_pem(der: &[u8]) -> String {
 /// PEM of certificates, in their order.
 pub fn chain_pem<'a>(certificates: impl IntoIterator<Item = &'a [u8]>) -> String {
     certificates.into_iter().map(|der| x509::pem("CERTIFICATE", der)).collect()
+}
+
+/// Fingerprint of the first certificate, whatever it is.
+pub fn first(pem: &str) -> Option<String> {
+    sections(pem).ok()?.first().map(|der| fingerprint(der))
 }
 
 /// The chain in `pem`, if its first certificate is for `key` and good for `terms`.

@@ -4,6 +4,7 @@
 mod audit;
 mod rotation;
 mod support;
+mod upstream;
 
 use std::{
     fs,

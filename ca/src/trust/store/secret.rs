@@ -132,6 +132,7 @@ mod tests {
     use crate::{
         fake_api::FakeApi,
         trust::{
+            keys::Keys,
             store::{Making, Store, StoreError},
             vault::STATE,
         },
@@ -147,6 +148,7 @@ mod tests {
         Making {
             trust_domain: "cluster.local".to_owned(),
             validity: Duration::from_secs(3650 * 24 * 60 * 60),
+            keys: Keys::default(),
         }
     }
 
