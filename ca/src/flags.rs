@@ -1,5 +1,7 @@
 //! The command line, and what follows from it.
 
+mod outside;
+
 use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
@@ -9,7 +11,10 @@ use trellis_pki::{algorithm::Algorithm, policy::Ladder};
 use trellis_source::SourceSpec;
 use trellis_telemetry::log::Format;
 
-use crate::{attest::AttestSpec, audit::SinkSpec, federation, publish::PublishSpec, trust::store::StoreSpec};
+use crate::{
+    attest::AttestSpec, audit::SinkSpec, federation, openbao::OpenBaoSpec, publish::PublishSpec,
+    token::TokenSpec, trust::store::StoreSpec,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -112,6 +117,9 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_ROOT_VALIDITY", default_value = "3650d", value_parser = duration)]
     pub root_validity: Duration,
 
+    #[command(flatten)]
+    pub outside: outside::Outside,
+
     /// Where metrics, and the audit trail with --audit otlp, are sent over OTLP, such as http://collector:4317; nowhere if absent.
     #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
@@ -131,6 +139,8 @@ pub struct Choices {
     pub root: StoreSpec,
     pub attest: Attest,
     pub publish: PublishSpec,
+    pub token: Option<TokenSpec>,
+    pub openbao: Option<OpenBaoSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -161,6 +171,18 @@ pub enum FlagError {
     AuditTwice(&'static str),
     #[error("--audit otlp needs to know where to; give --otlp-endpoint")]
     AuditWithoutEndpoint,
+    #[error(
+        "--token-module, --token-label and --token-pin-file belong together, and --keys token needs them: give all"
+    )]
+    HalfAToken,
+    #[error(
+        "--openbao-address needs to know as whom: give --openbao-token-file or --openbao-kubernetes-role, and not both"
+    )]
+    OpenBaoLogin,
+    #[error(
+        "--{flag} {text:?} is no path of letters, digits, dots, dashes and underscores; use one such as pki"
+    )]
+    OpenBaoPath { flag: &'static str, text: String },
 }
 
 impl Flags {
@@ -181,6 +203,8 @@ impl Flags {
             root: self.or_default("root", "file:DIR", &self.root, StoreSpec::Secret)?,
             attest,
             publish: self.or_default("publish", "file:PATH", &self.publish, PublishSpec::ConfigMaps)?,
+            token: self.outside.token()?,
+            openbao: self.outside.openbao(self.root_validity)?,
         })
     }
 
@@ -299,6 +323,8 @@ mod tests {
             root: StoreSpec::Secret,
             attest: Attest::TokenReview,
             publish: PublishSpec::ConfigMaps,
+            token: None,
+            openbao: None,
         };
         assert_eq!(choices(&[]), Ok(expected));
     }
@@ -342,6 +368,9 @@ mod tests {
             ["--audit", "otlp"],
             ["--audit", "stdout,stdout"],
             ["--audit", "file:/a,file:/b"],
+            ["--keys", "token"],
+            ["--token-module", "/m.so"],
+            ["--openbao-address", "https://bao:8200"],
         ] {
             assert!(choices(&args).is_err(), "{args:?} was taken");
         }

@@ -17,8 +17,9 @@ use trellis_pki::{
     clock::{Clock, rfc3339},
     credential::Denied,
     csr::{self, CsrError},
-    issue::{IssuedLeaf, LeafRequest},
+    issue::{IssueError, IssuedLeaf},
     key::PublicKey,
+    signer::SignerError,
     spiffe::SpiffeId,
 };
 use trellis_telemetry::{Counter, Family, Histogram, Registry};
@@ -28,7 +29,7 @@ use crate::{
     audit::{Audit, Event},
     limit::Limit,
     refuse::{Reason, Refusal},
-    trust::authority::{Authority, Current},
+    trust::authority::{Authority, Current, Wanted},
     view::View,
 };
 
@@ -131,24 +132,16 @@ impl Issuing {
         check_names(&csr::names(&request.csr), &identity, &names.dns)?;
         let current = self.authority.current();
         check_denials(&current, &identity, &key)?;
-        let leaf = self.sign(&current, &key, &identity, &names.dns, validity)?;
+        let wanted = Wanted {
+            public_key: key.clone(),
+            identity: identity.clone(),
+            dns_names: names.dns.clone(),
+            now: self.clock.now(),
+            validity,
+        };
+        let issued = current.issue(wanted).await;
+        let leaf = issued.map_err(|error| cannot_issue(&identity, &error))?;
         Ok(Granted { caller, identity, algorithm: key.algorithm, dns_names: names.dns, leaf, current })
-    }
-
-    fn sign(
-        &self,
-        current: &Current,
-        public_key: &PublicKey,
-        identity: &SpiffeId,
-        dns_names: &[String],
-        validity: Duration,
-    ) -> Result<IssuedLeaf, Refusal> {
-        let now = self.clock.now();
-        let request = LeafRequest { public_key, identity, dns_names, now, validity };
-        current.issuer.issue(&request).map_err(|error| {
-            tracing::error!(%identity, %error, "cannot issue");
-            Refusal::new(Reason::Internal, format!("the CA cannot issue: {error}"))
-        })
     }
 
     fn validity(&self, seconds: u32) -> Result<Duration, Refusal> {
@@ -292,6 +285,15 @@ impl Issuance for Issuing {
             Err(refusal) => Err(self.refused(refusal, caller, source)),
         }
     }
+}
+
+fn cannot_issue(identity: &SpiffeId, error: &IssueError) -> Refusal {
+    tracing::error!(%identity, %error, "cannot issue");
+    let reason = match error {
+        IssueError::Signer(SignerError::Away(_)) => Reason::KeyUnavailable,
+        _ => Reason::Internal,
+    };
+    Refusal::new(reason, format!("the CA cannot issue: {error}"))
 }
 
 fn bearer(metadata: &MetadataMap) -> Result<&str, Refusal> {

@@ -11,9 +11,11 @@ mod issue;
 mod leader;
 mod limit;
 mod names;
+mod openbao;
 mod publish;
 mod refuse;
 mod serve;
+mod token;
 mod trust;
 mod view;
 
@@ -25,6 +27,7 @@ use std::{
 use ::http::StatusCode;
 use anyhow::Context;
 use clap::Parser;
+use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use trellis_api::{names::CA, trust::TrustDomainStatus};
 use trellis_pki::{
@@ -48,10 +51,13 @@ use crate::{
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
     leader::{Candidate, Role},
+    openbao::OpenBao,
     publish::{BundleFile, ClusterBundle, ConfigMaps, PublishSpec},
     serve::OwnIssue,
+    token::Token,
     trust::{
-        Authority, Bounds, Keeper, Making, Members, Replicas, Store, Trusting, keeper, object,
+        Authority, Bounds, Keeper, Keys, Making, Members, OutsideCa, Replicas, Store, Trusting, keeper,
+        object,
         store::{Folder, Secret, StoreSpec},
         vault::kind_of,
     },
@@ -108,7 +114,18 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         false => None,
     };
     let store = store(&flags, &choices, client.as_ref())?;
-    let making = Making { trust_domain: flags.trust_domain.clone(), validity: flags.root_validity };
+    let token = choices.token.clone().map(|spec| Token::new(spec, registry));
+    if let Some(token) = &token {
+        // A wrong PIN must not be tried again by each restart, so this is waited for instead.
+        token.ready(&health, shutdown.clone()).await;
+        tasks.spawn(token.clone().watch(health.clone(), shutdown.clone()));
+    }
+    let keys = Keys { fresh: flags.outside.place(), token };
+    let making = Making {
+        trust_domain: flags.trust_domain.clone(),
+        validity: flags.root_validity,
+        keys: keys.clone(),
+    };
     let read = store.open(&making, kind_of(flags.root_algorithm), clock.now()).await?;
     let key = Arc::new(store.audit_key().await?);
     // The key was perhaps written just now: from here on, writes follow that writing.
@@ -126,7 +143,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let (audit, writer) = trail.begin(registry).context("audit")?;
     let (end_of_trail, trail_ends) = watch::channel(false);
     leading.spawn(writer.run(trail_ends));
-    let authority = Authority::new(&flags.trust_domain, read).map_err(anyhow::Error::msg)?;
+    let authority = Authority::new(&flags.trust_domain, keys, read).map_err(anyhow::Error::msg)?;
     health.set(ROOT, Ok(()));
 
     let roles = match &client {
@@ -204,6 +221,12 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         store,
         authority: authority.clone(),
         making,
+        lasting: keeper::Lasting {
+            service_domain: format!("svc.{}", flags.cluster_domain),
+            leaf: flags.leaf_validity,
+        },
+        outside: OutsideCa::new(choices.openbao.map(OpenBao::new).transpose()?),
+        signing: Mutex::default(),
         bounds: Bounds {
             leaves: flags.leaf_algorithms.iter().copied().map(kind_of).collect(),
             own: own.clone(),

@@ -38,6 +38,8 @@ pub enum Reason {
     Overloaded,
     /// Whoever can judge tokens cannot be asked.
     AttestorUnavailable,
+    /// The issuing key is in a token that does not answer.
+    KeyUnavailable,
     /// The CA does not know the pods yet.
     NotReady,
     Internal,
@@ -68,6 +70,7 @@ impl Reason {
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::AttestorUnavailable => "attestor_unavailable",
+            Self::KeyUnavailable => "key_unavailable",
             Self::NotReady => "not_ready",
             Self::Internal => "internal",
         }
@@ -100,7 +103,7 @@ impl Reason {
             | Self::BadSelfSignature
             | Self::Validity => Code::InvalidArgument,
             Self::RateLimited | Self::Overloaded => Code::ResourceExhausted,
-            Self::AttestorUnavailable | Self::NotReady => Code::Unavailable,
+            Self::AttestorUnavailable | Self::KeyUnavailable | Self::NotReady => Code::Unavailable,
             Self::Internal => Code::Internal,
         }
     }

@@ -15,7 +15,6 @@ use trellis_pki::{
     algorithm::Algorithm,
     clock::Clock,
     csr,
-    issue::LeafRequest,
     policy::{Ladder, Policy},
     spiffe::SpiffeId,
     tls::{ClientAuth, MeshTls},
@@ -28,7 +27,7 @@ use trellis_telemetry::{
 
 use crate::{
     issue::Issuing,
-    trust::{Authority, Trusting},
+    trust::{Authority, Trusting, authority::Wanted},
 };
 
 /// The CA's own key. Callers verify it with what they require of anybody.
@@ -55,27 +54,25 @@ pub struct OwnIssue {
 }
 
 impl OwnIssue {
-    fn issue_now(&self, csr: &[u8]) -> Result<Issued, IssueError> {
+    async fn issue_now(&self, csr: &[u8]) -> Result<Issued, IssueError> {
         let refused = |error: &dyn std::fmt::Display| IssueError::Answer(error.to_string());
         let key = csr::check(csr, &[ALGORITHM]).map_err(|error| refused(&error))?;
         let current = self.authority.current();
-        let leaf = current
-            .issuer
-            .issue(&LeafRequest {
-                public_key: &key,
-                identity: &self.identity,
-                dns_names: &[],
-                now: self.clock.now(),
-                validity: self.validity,
-            })
-            .map_err(|error| refused(&error))?;
+        let wanted = Wanted {
+            public_key: key,
+            identity: self.identity.clone(),
+            dns_names: Vec::new(),
+            now: self.clock.now(),
+            validity: self.validity,
+        };
+        let leaf = current.issue(wanted).await.map_err(|error| refused(&error))?;
         Ok(Issued { leaf: leaf.der, trusted: current.trusted(0) })
     }
 }
 
 impl Issue for OwnIssue {
     fn issue(&self, csr: Vec<u8>) -> BoxFuture<'_, Result<Issued, IssueError>> {
-        Box::pin(async move { self.issue_now(&csr) })
+        Box::pin(async move { self.issue_now(&csr).await })
     }
 }
 

@@ -4,11 +4,14 @@
 pub mod authority;
 mod census;
 pub mod keeper;
+pub mod keys;
 mod machine;
 mod members;
 pub mod object;
+mod pending;
 mod replicas;
 mod serve;
+mod signing;
 mod state;
 mod status;
 pub mod store;
@@ -17,9 +20,11 @@ pub mod vault;
 pub use self::{
     authority::Authority,
     keeper::Keeper,
+    keys::Keys,
     machine::Bounds,
     members::Members,
     replicas::Replicas,
     serve::Trusting,
+    signing::OutsideCa,
     store::{Making, Store},
 };

@@ -1,21 +1,28 @@
 //! What this replica issues from and tells members to trust: the state that was stored last, ready for
 //! use. Everything in the CA that needs an anchor asks here, each time.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
+use tokio::{sync::watch, task::spawn_blocking};
 use trellis_api::proto::ca::{ForeignBundle, Trusted};
 use trellis_pki::{
     bundle::{Anchor, Bundle},
     credential::{Denials, Denied},
     foreign::Foreign,
-    issue::Issuer,
+    issue::{IssueError, IssuedLeaf, Issuer, LeafRequest},
+    key::PublicKey,
+    signer::SignerError,
+    spiffe::SpiffeId,
 };
 
 use crate::federation::held_bundles;
 
 use super::{
+    keys::Keys,
     state::TrustState,
     store::{Read, Version},
     vault::{Vault, certificate},
@@ -31,22 +38,44 @@ pub struct Current {
     pub denials: Denials,
 }
 
+/// A leaf that is to be issued.
+pub struct Wanted {
+    pub public_key: PublicKey,
+    pub identity: SpiffeId,
+    pub dns_names: Vec<String>,
+    pub now: SystemTime,
+    pub validity: Duration,
+}
+
+impl Wanted {
+    fn request(&self) -> LeafRequest<'_> {
+        LeafRequest {
+            public_key: &self.public_key,
+            identity: &self.identity,
+            dns_names: &self.dns_names,
+            now: self.now,
+            validity: self.validity,
+        }
+    }
+}
+
 /// The newest state of this replica. Clones are the same.
 #[derive(Clone)]
 pub struct Authority(Arc<Inner>);
 
 struct Inner {
+    keys: Keys,
     current: ArcSwap<Current>,
     revision: watch::Sender<u64>,
     pem: watch::Sender<String>,
 }
 
 impl Authority {
-    pub fn new(trust_domain: &str, read: Read) -> Result<Self, String> {
-        let current = Current::new(trust_domain, read)?;
+    pub fn new(trust_domain: &str, keys: Keys, read: Read) -> Result<Self, String> {
+        let current = Current::new(trust_domain, &keys, read)?;
         let revision = watch::Sender::new(current.state().revision);
         let pem = watch::Sender::new(current.pem());
-        Ok(Self(Arc::new(Inner { current: ArcSwap::from_pointee(current), revision, pem })))
+        Ok(Self(Arc::new(Inner { keys, current: ArcSwap::from_pointee(current), revision, pem })))
     }
 
     pub fn current(&self) -> Arc<Current> {
@@ -69,7 +98,7 @@ impl Authority {
         if read.vault.state.revision < before.state().revision || read.version == before.version {
             return Ok(());
         }
-        let current = Current::new(before.bundle.trust_domain(), read)?;
+        let current = Current::new(before.bundle.trust_domain(), &self.0.keys, read)?;
         let (revision, pem) = (current.state().revision, current.pem());
         self.0.current.store(Arc::new(current));
         self.0.revision.send_replace(revision);
@@ -80,10 +109,10 @@ impl Authority {
 }
 
 impl Current {
-    fn new(trust_domain: &str, read: Read) -> Result<Self, String> {
+    fn new(trust_domain: &str, keys: &Keys, read: Read) -> Result<Self, String> {
         let Read { vault, version } = read;
         let issuing = vault.state.anchor(&vault.state.issuing).ok_or("no anchor issues")?;
-        let issuer = Arc::new(vault.issuer(issuing)?);
+        let issuer = Arc::new(vault.issuer(trust_domain, issuing, keys)?);
         let anchors = vault
             .state
             .trusted()
@@ -95,6 +124,18 @@ impl Current {
         let denials = Denials::new(denied).map_err(|error| error.to_string())?;
         let foreign = held_bundles(&bundle, &vault.state.foreign)?;
         Ok(Self { vault, version, issuer, bundle, foreign, denials })
+    }
+
+    /// Issues what `wanted` says. A key that is elsewhere is asked where waiting holds up nobody.
+    pub async fn issue(&self, wanted: Wanted) -> Result<IssuedLeaf, IssueError> {
+        if !self.issuer.signer().is_remote() {
+            return self.issuer.issue(&wanted.request());
+        }
+        let issuer = self.issuer.clone();
+        match spawn_blocking(move || issuer.issue(&wanted.request())).await {
+            Ok(issued) => issued,
+            Err(error) => Err(IssueError::Signer(SignerError::Local(error.to_string()))),
+        }
     }
 
     pub fn state(&self) -> &TrustState {

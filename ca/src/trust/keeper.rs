@@ -7,13 +7,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use parking_lot::Mutex;
 use serde_json::json;
 use thiserror::Error;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use trellis_api::trust::{Issuing, TrustDomainSpec, TrustDomainStatus};
+use trellis_api::trust::{TrustDomainSpec, TrustDomainStatus};
 use trellis_pki::clock::{Clock, unix_seconds};
 use trellis_telemetry::{
     Counter, Family, Gauge, Registry,
@@ -25,6 +26,7 @@ use super::{
     machine::{self, Bounds, Verdict},
     members::Members,
     object::{self, Known, Wishes},
+    signing::{OutsideCa, Signing},
     state::{Step, TrustState},
     status,
     store::{Making, Read, Store, StoreError},
@@ -46,6 +48,9 @@ pub struct Keeper {
     pub store: Store,
     pub authority: Authority,
     pub making: Making,
+    pub lasting: Lasting,
+    pub outside: OutsideCa,
+    pub signing: Mutex<Signing>,
     pub bounds: Bounds,
     pub members: Members,
     pub wishes: Wishes,
@@ -60,8 +65,17 @@ pub struct Keeper {
     pub metrics: Metrics,
 }
 
+/// What an issuing certificate has to be good for.
+#[derive(Clone, Debug)]
+pub struct Lasting {
+    /// What names of Services end with.
+    pub service_domain: String,
+    /// How long leaves live.
+    pub leaf: Duration,
+}
+
 #[derive(Debug, Error)]
-enum TurnError {
+pub(super) enum TurnError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0}")]
@@ -70,7 +84,7 @@ enum TurnError {
 
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+pub(super) enum Turn {
     /// The state changed; there may be more to do.
     Took,
     Rests,
@@ -82,7 +96,9 @@ impl Keeper {
         tokio::pin!(stop);
         let mut members = self.members.changes();
         let mut revision = self.authority.revision();
+        let mut answers = self.outside.answers();
         loop {
+            answers.borrow_and_update();
             members.borrow_and_update();
             revision.borrow_and_update();
             self.wishes.borrow_and_update();
@@ -97,12 +113,14 @@ impl Keeper {
                     RETRY
                 }
             };
-            let again = sleep_until(Instant::now() + again);
+            let again = Instant::now() + again;
+            let again = sleep_until(self.outside.again().map_or(again, |sooner| sooner.min(again)));
             tokio::select! {
                 () = &mut stop => return,
                 () = again => {}
                 Ok(()) = members.changed() => {}
                 Ok(()) = revision.changed() => {}
+                Ok(()) = answers.changed() => {}
                 Ok(()) = self.wishes.changed() => {}
                 Ok(()) = self.roles.changed() => {}
                 Ok(()) = self.fetched.changed() => {}
@@ -136,9 +154,13 @@ impl Keeper {
         if foreign != current.state().foreign {
             return self.take(&current, Step::Federate(foreign), None).await;
         }
+        if !matches!(verdict, Verdict::Begin { .. }) {
+            *self.signing.lock() = Signing::Idle;
+        }
         match verdict {
-            Verdict::Begin { kind, cut_off } => self.begin(&current, kind, cut_off).await,
+            Verdict::Begin { kind, cut_off } => self.begin(&current, &wished, kind, cut_off).await,
             Verdict::Take { step, cut_off } => self.take(&current, step, cut_off).await,
+            _ if !current.state().doomed.is_empty() => self.bury(&current).await,
             _ => Ok(Turn::Rests),
         }
     }
@@ -170,20 +192,7 @@ impl Keeper {
         }
     }
 
-    async fn begin(
-        &self,
-        current: &Current,
-        kind: Issuing,
-        cut_off: Option<Vec<String>>,
-    ) -> Result<Turn, TurnError> {
-        let issuer = self.making.anchor(kind, self.clock.now())?;
-        let mut vault = current.vault.clone();
-        let anchor = vault.add(&issuer, kind).map_err(TurnError::State)?;
-        vault.state = vault.state.after(Step::Begin(anchor), self.now(), cut_off.clone());
-        self.write(current, vault, "Begin", cut_off).await
-    }
-
-    async fn take(
+    pub(super) async fn take(
         &self,
         current: &Current,
         step: Step,
@@ -194,7 +203,7 @@ impl Keeper {
         self.write(current, current.vault.with(state), word, cut_off).await
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         current: &Current,
         vault: super::vault::Vault,
@@ -261,13 +270,14 @@ impl Keeper {
         let now = self.now();
         self.status.send_if_modified(|before| {
             let status = self.members.read(|census| {
+                let signing = self.signing.lock();
                 status::of(
                     wished,
                     &self.bounds,
                     generation,
                     current,
                     census,
-                    verdict,
+                    (verdict, &signing),
                     federation,
                     before,
                     now,
@@ -279,7 +289,7 @@ impl Keeper {
         });
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(unix_seconds(self.clock.now())).unwrap_or_default()
     }
 }
@@ -323,6 +333,7 @@ pub async fn follow(store: Store, authority: Authority, shutdown: Shutdown) {
 pub struct Metrics {
     steps: Family<Counter>,
     failed: Family<Counter>,
+    unsigned: Family<Counter>,
     revision: Gauge,
     rotating: Gauge,
     expiry: Family<Gauge>,
@@ -337,6 +348,10 @@ impl Metrics {
                 "trellis_ca_trust_failures_total",
                 "Changes of trust that failed and are tried again.",
             ),
+            unsigned: registry.counter(
+                "trellis_ca_issuing_unsigned_total",
+                "Times that a new issuing key got no certificate, by reason.",
+            ),
             revision: registry.gauge("trellis_ca_trust_revision", "The revision of trust in use.").with(&[]),
             rotating: registry
                 .gauge("trellis_ca_trust_rotating", "1 while an anchor takes the place of another.")
@@ -346,6 +361,10 @@ impl Metrics {
                 "When the anchor that issues ends, in seconds since 1970.",
             ),
         }
+    }
+
+    pub(super) fn refused(&self, signing: &Signing) {
+        self.unsigned.with(&[("reason", signing.reason())]).inc();
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; revisions stay far below 2^52")]

@@ -68,6 +68,9 @@ pub fn decide(
     if let Some(step) = adopt(wished, bounds, state, census) {
         return Verdict::Take { step, cut_off: None };
     }
+    if state.pending.as_ref().is_some_and(|pending| pending.kind != wished.issuing) {
+        return Verdict::Take { step: Step::Forget, cut_off: None };
+    }
     match &state.rotation {
         None => begin(wished, state, census),
         Some(rotation) => go_on(wished, state, rotation, census, rotation.unpublished(bounds, now)),

@@ -178,7 +178,7 @@ pub fn as_it_is(state: &TrustState) -> TrustDomainSpec {
     let target = state.rotation.as_ref().map_or(&state.issuing, |rotation| &rotation.to);
     let kind = state.anchor(target).map(|anchor| anchor.kind);
     TrustDomainSpec {
-        issuing: kind.unwrap_or(Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1 }),
+        issuing: kind.unwrap_or(Issuing::own(KeyAlgorithm::MlDsa65, 1)),
         leaf: Leaves { algorithm: state.leaf },
         paused: false,
         force: None,
@@ -188,5 +188,7 @@ pub fn as_it_is(state: &TrustState) -> TrustDomainSpec {
             .map(|what| Denial { what: what.clone(), reason: String::new() })
             .collect(),
         federation: federation::as_it_is(&state.foreign),
+        imported: String::new(),
+        allow_classical_parents: false,
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use trellis_api::trust::{Issuing, KeyAlgorithm, Phase};
 
+use super::keys::TokenKey;
 use crate::federation::Held;
 
 /// Rotations that are remembered.
@@ -42,6 +43,12 @@ pub struct TrustState {
     pub rotations: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
+    /// The key that the next rotation is to begin with, while its certificate is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+    /// Keys in tokens that nothing rests on any more, and that are to be destroyed there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doomed: Vec<TokenKey>,
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub past: VecDeque<Past>,
 }
@@ -54,6 +61,30 @@ pub struct Anchor {
     pub kind: Issuing,
     /// PEM.
     pub certificate: String,
+    /// Where its key is, unless that is kept with the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenKey>,
+    /// PEM of the certificates above it, where an outside CA signed it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parents: String,
+}
+
+/// A key that waits for its certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pending {
+    #[serde(flatten)]
+    pub kind: Issuing,
+    /// Where the key is, or is to be made, unless it is kept with the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenKey>,
+    /// SHA-256 of its SubjectPublicKeyInfo, once it is made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// The signing request, as PEM, once it is made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request: String,
+    pub since: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -105,6 +136,12 @@ pub struct Past {
 /// One step of a rotation. Who is named was cut off by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// A key is made, or about to be, that the new anchor shall have.
+    Prepare(Pending),
+    /// The pending key is not wanted any more.
+    Forget,
+    /// These keys were destroyed.
+    Destroyed(Vec<TokenKey>),
     /// The new anchor joins the bundle.
     Begin(Anchor),
     /// Certificates are issued from the new anchor, and from now on of this algorithm.
@@ -146,6 +183,8 @@ impl TrustState {
             foreign: Vec::new(),
             rotations: 0,
             rotation: None,
+            pending: None,
+            doomed: Vec::new(),
             past: VecDeque::new(),
         }
     }
@@ -207,6 +246,7 @@ impl TrustState {
                     cut_off: forced.unwrap_or_default().into_iter().take(CUT_OFF).collect(),
                 });
                 next.anchors.push(anchor);
+                next.pending = None;
             }
             (Step::Issue { leaf }, Some(rotation)) if rotation.phase == Phase::Distributing => {
                 next.leaf = leaf;
@@ -231,6 +271,7 @@ impl TrustState {
                     });
                 }
                 next.past.truncate(PAST);
+                next.doomed.extend(self.anchor(&rotation.from).and_then(|anchor| anchor.token.clone()));
                 next.anchors.retain(|anchor| anchor.fingerprint != rotation.from);
             }
             (Step::RollBack { leaf }, Some(rotation)) if rotation.phase != Phase::Removing => {
@@ -249,6 +290,15 @@ impl TrustState {
             (Step::Federate(foreign), rotation) => {
                 next.rotation = rotation;
                 next.foreign = foreign;
+            }
+            (Step::Prepare(pending), None) => next.pending = Some(pending),
+            (Step::Forget, rotation) => {
+                next.rotation = rotation;
+                next.doomed.extend(next.pending.take().and_then(|pending| pending.token));
+            }
+            (Step::Destroyed(keys), rotation) => {
+                next.rotation = rotation;
+                next.doomed.retain(|key| !keys.contains(key));
             }
             _ => return self.clone(),
         }
@@ -275,6 +325,9 @@ impl Step {
     /// For logs and metrics.
     pub fn word(&self) -> &'static str {
         match self {
+            Self::Prepare(_) => "Prepare",
+            Self::Forget => "Forget",
+            Self::Destroyed(_) => "Destroyed",
             Self::Begin(_) => "Begin",
             Self::Issue { .. } => "Issue",
             Self::Remove => "Remove",

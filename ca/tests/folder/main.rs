@@ -5,6 +5,7 @@ mod audit;
 mod federation;
 mod rotation;
 mod support;
+mod upstream;
 
 use std::{
     fs,

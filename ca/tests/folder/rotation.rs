@@ -53,7 +53,11 @@ impl Workload {
 }
 
 fn wish(issuing: &str, generation: u32, more: Value) -> Value {
-    let mut spec = json!({ "issuing": { "algorithm": issuing, "generation": generation } });
+    wish_of(json!({ "algorithm": issuing, "generation": generation }), more)
+}
+
+pub fn wish_of(issuing: Value, more: Value) -> Value {
+    let mut spec = json!({ "issuing": issuing });
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
     }
@@ -70,7 +74,7 @@ fn ecdsa(world: &World, listen: &str) -> Vec<String> {
     world.args_at(listen).into_iter().chain(flags.map(str::to_owned)).collect()
 }
 
-async fn until(ca: &Ca, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub async fn until(ca: &Ca, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     let looked = timeout(PATIENCE, async {
         loop {
             let status = ca.trust().await;
@@ -86,7 +90,7 @@ async fn until(ca: &Ca, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     }
 }
 
-fn phase(status: &Value) -> &str {
+pub fn phase(status: &Value) -> &str {
     status["phase"].as_str().unwrap_or_default()
 }
 

@@ -195,9 +195,10 @@ pub struct Ca {
     metrics: SocketAddr,
 }
 
-fn spawn(args: &[String]) -> (Child, watch::Receiver<Vec<Value>>) {
+fn spawn(args: &[String], env: &[(&str, String)]) -> (Child, watch::Receiver<Vec<Value>>) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_trellis-ca"))
         .args(args)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         // The audit trail, unless it goes elsewhere.
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -217,7 +218,7 @@ fn spawn(args: &[String]) -> (Child, watch::Receiver<Vec<Value>>) {
 
 /// Runs a CA that is expected to stop by itself; what it said comes back too.
 pub async fn run_to_its_end(args: &[String]) -> (ExitStatus, String) {
-    let (mut process, log) = spawn(args);
+    let (mut process, log) = spawn(args, &[]);
     let status = timeout(PATIENCE, process.wait()).await.unwrap().unwrap();
     let mut ended = log.clone();
     // The pipe ends with the process.
@@ -233,7 +234,12 @@ impl Ca {
     }
 
     pub async fn with(args: &[String]) -> Self {
-        let ca = Self::without_waiting(args).await;
+        Self::with_env(args, &[]).await
+    }
+
+    /// With more in its environment.
+    pub async fn with_env(args: &[String], env: &[(&str, String)]) -> Self {
+        let ca = Self::answering(args, env).await;
         for condition in ["root", "source", "publish", "identity", "audit"] {
             wait(&mut ca.log.clone(), "condition met", "condition", Some(condition)).await;
         }
@@ -242,11 +248,21 @@ impl Ca {
 
     /// Starts, and waits until it answers.
     pub async fn without_waiting(args: &[String]) -> Self {
-        let (process, mut log) = spawn(args);
-        let address = |record: &Value| record["address"].as_str().unwrap().parse().unwrap();
+        Self::answering(args, &[]).await
+    }
+
+    async fn answering(args: &[String], env: &[(&str, String)]) -> Self {
+        let mut ca = Self::starting(args, env).await;
+        let issuing = wait(&mut ca.log, "issuing certificates", "address", None).await;
+        ca.address = address(&issuing);
+        ca
+    }
+
+    /// Starts, and waits only until it shows how it is.
+    pub async fn starting(args: &[String], env: &[(&str, String)]) -> Self {
+        let (process, mut log) = spawn(args, env);
         let metrics = address(&wait(&mut log, "serving metrics", "address", None).await);
-        let ca = address(&wait(&mut log, "issuing certificates", "address", None).await);
-        Self { process, log, address: ca, metrics }
+        Self { process, log, address: metrics, metrics }
     }
 
     /// Starts with another place for the bundle.
@@ -317,6 +333,10 @@ impl Ca {
         self.signal("-TERM").await;
         timeout(PATIENCE, self.process.wait()).await.unwrap().unwrap()
     }
+}
+
+fn address(record: &Value) -> SocketAddr {
+    record["address"].as_str().unwrap().parse().unwrap()
 }
 
 async fn wait(

@@ -89,12 +89,14 @@ impl Shop {
     /// Has the mesh move to post-quantum certificates.
     pub fn migrate(&self) -> anyhow::Result<()> {
         let spec = TrustDomainSpec {
-            issuing: Issuing { algorithm: POST_QUANTUM, generation: 1 },
+            issuing: Issuing::own(POST_QUANTUM, 1),
             leaf: Leaves { algorithm: Some(POST_QUANTUM) },
             paused: false,
             force: None,
             denied: Vec::new(),
             federation: Vec::new(),
+            imported: String::new(),
+            allow_classical_parents: false,
         };
         Ok(self.mesh.wish(&spec)?)
     }

@@ -23,6 +23,12 @@ pub fn of(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> String {
         let reason = if denial.reason.is_empty() { String::new() } else { format!(" ({})", denial.reason) };
         let _ = writeln!(text, "denied: {}{reason}", denial.what);
     }
+    for anchor in status.anchors.iter().filter(|anchor| !anchor.key.is_empty()) {
+        let _ = writeln!(text, "key of {}.{}: {}", anchor.algorithm, anchor.generation, anchor.key);
+    }
+    if let Some(pending) = &status.pending {
+        let _ = writeln!(text, "\nwaits for its certificate since {}: {}", pending.since, pending.kind);
+    }
     if let Some(rotation) = &status.rotation {
         let _ = write!(text, "\n{}", under_way(rotation));
     }
@@ -119,6 +125,8 @@ mod tests {
             not_after: "2036-11-26T00:00:00Z".to_owned(),
             held_by,
             leaves,
+            key: String::new(),
+            chain: String::new(),
         };
         let status = TrustDomainStatus {
             issuing: "ecdsa-p256.1 aaaaaaaaaaaa".to_owned(),
@@ -133,7 +141,7 @@ mod tests {
                 phase: Phase::Distributing,
                 from: "ecdsa-p256.1 aaaaaaaaaaaa".to_owned(),
                 to: "ml-dsa-65.1 bbbbbbbbbbbb".to_owned(),
-                from_kind: Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 },
+                from_kind: Issuing::own(KeyAlgorithm::EcdsaP256, 1),
                 leaf_before: None,
                 started: "2026-11-26T00:00:00Z".to_owned(),
                 since: "2026-11-26T00:00:00Z".to_owned(),
@@ -145,12 +153,14 @@ mod tests {
             ..TrustDomainStatus::default()
         };
         let spec = TrustDomainSpec {
-            issuing: Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1 },
+            issuing: Issuing::own(KeyAlgorithm::MlDsa65, 1),
             leaf: Leaves { algorithm: Some(KeyAlgorithm::MlDsa65) },
             paused: false,
             force: None,
             denied: Vec::new(),
             federation: Vec::new(),
+            imported: String::new(),
+            allow_classical_parents: false,
         };
         let picture = of(&spec, &status);
         let expected = "    ANCHOR         FINGERPRINT    ROLE     UNTIL                  TRUSTED BY   LEAVES\n\

@@ -32,9 +32,11 @@ pub fn rotate(
         None => spec.leaf.algorithm,
     };
     Ok(TrustDomainSpec {
-        issuing: Issuing { algorithm, generation },
+        issuing: Issuing { algorithm, generation, ..spec.issuing },
         leaf: Leaves { algorithm: leaf },
         force: None,
+        // It was for the key before.
+        imported: String::new(),
         ..spec.clone()
     })
 }
@@ -130,12 +132,14 @@ mod tests {
 
     fn spec(algorithm: KeyAlgorithm, generation: u32) -> TrustDomainSpec {
         TrustDomainSpec {
-            issuing: Issuing { algorithm, generation },
+            issuing: Issuing::own(algorithm, generation),
             leaf: Leaves { algorithm: Some(KeyAlgorithm::EcdsaP256) },
             paused: true,
             force: None,
             denied: Vec::new(),
             federation: Vec::new(),
+            imported: String::new(),
+            allow_classical_parents: false,
         }
     }
 
@@ -145,7 +149,7 @@ mod tests {
             phase,
             from: "ecdsa-p256.1 00".to_owned(),
             to: "ml-dsa-65.1 11".to_owned(),
-            from_kind: Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 },
+            from_kind: Issuing::own(KeyAlgorithm::EcdsaP256, 1),
             leaf_before: None,
             started: String::new(),
             since: String::new(),
@@ -192,7 +196,7 @@ mod tests {
     #[test]
     fn a_wish_that_was_refused_can_be_taken_back() {
         let wished = spec(KeyAlgorithm::EcdsaP256, 1);
-        let issuing = Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 3 };
+        let issuing = Issuing::own(KeyAlgorithm::MlDsa65, 3);
         let status = TrustDomainStatus { issuing_kind: Some(issuing), ..TrustDomainStatus::default() };
         let back = roll_back(&wished, &status).unwrap();
         assert_eq!((back.issuing, back.leaf.algorithm), (issuing, None));

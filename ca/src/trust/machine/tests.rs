@@ -4,19 +4,27 @@ use std::collections::BTreeSet;
 
 use trellis_api::{
     proto::ca::Holding,
-    trust::{Denial, Force, Leaves},
+    trust::{Denial, Force, Leaves, SignedBy},
 };
 
 use super::*;
 use crate::trust::{census::Origin, state::Anchor};
 
-const ECDSA: Issuing = Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 };
-const ML_DSA: Issuing = Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1 };
+const ECDSA: Issuing =
+    Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1, signed_by: SignedBy::Itself };
+const ML_DSA: Issuing =
+    Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1, signed_by: SignedBy::Itself };
 const OLD: &str = "old";
 const NEW: &str = "new";
 
 fn anchor(fingerprint: &str, kind: Issuing) -> Anchor {
-    Anchor { fingerprint: fingerprint.to_owned(), kind, certificate: String::new() }
+    Anchor {
+        fingerprint: fingerprint.to_owned(),
+        kind,
+        certificate: String::new(),
+        token: None,
+        parents: String::new(),
+    }
 }
 
 fn wish(issuing: Issuing) -> TrustDomainSpec {
@@ -27,6 +35,8 @@ fn wish(issuing: Issuing) -> TrustDomainSpec {
         force: None,
         denied: Vec::new(),
         federation: Vec::new(),
+        imported: String::new(),
+        allow_classical_parents: false,
     }
 }
 

@@ -131,7 +131,10 @@ mod tests {
     use super::*;
     use crate::{
         fake_api::FakeApi,
-        trust::store::{Making, Store, StoreError},
+        trust::{
+            keys::Keys,
+            store::{Making, Store, StoreError},
+        },
     };
 
     const PATH: &str = "/api/v1/namespaces/trellis-system/secrets/trellis-ca-root";
@@ -144,6 +147,7 @@ mod tests {
         Making {
             trust_domain: "cluster.local".to_owned(),
             validity: Duration::from_secs(3650 * 24 * 60 * 60),
+            keys: Keys::default(),
         }
     }
 
