@@ -75,6 +75,11 @@ pub struct Flags {
     )]
     pub leaf_algorithms: Vec<Algorithm>,
 
+    /// The algorithms that the key in a CertificateSigningRequest or PodCertificateRequest of the cluster may
+    /// have; none of them is answered if absent.
+    #[arg(long, env = "TRELLIS_REQUEST_ALGORITHMS", value_delimiter = ',')]
+    pub request_algorithms: Vec<Algorithm>,
+
     /// What members and the control plane may be signed with: require (ML-DSA only), prefer or classical.
     #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
     pub signatures: Ladder,

@@ -3,6 +3,7 @@
 
 mod attest;
 mod audit;
+mod events;
 #[cfg(test)]
 mod fake_api;
 mod flags;
@@ -12,6 +13,7 @@ mod limit;
 mod names;
 mod publish;
 mod refuse;
+mod requests;
 mod serve;
 mod trust;
 mod view;
@@ -43,10 +45,12 @@ use trellis_telemetry::{
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
     audit::Trail,
+    events::{Events, TrustEvents},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
     leader::{Candidate, Role},
     publish::{BundleFile, ClusterBundle, ConfigMaps, PublishSpec},
+    requests::{Desk, Outcomes, PodRequests, SigningRequests},
     serve::OwnIssue,
     trust::{
         Authority, Bounds, Keeper, Making, Members, Replicas, Store, Trusting, keeper, object,
@@ -198,6 +202,24 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         metrics: keeper::Metrics::new(registry),
     };
     tasks.spawn(keeper.run(shutdown.clone()));
+    let events = match &client {
+        Some(client) => {
+            let (events, writer) = Events::new(client.clone(), &flags.pod_name, clock.clone(), registry);
+            tasks.spawn(writer.run(shutdown.clone()));
+            let (events, namespace) = (events.clone(), flags.namespace.clone());
+            let told = TrustEvents {
+                events: events.clone(),
+                namespace,
+                status: statuses.clone(),
+                roles: roles.clone(),
+            };
+            tasks.spawn(told.run(shutdown.clone()));
+            events
+        }
+        None => Events::none(registry),
+    };
+    let answering = client.clone().filter(|_| !flags.request_algorithms.is_empty());
+    let deciding = roles.clone();
     if let Some(client) = &client {
         let shown = object::Shown::new(client.clone(), &flags.namespace, authority.clone(), statuses, roles);
         tasks.spawn(shown.run(shutdown.clone()));
@@ -208,10 +230,14 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         trust_domain: flags.trust_domain,
         cluster_domain: flags.cluster_domain,
         algorithms: flags.leaf_algorithms,
+        request_algorithms: flags.request_algorithms,
         validity: flags.leaf_validity,
     };
     let trusting = Trusting::new(authority.clone(), members, view.clone(), own, registry);
-    let issuing = Issuing::new(authority, attestor, view, terms, audit, clock.clone(), registry);
+    let issuing = Arc::new(Issuing::new(authority, attestor, view, terms, audit, clock.clone(), registry));
+    if let Some(client) = answering {
+        answer_requests(&client, &issuing, &events, &deciding, registry, &shutdown, &mut tasks);
+    }
     tracing::info!(address = %tcp.local_addr()?, "issuing certificates");
     let serving = serve::serve(tcp, tls, issuing, trusting, clock, registry, shutdown.clone());
     tokio::pin!(serving);
@@ -262,6 +288,25 @@ fn store(flags: &Flags, choices: &Choices, client: Option<&kube::Client>) -> any
             Store::Secret(Box::new(Secret::new(client, &flags.namespace)))
         }
     })
+}
+
+/// Answers what is asked for by objects in the Kubernetes API.
+fn answer_requests(
+    client: &kube::Client,
+    issuing: &Arc<Issuing>,
+    events: &Events,
+    roles: &watch::Receiver<Role>,
+    registry: &Registry,
+    shutdown: &Shutdown,
+    tasks: &mut JoinSet<()>,
+) {
+    let outcomes = Outcomes::new(registry);
+    let (issuing, events) = (issuing.clone(), events.clone());
+    let signing =
+        SigningRequests { issuing: issuing.clone(), events: events.clone(), outcomes: outcomes.clone() };
+    tasks.spawn(Desk::new(client.clone(), signing, roles.clone()).run(shutdown.clone()));
+    let pods = PodRequests { issuing, events, outcomes };
+    tasks.spawn(Desk::new(client.clone(), pods, roles.clone()).run(shutdown.clone()));
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, from the place where all of them are made")]

@@ -127,7 +127,7 @@ fn told(authority: &Authority) -> watch::Receiver<Heard> {
 pub async fn serve(
     tcp: TcpListener,
     tls: Arc<MeshTls>,
-    issuing: Issuing,
+    issuing: Arc<Issuing>,
     trusting: Trusting,
     clock: Arc<dyn Clock>,
     registry: &Registry,
@@ -145,7 +145,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_connection_age(CONNECTION_AGE)
         .max_connection_age_grace(CONNECTION_GRACE)
-        .add_service(IssuanceServer::new(issuing).max_decoding_message_size(MAX_REQUEST))
+        .add_service(IssuanceServer::from_arc(issuing).max_decoding_message_size(MAX_REQUEST))
         .add_service(TrustServer::new(trusting).max_decoding_message_size(MAX_RELAYED))
         .serve_with_incoming_shutdown(listener.incoming(), requested(shutdown))
         .await

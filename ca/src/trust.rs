@@ -10,7 +10,7 @@ pub mod object;
 mod replicas;
 mod serve;
 mod state;
-mod status;
+pub mod status;
 pub mod store;
 pub mod vault;
 

@@ -26,3 +26,5 @@ pub mod spiffe;
 pub mod tls;
 mod verify;
 mod x509;
+
+pub use x509::pem as x509_pem;
