@@ -42,6 +42,10 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_LISTEN", default_value_t = any(names::CA_PORT))]
     pub listen: SocketAddr,
 
+    /// Where the HTTPS API for programs without a proxy is served; nowhere if absent.
+    #[arg(long, env = "TRELLIS_API_LISTEN")]
+    pub api_listen: Option<SocketAddr>,
+
     /// Where metrics are served.
     #[arg(long, env = "TRELLIS_METRICS_LISTEN", default_value_t = any(names::METRICS_PORT))]
     pub metrics_listen: SocketAddr,

@@ -23,6 +23,7 @@ use trellis_pki::{
 use trellis_telemetry::Registry;
 
 use self::record::Metrics;
+pub use self::rules::{bearer_token, csr_pem};
 use crate::{
     attest::{Attestor, Caller, find_pod},
     audit::Audit,
@@ -56,6 +57,7 @@ pub struct Terms {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
     Grpc,
+    Https,
     SigningRequest,
     PodCertificate,
 }
@@ -64,6 +66,7 @@ impl Way {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Grpc => "grpc",
+            Self::Https => "https",
             Self::SigningRequest => "certificate_signing_request",
             Self::PodCertificate => "pod_certificate_request",
         }
@@ -73,6 +76,7 @@ impl Way {
     fn validity_field(self) -> &'static str {
         match self {
             Self::Grpc => "validity_seconds",
+            Self::Https => "validityHours",
             Self::SigningRequest => "spec.expirationSeconds",
             Self::PodCertificate => "spec.maxExpirationSeconds",
         }
@@ -80,7 +84,7 @@ impl Way {
 
     fn csr_field(self) -> &'static str {
         match self {
-            Self::Grpc => "csr",
+            Self::Grpc | Self::Https => "csr",
             Self::SigningRequest => "spec.request",
             Self::PodCertificate => "spec.stubPKCS10Request",
         }
@@ -228,6 +232,21 @@ impl Issuing {
         self.refused(refusal, None, way, source);
     }
 
+    /// A refusal that was made elsewhere, of what had been weighed.
+    pub fn withhold(&self, weighed: &Weighed, refusal: &Refusal) {
+        self.refused(refusal, Some(&weighed.caller), weighed.way, weighed.source);
+    }
+
+    /// Whether this address is listened to at all.
+    pub fn hears(&self, source: IpAddr) -> Result<(), Refusal> {
+        self.check_source(Some(source))
+    }
+
+    /// The bundle as it is published, as it changes.
+    pub fn pem(&self) -> tokio::sync::watch::Receiver<String> {
+        self.authority.pem()
+    }
+
     async fn decide(
         &self,
         claim: Claim<'_>,
@@ -270,7 +289,7 @@ impl Issuing {
 
     fn key(&self, ask: &Ask<'_>) -> Result<PublicKey, csr::CsrError> {
         let allowed = match ask.way {
-            Way::Grpc => &self.terms.algorithms,
+            Way::Grpc | Way::Https => &self.terms.algorithms,
             Way::SigningRequest | Way::PodCertificate => &self.terms.request_algorithms,
         };
         match ask.proof {

@@ -7,6 +7,7 @@ mod events;
 #[cfg(test)]
 mod fake_api;
 mod flags;
+mod https;
 mod issue;
 mod leader;
 mod limit;
@@ -102,6 +103,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let shown_key = Arc::new(OnceLock::new());
     serve_http(&flags, registry, &health, &statuses, &shown_key, &shutdown, &mut tasks)?;
     let tcp = http::bind(flags.listen).context("listen")?;
+    let api = flags.api_listen.map(|address| http::bind(address).context("api-listen")).transpose()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let client = match choices.needs_kubernetes(&flags.source) {
@@ -162,6 +164,10 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let own_issue = OwnIssue {
         authority: authority.clone(),
         identity: own.clone(),
+        dns_names: vec![
+            format!("{CA}.{}.svc.{}", flags.namespace, flags.cluster_domain),
+            format!("{CA}.{}.svc", flags.namespace),
+        ],
         clock: clock.clone(),
         validity: flags.leaf_validity,
     };
@@ -237,6 +243,11 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let issuing = Arc::new(Issuing::new(authority, attestor, view, terms, audit, clock.clone(), registry));
     if let Some(client) = answering {
         answer_requests(&client, &issuing, &events, &deciding, registry, &shutdown, &mut tasks);
+    }
+    if let Some(api) = api {
+        tracing::info!(address = %api.local_addr()?, "serving the HTTPS API");
+        let serving = https::serve(api, &tls, issuing.clone(), clock.clone(), registry, shutdown.clone());
+        tasks.spawn(serving);
     }
     tracing::info!(address = %tcp.local_addr()?, "issuing certificates");
     let serving = serve::serve(tcp, tls, issuing, trusting, clock, registry, shutdown.clone());

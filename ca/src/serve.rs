@@ -50,6 +50,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub struct OwnIssue {
     pub authority: Authority,
     pub identity: SpiffeId,
+    /// Under which programs reach the CA that know of no SPIFFE ID.
+    pub dns_names: Vec<String>,
     pub clock: Arc<dyn Clock>,
     pub validity: Duration,
 }
@@ -64,7 +66,7 @@ impl OwnIssue {
             .issue(&LeafRequest {
                 public_key: &key,
                 identity: &self.identity,
-                dns_names: &[],
+                dns_names: &self.dns_names,
                 now: self.clock.now(),
                 validity: self.validity,
             })

@@ -12,8 +12,8 @@ use tempfile::TempDir;
 use trellis_api::{
     evidence::ProxyEvidence,
     names::{
-        ADMIN_PORT, CA_PORT, DISCOVERY, DISCOVERY_PORT, METRICS_PORT, READY_PORT, SYSTEM_NAMESPACE,
-        TUNNEL_PORT,
+        ADMIN_PORT, CA_API_PORT, CA_PORT, DISCOVERY, DISCOVERY_PORT, METRICS_PORT, READY_PORT,
+        SYSTEM_NAMESPACE, TUNNEL_PORT,
     },
     trust::{TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
 };
@@ -100,6 +100,11 @@ impl Mesh {
         mesh.start_ca().await?;
         mesh.start_discovery().await?;
         Ok(mesh)
+    }
+
+    /// The HTTPS API of the CA.
+    pub fn ca_api(&self) -> SocketAddr {
+        (self.network.address(Role::Control, 1), CA_API_PORT).into()
     }
 
     pub fn network(&self) -> Network {
@@ -256,6 +261,7 @@ impl Mesh {
             ("root-algorithm", self.options.root_algorithm.clone()),
             ("signatures", self.options.signatures.clone()),
             ("listen", at(CA_PORT).to_string()),
+            ("api-listen", at(CA_API_PORT).to_string()),
             ("metrics-listen", at(METRICS_PORT).to_string()),
             ("ready-listen", at(READY_PORT).to_string()),
             ("log", self.options.log.clone()),

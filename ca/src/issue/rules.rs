@@ -76,3 +76,39 @@ pub(super) fn check_names(
         )),
     }
 }
+
+/// The token in the values of `authorization`, of which there must be exactly one.
+pub fn bearer_token<'a>(mut values: impl Iterator<Item = Result<&'a str, ()>>) -> Result<&'a str, Refusal> {
+    let missing = |what: &str| {
+        Refusal::new(
+            Reason::MissingToken,
+            format!("authorization: {what}; send \"Bearer\" and the pod's ServiceAccount token"),
+        )
+    };
+    let (Some(value), None) = (values.next(), values.next()) else {
+        return Err(missing("it must be there exactly once"));
+    };
+    let text = value.map_err(|()| missing("it is not text"))?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
+            Ok(token.trim())
+        }
+        _ => Err(missing("it is no bearer token")),
+    }
+}
+
+/// The DER in a certification request in PEM, which stands alone.
+pub fn csr_pem(field: &str, text: &[u8]) -> Result<Vec<u8>, Refusal> {
+    const BLOCK: &str = "CERTIFICATE REQUEST";
+    let malformed = || {
+        Refusal::new(
+            Reason::MalformedCsr,
+            format!("{field} ({} bytes) is not PEM of one {BLOCK}; send exactly that", text.len()),
+        )
+    };
+    let mut blocks = pem::parse_many(text).map_err(|_| malformed())?.into_iter();
+    match (blocks.next(), blocks.next()) {
+        (Some(block), None) if block.tag() == BLOCK => Ok(block.into_contents()),
+        _ => Err(malformed()),
+    }
+}

@@ -17,13 +17,12 @@ use super::{Clerk, Look, Outcomes, may_pass};
 use crate::{
     attest::{Caller, Unbound, account_pod},
     events::{About, Events, Tone},
-    issue::{Ask, Claim, Issuing, Life, Proof, Way},
+    issue::{Ask, Claim, Issuing, Life, Proof, Way, csr_pem},
     refuse::{Reason, Refusal},
 };
 
 const PLURAL: &str = "certificatesigningrequests";
 const API: &str = "certificate_signing_request";
-const BLOCK: &str = "CERTIFICATE REQUEST";
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -139,7 +138,7 @@ impl SigningRequests {
         let way = Way::SigningRequest;
         let read = caller(&request.spec).and_then(|caller| {
             let purposes = purposes(&request.spec.usages)?;
-            Ok((caller, purposes, der(&request.spec.request.0)?))
+            Ok((caller, purposes, csr_pem("spec.request", &request.spec.request.0)?))
         });
         let (caller, purposes, der) =
             read.inspect_err(|refusal| self.issuing.turn_away(refusal, way, None))?;
@@ -262,19 +261,5 @@ fn purposes(usages: &[String]) -> Result<Purposes, Refusal> {
             Reason::KeyUsage,
             format!("spec.usages is {usages:?}; add client auth, server auth, or both"),
         )),
-    }
-}
-
-fn der(request: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let malformed = || {
-        Refusal::new(
-            Reason::MalformedCsr,
-            format!("spec.request ({} bytes) is not PEM of one {BLOCK}; send exactly that", request.len()),
-        )
-    };
-    let mut blocks = pem::parse_many(request).map_err(|_| malformed())?.into_iter();
-    match (blocks.next(), blocks.next()) {
-        (Some(block), None) if block.tag() == BLOCK => Ok(block.into_contents()),
-        _ => Err(malformed()),
     }
 }

@@ -111,7 +111,7 @@ impl Current {
 
     /// The bundle as it is published: the revision stands above it, for those who also hear of trust in
     /// other ways.
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         trellis_pki::bundle::published(&self.bundle, self.state().revision)
     }
 }

@@ -122,7 +122,7 @@ fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Work
     }
 }
 
-fn binaries() -> Result<PathBuf, Error> {
+pub fn binaries() -> Result<PathBuf, Error> {
     let given = std::env::vars_os().find(|(name, _)| name == "TRELLIS_BINARIES").map(|(_, value)| value);
     let folder = match given {
         Some(folder) => PathBuf::from(folder),

@@ -2,6 +2,8 @@
 
 #[path = "mesh/hostile.rs"]
 mod hostile;
+#[path = "mesh/program.rs"]
+mod program;
 #[path = "mesh/traffic.rs"]
 mod traffic;
 
@@ -20,7 +22,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each test runs a mesh of its own: two at a time keep two cores busy.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials = hostile::trials().into_iter().chain(traffic::trials()).collect();
+    let trials = hostile::trials().into_iter().chain(traffic::trials()).chain(program::trials()).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
