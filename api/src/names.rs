@@ -29,7 +29,9 @@ pub const TRUST_BUNDLE_KEY: &str = "bundle.pem";
 /// The ClusterTrustBundle with the same certificates, where the cluster has that kind, and the signer that
 /// it is of.
 pub const CLUSTER_BUNDLE: &str = "trellis.dev:mesh:bundle";
-pub const CLUSTER_BUNDLE_SIGNER: &str = "trellis.dev/mesh";
+pub const CLUSTER_BUNDLE_SIGNER: &str = SIGNER;
+/// The signer that certificates of the mesh are asked of through the APIs of Kubernetes.
+pub const SIGNER: &str = "trellis.dev/mesh";
 /// Label on everything that Trellis made and may therefore change or delete.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "trellis";
@@ -65,7 +67,9 @@ pub const READY_PORT: u16 = 15021;
 pub const CA_PORT: u16 = 15012;
 pub const DISCOVERY_PORT: u16 = 15013;
 /// Where the CA serves its trust bundle to other trust domains.
-pub const BUNDLE_PORT: u16 = 15014;
+pub const BUNDLE_PORT: u16 = 15016;
+/// The HTTPS API of the CA, for programs without a proxy.
+pub const CA_API_PORT: u16 = 15014;
 pub const WEBHOOK_PORT: u16 = 8443;
 
 /// The user that the proxy runs as; its traffic is not captured.

@@ -47,6 +47,10 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_LISTEN", default_value_t = any(names::CA_PORT))]
     pub listen: SocketAddr,
 
+    /// Where the HTTPS API for programs without a proxy is served; nowhere if absent.
+    #[arg(long, env = "TRELLIS_API_LISTEN")]
+    pub api_listen: Option<SocketAddr>,
+
     /// Where metrics are served.
     #[arg(long, env = "TRELLIS_METRICS_LISTEN", default_value_t = any(names::METRICS_PORT))]
     pub metrics_listen: SocketAddr,
@@ -79,6 +83,11 @@ pub struct Flags {
         default_value = "ml-dsa-65,ml-dsa-44,ml-dsa-87"
     )]
     pub leaf_algorithms: Vec<Algorithm>,
+
+    /// The algorithms that the key in a CertificateSigningRequest or PodCertificateRequest of the cluster may
+    /// have; none of them is answered if absent.
+    #[arg(long, env = "TRELLIS_REQUEST_ALGORITHMS", value_delimiter = ',')]
+    pub request_algorithms: Vec<Algorithm>,
 
     /// What members and the control plane may be signed with: require (ML-DSA only), prefer or classical.
     #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]

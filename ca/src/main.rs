@@ -3,10 +3,12 @@
 
 mod attest;
 mod audit;
+mod events;
 #[cfg(test)]
 mod fake_api;
 mod federation;
 mod flags;
+mod https;
 mod issue;
 mod leader;
 mod limit;
@@ -14,6 +16,7 @@ mod names;
 mod openbao;
 mod publish;
 mod refuse;
+mod requests;
 mod serve;
 mod token;
 mod trust;
@@ -47,12 +50,14 @@ use trellis_telemetry::{
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
     audit::Trail,
+    events::{Events, TrustEvents},
     federation::{Endpoint, Fetched, Fetcher, WebRoots},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
     leader::{Candidate, Role},
     openbao::OpenBao,
     publish::{BundleFile, ClusterBundle, ConfigMaps, PublishSpec},
+    requests::{Desk, Outcomes, PodRequests, SigningRequests},
     serve::OwnIssue,
     token::Token,
     trust::{
@@ -107,6 +112,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     serve_http(&flags, registry, &health, &statuses, &shown_key, &shutdown, &mut tasks)?;
     let tcp = http::bind(flags.listen).context("listen")?;
     let bundle_tcp = flags.bundle_listen.map(http::bind).transpose().context("bundle-listen")?;
+    let api = flags.api_listen.map(|address| http::bind(address).context("api-listen")).transpose()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let client = match choices.needs_kubernetes(&flags.source) {
@@ -178,6 +184,10 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let own_issue = OwnIssue {
         authority: authority.clone(),
         identity: own.clone(),
+        dns_names: vec![
+            format!("{CA}.{}.svc.{}", flags.namespace, flags.cluster_domain),
+            format!("{CA}.{}.svc", flags.namespace),
+        ],
         clock: clock.clone(),
         validity: flags.leaf_validity,
     };
@@ -243,6 +253,24 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         metrics: keeper::Metrics::new(registry),
     };
     tasks.spawn(keeper.run(shutdown.clone()));
+    let events = match &client {
+        Some(client) => {
+            let (events, writer) = Events::new(client.clone(), &flags.pod_name, clock.clone(), registry);
+            tasks.spawn(writer.run(shutdown.clone()));
+            let (events, namespace) = (events.clone(), flags.namespace.clone());
+            let told = TrustEvents {
+                events: events.clone(),
+                namespace,
+                status: statuses.clone(),
+                roles: roles.clone(),
+            };
+            tasks.spawn(told.run(shutdown.clone()));
+            events
+        }
+        None => Events::none(registry),
+    };
+    let answering = client.clone().filter(|_| !flags.request_algorithms.is_empty());
+    let deciding = roles.clone();
     if let Some(client) = &client {
         let shown = object::Shown::new(client.clone(), &flags.namespace, authority.clone(), statuses, roles);
         tasks.spawn(shown.run(shutdown.clone()));
@@ -253,10 +281,19 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         trust_domain: flags.trust_domain,
         cluster_domain: flags.cluster_domain,
         algorithms: flags.leaf_algorithms,
+        request_algorithms: flags.request_algorithms,
         validity: flags.leaf_validity,
     };
     let trusting = Trusting::new(authority.clone(), members, view.clone(), own, registry);
-    let issuing = Issuing::new(authority, attestor, view, terms, audit, clock.clone(), registry);
+    let issuing = Arc::new(Issuing::new(authority, attestor, view, terms, audit, clock.clone(), registry));
+    if let Some(client) = answering {
+        answer_requests(&client, &issuing, &events, &deciding, registry, &shutdown, &mut tasks);
+    }
+    if let Some(api) = api {
+        tracing::info!(address = %api.local_addr()?, "serving the HTTPS API");
+        let serving = https::serve(api, &tls, issuing.clone(), clock.clone(), registry, shutdown.clone());
+        tasks.spawn(serving);
+    }
     tracing::info!(address = %tcp.local_addr()?, "issuing certificates");
     let serving = serve::serve(tcp, tls, issuing, trusting, clock, registry, shutdown.clone());
     tokio::pin!(serving);
@@ -307,6 +344,25 @@ fn store(flags: &Flags, choices: &Choices, client: Option<&kube::Client>) -> any
             Store::Secret(Box::new(Secret::new(client, &flags.namespace)))
         }
     })
+}
+
+/// Answers what is asked for by objects in the Kubernetes API.
+fn answer_requests(
+    client: &kube::Client,
+    issuing: &Arc<Issuing>,
+    events: &Events,
+    roles: &watch::Receiver<Role>,
+    registry: &Registry,
+    shutdown: &Shutdown,
+    tasks: &mut JoinSet<()>,
+) {
+    let outcomes = Outcomes::new(registry);
+    let (issuing, events) = (issuing.clone(), events.clone());
+    let signing =
+        SigningRequests { issuing: issuing.clone(), events: events.clone(), outcomes: outcomes.clone() };
+    tasks.spawn(Desk::new(client.clone(), signing, roles.clone()).run(shutdown.clone()));
+    let pods = PodRequests { issuing, events, outcomes };
+    tasks.spawn(Desk::new(client.clone(), pods, roles.clone()).run(shutdown.clone()));
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, from the place where all of them are made")]

@@ -30,6 +30,10 @@ pub enum Reason {
     BadSelfSignature,
     ForeignName,
     Validity,
+    /// It asks for a use of the key that certificates of the mesh are not for.
+    KeyUsage,
+    /// It holds something that the CA does not know, or lacks something.
+    MalformedRequest,
     /// An operator denied the identity or the key.
     Denied,
     /// The caller asks too often.
@@ -66,6 +70,8 @@ impl Reason {
             Self::BadSelfSignature => "bad_self_signature",
             Self::ForeignName => "foreign_name",
             Self::Validity => "validity",
+            Self::KeyUsage => "key_usage",
+            Self::MalformedRequest => "malformed_request",
             Self::Denied => "denied",
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
@@ -76,12 +82,23 @@ impl Reason {
         }
     }
 
+    /// As reasons of conditions are written.
+    pub fn camel(self) -> String {
+        let words = self.as_str().split('_');
+        words
+            .flat_map(|word| {
+                let mut letters = word.chars();
+                letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters)
+            })
+            .collect()
+    }
+
     /// Whether the same request would be refused on the best of days.
     pub fn is_callers_fault(self) -> bool {
         matches!(self.code(), Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument)
     }
 
-    fn code(self) -> Code {
+    pub fn code(self) -> Code {
         match self {
             Self::MissingToken
             | Self::MalformedToken
@@ -101,7 +118,9 @@ impl Reason {
             | Self::TrailingBytes
             | Self::KeyType
             | Self::BadSelfSignature
-            | Self::Validity => Code::InvalidArgument,
+            | Self::Validity
+            | Self::KeyUsage
+            | Self::MalformedRequest => Code::InvalidArgument,
             Self::RateLimited | Self::Overloaded => Code::ResourceExhausted,
             Self::AttestorUnavailable | Self::KeyUnavailable | Self::NotReady => Code::Unavailable,
             Self::Internal => Code::Internal,

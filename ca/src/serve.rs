@@ -15,6 +15,7 @@ use trellis_pki::{
     algorithm::Algorithm,
     clock::Clock,
     csr,
+    issue::Purposes,
     policy::{Ladder, Policy},
     spiffe::SpiffeId,
     tls::{ClientAuth, MeshTls},
@@ -49,6 +50,8 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub struct OwnIssue {
     pub authority: Authority,
     pub identity: SpiffeId,
+    /// Under which programs reach the CA that know of no SPIFFE ID.
+    pub dns_names: Vec<String>,
     pub clock: Arc<dyn Clock>,
     pub validity: Duration,
 }
@@ -61,9 +64,10 @@ impl OwnIssue {
         let wanted = Wanted {
             public_key: key,
             identity: self.identity.clone(),
-            dns_names: Vec::new(),
+            dns_names: self.dns_names.clone(),
             now: self.clock.now(),
             validity: self.validity,
+            purposes: Purposes::BOTH,
         };
         let leaf = current.issue(wanted).await.map_err(|error| refused(&error))?;
         Ok(Issued { leaf: leaf.der, trusted: current.trusted(0) })
@@ -124,7 +128,7 @@ fn told(authority: &Authority) -> watch::Receiver<Heard> {
 pub async fn serve(
     tcp: TcpListener,
     tls: Arc<MeshTls>,
-    issuing: Issuing,
+    issuing: Arc<Issuing>,
     trusting: Trusting,
     clock: Arc<dyn Clock>,
     registry: &Registry,
@@ -142,7 +146,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_connection_age(CONNECTION_AGE)
         .max_connection_age_grace(CONNECTION_GRACE)
-        .add_service(IssuanceServer::new(issuing).max_decoding_message_size(MAX_REQUEST))
+        .add_service(IssuanceServer::from_arc(issuing).max_decoding_message_size(MAX_REQUEST))
         .add_service(TrustServer::new(trusting).max_decoding_message_size(MAX_RELAYED))
         .serve_with_incoming_shutdown(listener.incoming(), requested(shutdown))
         .await

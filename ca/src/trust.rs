@@ -13,7 +13,7 @@ mod replicas;
 mod serve;
 mod signing;
 mod state;
-mod status;
+pub mod status;
 pub mod store;
 pub mod vault;
 

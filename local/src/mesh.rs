@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use trellis_api::{
     evidence::ProxyEvidence,
     names::{
-        ADMIN_PORT, BUNDLE_PORT, CA_PORT, DISCOVERY, DISCOVERY_PORT, METRICS_PORT, READY_PORT,
+        ADMIN_PORT, BUNDLE_PORT, CA_API_PORT, CA_PORT, DISCOVERY, DISCOVERY_PORT, METRICS_PORT, READY_PORT,
         SYSTEM_NAMESPACE, TUNNEL_PORT,
     },
     trust::{TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
@@ -105,6 +105,11 @@ impl Mesh {
         mesh.start_ca().await?;
         mesh.start_discovery().await?;
         Ok(mesh)
+    }
+
+    /// The HTTPS API of the CA.
+    pub fn ca_api(&self) -> SocketAddr {
+        (self.network.address(Role::Control, 1), CA_API_PORT).into()
     }
 
     pub fn network(&self) -> Network {
@@ -305,6 +310,7 @@ impl Mesh {
             ("root-algorithm", self.options.root_algorithm.clone()),
             ("signatures", self.options.signatures.clone()),
             ("listen", at(CA_PORT).to_string()),
+            ("api-listen", at(CA_API_PORT).to_string()),
             ("metrics-listen", at(METRICS_PORT).to_string()),
             ("ready-listen", at(READY_PORT).to_string()),
             ("trust-domain", self.options.trust_domain.clone()),

@@ -52,6 +52,18 @@ pub struct LeafRequest<'a> {
     pub validity: Duration,
 }
 
+/// What a leaf may be used for: to answer, to call, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purposes {
+    pub server: bool,
+    pub client: bool,
+}
+
+impl Purposes {
+    /// As every member of the mesh needs.
+    pub const BOTH: Self = Self { server: true, client: true };
+}
+
 #[derive(Clone, Debug)]
 pub struct IssuedLeaf {
     pub der: Vec<u8>,
@@ -90,6 +102,8 @@ pub enum IssueError {
     Validity(Duration),
     #[error("the time {0:?} cannot be written into a certificate")]
     Time(SystemTime),
+    #[error("a certificate for neither servers nor clients is good for nothing: choose at least one")]
+    NoPurpose,
     #[error("the operating system gave no randomness for a serial number")]
     Randomness,
     #[error("the certificate could not be signed: {0}")]
@@ -160,6 +174,11 @@ impl Issuer {
 
     /// A leaf ends with its issuer at the latest, however long a life was asked for.
     pub fn issue(&self, request: &LeafRequest<'_>) -> Result<IssuedLeaf, IssueError> {
+        self.issue_for(request, Purposes::BOTH)
+    }
+
+    /// A leaf for less than both purposes: for programs that do their own TLS.
+    pub fn issue_for(&self, request: &LeafRequest<'_>, purposes: Purposes) -> Result<IssuedLeaf, IssueError> {
         let LeafRequest { public_key, identity, dns_names, now, validity } = *request;
         if identity.trust_domain() != self.trust_domain {
             return Err(IssueError::ForeignTrustDomain {
@@ -174,8 +193,12 @@ impl Issuer {
         params.subject_alt_names = alternative_names(identity, dns_names)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let server = purposes.server.then_some(ExtendedKeyUsagePurpose::ServerAuth);
+        let client = purposes.client.then_some(ExtendedKeyUsagePurpose::ClientAuth);
+        params.extended_key_usages = server.into_iter().chain(client).collect();
+        if params.extended_key_usages.is_empty() {
+            return Err(IssueError::NoPurpose);
+        }
         params.use_authority_key_identifier_extension = true;
         let attempt = Attempt::new(&*self.signer);
         let anchor = CertificateDer::from(self.anchor.der.as_slice());

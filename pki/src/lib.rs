@@ -32,3 +32,5 @@ pub mod upstream;
 mod verify;
 pub mod web;
 mod x509;
+
+pub use x509::pem as x509_pem;

@@ -174,7 +174,7 @@ mod tests {
     fn good(domain: &str) -> Federation {
         Federation {
             trust_domain: domain.to_owned(),
-            endpoint: format!("https://ca.{domain}:15014/"),
+            endpoint: format!("https://ca.{domain}:15016/"),
             profile: Profile::Spiffe,
             server_identity: Some(format!("spiffe://{domain}/ns/trellis-system/sa/trellis-ca")),
             bootstrap: Some(root(domain).to_pem()),
@@ -220,6 +220,6 @@ mod tests {
         let (partners, faults) = partners(OWN, &[as_document, web()]);
         assert_eq!((partners.len(), faults), (2, vec![]));
         assert!(matches!(&partners[0].how, How::Spiffe { bootstrap, .. } if bootstrap.sequence == Some(4)));
-        assert_eq!(partners[0].endpoint.address.to_string(), "ca.b.example:15014");
+        assert_eq!(partners[0].endpoint.address.to_string(), "ca.b.example:15016");
     }
 }

@@ -13,7 +13,7 @@ use trellis_pki::{
     bundle::{Anchor, Bundle},
     credential::{Denials, Denied},
     foreign::Foreign,
-    issue::{IssueError, IssuedLeaf, Issuer, LeafRequest},
+    issue::{IssueError, IssuedLeaf, Issuer, LeafRequest, Purposes},
     key::PublicKey,
     signer::SignerError,
     spiffe::SpiffeId,
@@ -45,6 +45,7 @@ pub struct Wanted {
     pub dns_names: Vec<String>,
     pub now: SystemTime,
     pub validity: Duration,
+    pub purposes: Purposes,
 }
 
 impl Wanted {
@@ -129,10 +130,10 @@ impl Current {
     /// Issues what `wanted` says. A key that is elsewhere is asked where waiting holds up nobody.
     pub async fn issue(&self, wanted: Wanted) -> Result<IssuedLeaf, IssueError> {
         if !self.issuer.signer().is_remote() {
-            return self.issuer.issue(&wanted.request());
+            return self.issuer.issue_for(&wanted.request(), wanted.purposes);
         }
         let issuer = self.issuer.clone();
-        match spawn_blocking(move || issuer.issue(&wanted.request())).await {
+        match spawn_blocking(move || issuer.issue_for(&wanted.request(), wanted.purposes)).await {
             Ok(issued) => issued,
             Err(error) => Err(IssueError::Signer(SignerError::Local(error.to_string()))),
         }
@@ -158,7 +159,7 @@ impl Current {
 
     /// The bundle as it is published, our own anchors only: the revision stands above it, for those who also hear of trust in
     /// other ways.
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         trellis_pki::bundle::published(&self.bundle, self.state().revision)
     }
 }

@@ -4,8 +4,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use trellis_api::trust::{
     AnchorStatus, Condition, FederationStatus, Issuing, PastPhase, PastRotation, PendingStatus,
-    RotationStatus, SignedBy,
-    TrustDomainSpec, TrustDomainStatus, WaitingFor,
+    RotationStatus, SignedBy, TrustDomainSpec, TrustDomainStatus, WaitingFor,
 };
 use trellis_pki::{clock::rfc3339, credential::Denied, spiffe::SpiffeId};
 

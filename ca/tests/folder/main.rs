@@ -3,6 +3,7 @@
 
 mod audit;
 mod federation;
+mod https;
 mod rotation;
 mod support;
 mod upstream;

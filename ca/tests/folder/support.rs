@@ -283,6 +283,12 @@ impl Ca {
         wait(&mut self.log.clone(), message, "message", None).await
     }
 
+    /// Where its HTTPS API is.
+    pub async fn api(&self) -> SocketAddr {
+        let said = wait(&mut self.log.clone(), "serving the HTTPS API", "address", None).await;
+        said["address"].as_str().unwrap().parse().unwrap()
+    }
+
     pub fn whole_log(&self) -> String {
         self.log.borrow().iter().map(Value::to_string).collect()
     }

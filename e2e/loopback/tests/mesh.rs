@@ -6,6 +6,8 @@ mod backup;
 mod federation;
 #[path = "mesh/hostile.rs"]
 mod hostile;
+#[path = "mesh/program.rs"]
+mod program;
 #[path = "mesh/traffic.rs"]
 mod traffic;
 #[path = "mesh/workload.rs"]
@@ -26,7 +28,14 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each test runs a mesh of its own: two at a time keep two cores busy.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials = [backup::trials(), hostile::trials(), traffic::trials(), workload::trials(), federation::trials()];
+    let trials = [
+        backup::trials(),
+        hostile::trials(),
+        traffic::trials(),
+        workload::trials(),
+        federation::trials(),
+        program::trials(),
+    ];
     let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }

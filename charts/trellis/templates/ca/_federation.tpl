@@ -1,7 +1,7 @@
 {{/* How the CA tells other trust domains of its bundle, and fetches theirs. */}}
 {{- define "trellis.federationFlags" -}}
 {{- if .Values.ca.bundleEndpoint.enabled -}}
-- --bundle-listen=[::]:15014
+- --bundle-listen=[::]:15016
 {{ end -}}
 - --bundle-refresh-hint={{ .Values.ca.bundleEndpoint.refreshHint }}
 - --federation-fetch-interval={{ .Values.ca.federation.fetchInterval }}
