@@ -286,6 +286,22 @@ fn first() -> u32 {
     1
 }
 
+impl TrustDomainSpec {
+    /// Wishes for this anchor, and for nothing else.
+    pub fn of(issuing: Issuing) -> Self {
+        Self {
+            issuing,
+            leaf: Leaves::default(),
+            paused: false,
+            force: None,
+            denied: Vec::new(),
+            federation: Vec::new(),
+            imported: String::new(),
+            allow_classical_parents: false,
+        }
+    }
+}
+
 impl Issuing {
     /// An anchor that signs itself.
     pub fn own(algorithm: KeyAlgorithm, generation: u32) -> Self {

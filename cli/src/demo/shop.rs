@@ -89,14 +89,8 @@ impl Shop {
     /// Has the mesh move to post-quantum certificates.
     pub fn migrate(&self) -> anyhow::Result<()> {
         let spec = TrustDomainSpec {
-            issuing: Issuing::own(POST_QUANTUM, 1),
             leaf: Leaves { algorithm: Some(POST_QUANTUM) },
-            paused: false,
-            force: None,
-            denied: Vec::new(),
-            federation: Vec::new(),
-            imported: String::new(),
-            allow_classical_parents: false,
+            ..TrustDomainSpec::of(Issuing::own(POST_QUANTUM, 1))
         };
         Ok(self.mesh.wish(&spec)?)
     }

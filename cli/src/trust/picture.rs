@@ -153,14 +153,8 @@ mod tests {
             ..TrustDomainStatus::default()
         };
         let spec = TrustDomainSpec {
-            issuing: Issuing::own(KeyAlgorithm::MlDsa65, 1),
             leaf: Leaves { algorithm: Some(KeyAlgorithm::MlDsa65) },
-            paused: false,
-            force: None,
-            denied: Vec::new(),
-            federation: Vec::new(),
-            imported: String::new(),
-            allow_classical_parents: false,
+            ..TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, 1))
         };
         let picture = of(&spec, &status);
         let expected = "    ANCHOR         FINGERPRINT    ROLE     UNTIL                  TRUSTED BY   LEAVES\n\

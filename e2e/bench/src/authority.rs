@@ -11,7 +11,7 @@ use futures::future::join_all;
 use tokio::time;
 use trellis_api::{
     names::DEFAULT_TRUST_DOMAIN,
-    trust::{Issuing, KeyAlgorithm, Leaves, TrustDomainSpec},
+    trust::{Issuing, KeyAlgorithm, TrustDomainSpec},
 };
 use trellis_local::{Mesh, Options, Role, Workload};
 use trellis_pki::{bundle::Bundle, clock::SystemClock, policy::Policy, tls::MeshTls};
@@ -42,6 +42,8 @@ pub async fn measure(binaries: &Path, cores: Cores, plan: &Plan, report: &mut Re
         binaries: binaries.to_owned(),
         root_algorithm: "ml-dsa-65".to_owned(),
         signatures: "require".to_owned(),
+        trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+        federated: false,
         leaf_algorithms: "ml-dsa-65".to_owned(),
         log: "warn".to_owned(),
     };
@@ -105,13 +107,7 @@ async fn followers(
     let anchors = streams.iter().map(|stream| stream.anchors()).max().unwrap_or_default();
     ensure!(anchors == 1, "trust changes already: {anchors} anchors");
     let began = clock::now();
-    mesh.wish(&TrustDomainSpec {
-        issuing: Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 2 },
-        leaf: Leaves::default(),
-        paused: false,
-        force: None,
-        denied: Vec::new(),
-    })?;
+    mesh.wish(&TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, 2)))?;
     let heard = join_all(streams.iter_mut().map(|stream| async {
         stream.hears_of_more_than(anchors).await?;
         Ok(clock::now().saturating_sub(began).as_secs_f64())

@@ -209,6 +209,7 @@ mod tests {
 
     fn items(algorithm: Algorithm) -> (Items, String) {
         let key = PrivateKey::generate(algorithm).unwrap();
+        let pkcs8 = key.pkcs8().unwrap();
         let issuer = Issuer::new_root(
             "cluster.local",
             key,
@@ -224,7 +225,7 @@ mod tests {
                 "certificate": pem::encode(&pem::Pem::new("CERTIFICATE", issuer.anchor().der.clone())),
             }],
         });
-        let key = pem::encode(&pem::Pem::new("PRIVATE KEY", issuer.private_key().pkcs8().unwrap().to_vec()));
+        let key = pem::encode(&pem::Pem::new("PRIVATE KEY", pkcs8.to_vec()));
         let items = [
             (TRUST_STATE.to_owned(), Zeroizing::new(state.to_string())),
             (format!("{}{ANCHOR_KEY}", &fingerprint[..16]), Zeroizing::new(key)),

@@ -12,7 +12,7 @@ use tokio::{
 use trellis_api::{
     evidence::Class,
     names::{CA, SYSTEM_NAMESPACE},
-    trust::{Federation, FederationStatus, Issuing, KeyAlgorithm, Leaves, Profile, TrustDomainSpec},
+    trust::{Federation, FederationStatus, Issuing, KeyAlgorithm, Profile, TrustDomainSpec},
 };
 use trellis_local::{Mesh, Options, Role, Running, Service};
 use trellis_loopback::stage::{Error, NAMESPACE, PORT, binaries, workload};
@@ -113,14 +113,7 @@ fn entry(trust_domain: &str, mesh: &Mesh) -> Result<Federation, Error> {
 }
 
 fn wish(generation: u32, federation: Vec<Federation>) -> TrustDomainSpec {
-    TrustDomainSpec {
-        issuing: Issuing { algorithm: KeyAlgorithm::MlDsa65, generation },
-        leaf: Leaves::default(),
-        paused: false,
-        force: None,
-        denied: Vec::new(),
-        federation,
-    }
+    TrustDomainSpec { federation, ..TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, generation)) }
 }
 
 /// What `mesh` knows of the one domain that it federates with.

@@ -15,7 +15,7 @@ use tokio::{
 };
 use trellis_api::{
     names::DEFAULT_TRUST_DOMAIN,
-    trust::{Issuing, KeyAlgorithm, Leaves, TrustDomainSpec},
+    trust::{Issuing, KeyAlgorithm, TrustDomainSpec},
 };
 use trellis_loopback::stage::{Error, Stage, binaries};
 use trellis_pki::{
@@ -134,13 +134,7 @@ async fn watch() -> Result<(), Error> {
     let _watching: Child =
         command(&stage, &out, &["--watch", "--look", "1", "--exec", &exec])?.stdout(Stdio::null()).spawn()?;
     let first = until(&out, |leaf, anchors| (anchors == 1).then(|| leaf.serial.clone())).await?;
-    stage.mesh.wish(&TrustDomainSpec {
-        issuing: Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 2 },
-        leaf: Leaves { algorithm: None },
-        paused: false,
-        force: None,
-        denied: Vec::new(),
-    })?;
+    stage.mesh.wish(&TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, 2)))?;
     // Both anchors, and a certificate of the new one; at any time the files fit together.
     until(&out, |leaf, anchors| (anchors == 2 && leaf.serial != first).then_some(())).await?;
     for _ in 0..300 {

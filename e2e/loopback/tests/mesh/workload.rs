@@ -18,7 +18,7 @@ use tonic::transport::Endpoint;
 use trellis_api::{
     names::{DEFAULT_TRUST_DOMAIN, SPIFFE_ENDPOINT_SOCKET},
     proto::workload::{X509svid, X509svidRequest, spiffe_workload_api_client::SpiffeWorkloadApiClient},
-    trust::{Issuing, KeyAlgorithm, Leaves, TrustDomainSpec},
+    trust::{Issuing, KeyAlgorithm, TrustDomainSpec},
 };
 use trellis_local::{Mesh, Options, Role, Running};
 use trellis_loopback::stage::{Error, NAMESPACE, binaries, workload};
@@ -57,6 +57,8 @@ impl Stage {
             binaries: binaries()?,
             root_algorithm: root.to_owned(),
             signatures: "prefer".to_owned(),
+            trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+            federated: false,
             leaf_algorithms: "ml-dsa-65,ecdsa-p256".into(),
             log: "info".into(),
         })
@@ -227,14 +229,8 @@ async fn rotation() -> Result<(), Error> {
     let first = messages().await?;
     let (anchor, _) = check(&first)?;
 
-    let issuing = Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 2 };
-    stage.mesh.wish(&TrustDomainSpec {
-        issuing,
-        leaf: Leaves::default(),
-        paused: false,
-        force: None,
-        denied: Vec::new(),
-    })?;
+    let issuing = Issuing::own(KeyAlgorithm::MlDsa65, 2);
+    stage.mesh.wish(&TrustDomainSpec::of(issuing))?;
     // Both anchors, then a certificate of the new one, then that anchor alone.
     let mut both = false;
     let last = loop {
