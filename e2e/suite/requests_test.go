@@ -329,3 +329,21 @@ func forward(t *testing.T, namespace, target string, port int) string {
 	}
 	return string(address)
 }
+
+func TestDenialIsAnEventOfTheTrustDomain(t *testing.T) {
+	trustDo(t, "deny", "identity="+identity("nowhere", "nobody"), "--reason", "a test")
+	t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		_, _, _ = mesh.Trellis(ctx, "trust", "allow", "identity="+identity("nowhere", "nobody"))
+	})
+	eventually(t, "the event", func() error {
+		out, err := cluster.Run(t.Context(), "describe", "trustdomain", "-n", bed.System, "mesh")
+		if err == nil && !strings.Contains(out, "DenialsApplied") {
+			err = errors.New("describe tells of none")
+		} else if err == nil && !strings.Contains(out[strings.LastIndex(out, "Events:"):], "DenialsApplied") {
+			err = fmt.Errorf("no event in %s", out[strings.LastIndex(out, "Events:"):])
+		}
+		return err
+	})
+}
