@@ -27,7 +27,7 @@ use crate::{
     issue::{Issuing, Terms},
     leader::Role,
     trust::{
-        Authority, Making, Store,
+        Authority, Keys, Making, Store,
         store::{Folder, Read},
     },
     view::View,
@@ -62,9 +62,14 @@ impl Bed {
         let folder = tempfile::tempdir().unwrap();
         let clock = Arc::new(ManualClock::new(UNIX_EPOCH + Duration::from_secs(1_800_000_000)));
         let store = Store::Folder(Folder::new(folder.path().join("root")));
-        let making = Making { trust_domain: "cluster.local".to_owned(), validity: 3650 * 24 * HOUR };
+        let keys = Keys::default();
+        let making = Making {
+            trust_domain: "cluster.local".to_owned(),
+            validity: 3650 * 24 * HOUR,
+            keys: keys.clone(),
+        };
         let read: Read = store.open(&making, KeyAlgorithm::MlDsa65, clock.now()).await.unwrap();
-        let authority = Authority::new("cluster.local", read).unwrap();
+        let authority = Authority::new("cluster.local", keys, read).unwrap();
         let registry = Registry::new();
         let view = View::knowing(vec![pod("orders-1", "Running"), pod("done-1", "Succeeded")]);
         let terms = Terms {

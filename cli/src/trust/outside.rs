@@ -100,7 +100,7 @@ pub fn chain(status: &TrustDomainStatus) -> Result<&str> {
 mod tests {
     use std::time::UNIX_EPOCH;
 
-    use trellis_api::trust::{AnchorStatus, Condition, Issuing, KeyAlgorithm, Leaves, PendingStatus};
+    use trellis_api::trust::{AnchorStatus, Condition, Issuing, KeyAlgorithm, PendingStatus};
     use trellis_pki::key::PrivateKey;
 
     use super::*;
@@ -109,15 +109,7 @@ mod tests {
         let kind = Issuing { signed_by, ..Issuing::own(KeyAlgorithm::MlDsa65, 2) };
         let key = PrivateKey::generate(Algorithm::MlDsa65).unwrap();
         let request = upstream::request_pem(&upstream::request("cluster.local", &key).unwrap());
-        let spec = TrustDomainSpec {
-            issuing: kind,
-            leaf: Leaves::default(),
-            paused: false,
-            force: None,
-            denied: Vec::new(),
-            imported: String::new(),
-            allow_classical_parents: false,
-        };
+        let spec = TrustDomainSpec::of(kind);
         let pending = PendingStatus { kind, key: String::new(), request, since: String::new() };
         (spec, TrustDomainStatus { pending: Some(pending), ..TrustDomainStatus::default() })
     }
