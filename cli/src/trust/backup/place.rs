@@ -30,8 +30,14 @@ pub struct Root {
 }
 
 pub enum Place {
-    Secret { client: Client, api: Api<Secret>, namespace: String },
+    Secret(Box<InCluster>),
     File(PathBuf),
+}
+
+pub struct InCluster {
+    client: Client,
+    api: Api<Secret>,
+    namespace: String,
 }
 
 /// Which writing was read: nothing is written over another one.
@@ -44,7 +50,7 @@ impl Place {
             None => {
                 let client = trellis_source::kubernetes_client().await?;
                 let api = Api::namespaced(client.clone(), namespace);
-                Self::Secret { client, api, namespace: namespace.to_owned() }
+                Self::Secret(Box::new(InCluster { client, api, namespace: namespace.to_owned() }))
             }
         })
     }
@@ -52,8 +58,8 @@ impl Place {
     pub async fn get(&self) -> Result<Option<(Items, Version)>> {
         let context = || format!("cannot read {self}");
         match self {
-            Self::Secret { api, .. } => {
-                let Some(secret) = api.get_opt(ROOT_SECRET).await.with_context(context)? else {
+            Self::Secret(there) => {
+                let Some(secret) = there.api.get_opt(ROOT_SECRET).await.with_context(context)? else {
                     return Ok(None);
                 };
                 let items = secret.data.unwrap_or_default().into_iter().map(|(name, ByteString(item))| {
@@ -79,7 +85,8 @@ impl Place {
     pub async fn put(&self, items: &Items, before: Option<Version>) -> Result<()> {
         let context = || format!("cannot write {self}");
         match self {
-            Self::Secret { client, api, namespace } => {
+            Self::Secret(there) => {
+                let InCluster { client, api, namespace } = &**there;
                 make_namespace(client, namespace).await?;
                 let secret = Secret {
                     metadata: ObjectMeta {
@@ -134,7 +141,7 @@ fn write(path: &std::path::Path, items: &Items) -> Result<()> {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Secret { namespace, .. } => write!(f, "Secret {namespace}/{ROOT_SECRET}"),
+            Self::Secret(there) => write!(f, "Secret {}/{ROOT_SECRET}", there.namespace),
             Self::File(path) => path.display().fmt(f),
         }
     }
