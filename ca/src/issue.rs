@@ -17,7 +17,7 @@ use trellis_pki::{
     clock::{Clock, rfc3339},
     credential::Denied,
     csr::{self, CsrError},
-    issue::{IssuedLeaf, LeafRequest},
+    issue::{IssuedLeaf, Issuer, LeafRequest},
     key::PublicKey,
     spiffe::SpiffeId,
 };
@@ -26,6 +26,7 @@ use trellis_telemetry::{Counter, Family, Histogram, Registry};
 use crate::{
     attest::{Attestor, Caller, find_pod},
     audit::{Audit, Event},
+    companion,
     limit::Limit,
     refuse::{Reason, Refusal},
     trust::authority::{Authority, Current},
@@ -75,6 +76,8 @@ struct Granted {
     leaf: IssuedLeaf,
     /// What was in force when it was signed.
     current: Arc<Current>,
+    issuer: Arc<Issuer>,
+    companion: bool,
 }
 
 impl Issuing {
@@ -127,17 +130,24 @@ impl Issuing {
                 "more services select the pod than its certificate names"
             );
         }
-        let key = csr::check(&request.csr, &self.terms.algorithms).map_err(|error| csr_refusal(&error))?;
+        let companion = request.companion;
+        let algorithms = if companion { companion::ALGORITHMS } else { self.terms.algorithms.as_slice() };
+        let key = csr::check(&request.csr, algorithms).map_err(|error| csr_refusal(&error))?;
         check_names(&csr::names(&request.csr), &identity, &names.dns)?;
         let current = self.authority.current();
         check_denials(&current, &identity, &key)?;
-        let leaf = self.sign(&current, &key, &identity, &names.dns, validity)?;
-        Ok(Granted { caller, identity, algorithm: key.algorithm, dns_names: names.dns, leaf, current })
+        let issuer = match companion {
+            true => companion::issuer(&current, &pod, &caller)?,
+            false => Arc::clone(&current.issuer),
+        };
+        let leaf = self.sign(&issuer, &key, &identity, &names.dns, validity)?;
+        let (algorithm, dns_names) = (key.algorithm, names.dns);
+        Ok(Granted { caller, identity, algorithm, dns_names, leaf, current, issuer, companion })
     }
 
     fn sign(
         &self,
-        current: &Current,
+        issuer: &Issuer,
         public_key: &PublicKey,
         identity: &SpiffeId,
         dns_names: &[String],
@@ -145,7 +155,7 @@ impl Issuing {
     ) -> Result<IssuedLeaf, Refusal> {
         let now = self.clock.now();
         let request = LeafRequest { public_key, identity, dns_names, now, validity };
-        current.issuer.issue(&request).map_err(|error| {
+        issuer.issue(&request).map_err(|error| {
             tracing::error!(%identity, %error, "cannot issue");
             Refusal::new(Reason::Internal, format!("the CA cannot issue: {error}"))
         })
@@ -201,13 +211,14 @@ impl Issuing {
 
     /// Nothing leaves that was not recorded.
     fn granted(&self, granted: Granted, source: Option<IpAddr>) -> Result<IssueResponse, Refusal> {
-        let Granted { caller, identity, algorithm, dns_names, leaf, current } = granted;
+        let Granted { caller, identity, algorithm, dns_names, leaf, current, issuer, companion } = granted;
         let recorded = self.audit.record(
             Event::Issued,
             json!({
                 "identity": identity.as_str(),
                 "serial": leaf.serial,
-                "anchor": &**current.issuer.anchor().fingerprint(),
+                "anchor": &**issuer.anchor().fingerprint(),
+                "companion": companion.then_some(true),
                 "algorithm": algorithm.name(),
                 "dnsNames": dns_names,
                 "notBefore": rfc3339(leaf.not_before),
@@ -220,12 +231,16 @@ impl Issuing {
         );
         recorded.map_err(|error| Refusal::new(Reason::Overloaded, error.to_string()))?;
         self.metrics.issued.with(&[("algorithm", algorithm.name())]).inc();
+        if companion {
+            self.metrics.companions.with(&[("namespace", &caller.namespace)]).inc();
+        }
         tracing::info!(
             %identity,
             serial = leaf.serial,
             namespace = caller.namespace,
             pod = caller.pod,
             algorithm = algorithm.name(),
+            companion,
             not_after = rfc3339(leaf.not_after),
             "issued a certificate"
         );
@@ -352,6 +367,7 @@ fn check_names(asked: &[String], identity: &SpiffeId, own: &[String]) -> Result<
 
 struct Metrics {
     issued: Family<Counter>,
+    companions: Family<Counter>,
     refused: Family<Counter>,
     seconds: Histogram,
 }
@@ -361,6 +377,12 @@ impl Metrics {
         Self {
             issued: registry
                 .counter("trellis_ca_issued_total", "Certificates issued, by algorithm of the key."),
+            companions: registry
+                .counter(
+                    "trellis_ca_companions_issued_total",
+                    "Certificates issued below the companion anchor, by namespace.",
+                )
+                .open_labels(&["namespace"]),
             refused: registry.counter("trellis_ca_refused_total", "Requests refused, by reason."),
             seconds: registry
                 .histogram(

@@ -3,6 +3,7 @@
 
 mod attest;
 mod audit;
+mod companion;
 #[cfg(test)]
 mod fake_api;
 mod flags;

@@ -32,6 +32,10 @@ pub enum Reason {
     Validity,
     /// An operator denied the identity or the key.
     Denied,
+    /// There is no anchor for companions.
+    NoCompanion,
+    /// Neither the pod, its namespace nor the mesh wants it to have a companion.
+    NotDual,
     /// The caller asks too often.
     RateLimited,
     /// The CA has too much to do.
@@ -65,6 +69,8 @@ impl Reason {
             Self::ForeignName => "foreign_name",
             Self::Validity => "validity",
             Self::Denied => "denied",
+            Self::NoCompanion => "no_companion",
+            Self::NotDual => "not_dual",
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::AttestorUnavailable => "attestor_unavailable",
@@ -100,6 +106,8 @@ impl Reason {
             | Self::BadSelfSignature
             | Self::Validity => Code::InvalidArgument,
             Self::RateLimited | Self::Overloaded => Code::ResourceExhausted,
+            // Whoever asks may have heard of it a moment ago.
+            Self::NoCompanion | Self::NotDual => Code::FailedPrecondition,
             Self::AttestorUnavailable | Self::NotReady => Code::Unavailable,
             Self::Internal => Code::Internal,
         }

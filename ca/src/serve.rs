@@ -96,6 +96,8 @@ pub fn own_identity(
         trust_domain,
         algorithm: ALGORITHM,
         pinned: true,
+        // Whoever speaks to the CA can verify ML-DSA.
+        dual: Some(false),
         issue: Arc::new(issue),
         bundle: None,
         tls: tls.clone(),

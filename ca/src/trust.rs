@@ -3,6 +3,7 @@
 
 pub mod authority;
 mod census;
+mod companion;
 pub mod keeper;
 mod machine;
 mod members;

@@ -146,6 +146,7 @@ impl MeshTls {
         let (identity, bundle) = (Arc::new(identity), Arc::new(bundle));
         self.swap(|held| {
             held.identity = Some(Arc::clone(&identity));
+            held.companion.take_if(|_| !identity.leaf().algorithm.is_post_quantum());
             held.believe(&bundle);
         });
         Ok(())

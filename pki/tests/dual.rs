@@ -243,6 +243,11 @@ fn a_companion_goes_with_its_anchor_when_it_is_told_to_and_when_it_ends() {
     assert_eq!((shown(&tls), tls.companion_anchor()), (None, None));
 
     let tls = domain.workload("pay", true, OPEN);
+    let both = bundle(&[&domain.primary, &domain.companion]);
+    tls.install(identity(&domain.companion, "pay", EcdsaP256, start()), both).unwrap();
+    assert_eq!(tls.companion(), None, "beside a classical identity there is nothing to stand in for");
+
+    let tls = domain.workload("pay", true, OPEN);
     domain.clock.advance(Duration::from_secs(20 * 3600));
     let both = bundle(&[&domain.primary, &domain.companion]);
     tls.install(identity(&domain.primary, "pay", MlDsa65, domain.clock.now()), both).unwrap();

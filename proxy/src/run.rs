@@ -19,7 +19,7 @@ use tokio::{
     time,
 };
 use tracing::{info, warn};
-use trellis_api::{names, proto::ca::Holding};
+use trellis_api::{annotations::Switch, names, proto::ca::Holding};
 use trellis_channel::identity::{self, IdentityConfig, Resting};
 use trellis_pki::{
     clock::{Clock, SystemClock},
@@ -84,6 +84,7 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
             ca_identity: config.system_identity(names::CA)?,
             pod: format!("{}/{}", config.pod_namespace, config.pod_name),
             pinned: config.leaf_pinned,
+            dual: config.dual_identity.map(|switch| switch == Switch::Enabled),
             control: config.control().signatures,
             resting: resting.clone(),
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
-use trellis_api::proto::ca::Trusted;
+use trellis_api::{proto::ca::Trusted, trust::Part};
 use trellis_pki::{
     bundle::{Anchor, Bundle},
     credential::{Denials, Denied},
@@ -23,6 +23,8 @@ pub struct Current {
     pub vault: Vault,
     pub version: Version,
     pub issuer: Arc<Issuer>,
+    /// What companion certificates are issued from, if anything is.
+    pub companion: Option<Arc<Issuer>>,
     pub bundle: Bundle,
     pub denials: Denials,
 }
@@ -80,6 +82,9 @@ impl Current {
         let Read { vault, version } = read;
         let issuing = vault.state.anchor(&vault.state.issuing).ok_or("no anchor issues")?;
         let issuer = Arc::new(vault.issuer(issuing)?);
+        let companion =
+            vault.state.issuing(Part::Companion).map(|anchor| vault.issuer(anchor)).transpose()?;
+        let companion = companion.map(Arc::new);
         let anchors = vault
             .state
             .trusted()
@@ -89,7 +94,7 @@ impl Current {
         let denied = vault.state.denied.iter().map(|denied| denied.parse::<Denied>());
         let denied = denied.collect::<Result<Vec<_>, _>>().map_err(|error| format!("denied: {error}"))?;
         let denials = Denials::new(denied).map_err(|error| error.to_string())?;
-        Ok(Self { vault, version, issuer, bundle, denials })
+        Ok(Self { vault, version, issuer, companion, bundle, denials })
     }
 
     pub fn state(&self) -> &TrustState {
@@ -106,6 +111,8 @@ impl Current {
             leaf_algorithm: state.leaf.map(|leaf| leaf.as_str().to_owned()).unwrap_or_default(),
             spread_seconds,
             denied: state.denied.clone(),
+            companion: state.companion.clone().unwrap_or_default(),
+            dual: state.dual,
         }
     }
 

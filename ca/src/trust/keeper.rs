@@ -13,7 +13,7 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use trellis_api::trust::{Issuing, TrustDomainSpec, TrustDomainStatus};
+use trellis_api::trust::{Issuing, Part, TrustDomainSpec, TrustDomainStatus};
 use trellis_pki::clock::{Clock, unix_seconds};
 use trellis_telemetry::{
     Counter, Family, Gauge, Registry,
@@ -127,7 +127,7 @@ impl Keeper {
             return Ok(Turn::Rests);
         }
         match verdict {
-            Verdict::Begin { kind, cut_off } => self.begin(&current, kind, cut_off).await,
+            Verdict::Begin { of, kind, cut_off } => self.begin(&current, of, kind, cut_off).await,
             Verdict::Take { step, cut_off } => self.take(&current, step, cut_off).await,
             _ => Ok(Turn::Rests),
         }
@@ -136,13 +136,14 @@ impl Keeper {
     async fn begin(
         &self,
         current: &Current,
+        of: Part,
         kind: Issuing,
         cut_off: Option<Vec<String>>,
     ) -> Result<Turn, TurnError> {
         let issuer = self.making.anchor(kind, self.clock.now())?;
         let mut vault = current.vault.clone();
         let anchor = vault.add(&issuer, kind).map_err(TurnError::State)?;
-        vault.state = vault.state.after(Step::Begin(anchor), self.now(), cut_off.clone());
+        vault.state = vault.state.after(Step::Begin { of, anchor }, self.now(), cut_off.clone());
         self.write(current, vault, "Begin", cut_off).await
     }
 
@@ -202,8 +203,10 @@ impl Keeper {
             "phase": phase,
             "revision": state.revision,
             "issuing": state.issuing,
+            "companion": state.companion,
             "anchors": state.trusted().map(|anchor| anchor.fingerprint.as_str()).collect::<Vec<_>>(),
             "leaf": state.leaf,
+            "dual": state.dual.then_some(true),
             "denied": state.denied,
             "cutOff": cut_off,
         });
@@ -274,7 +277,7 @@ impl Metrics {
                 .with(&[]),
             expiry: registry.gauge(
                 "trellis_ca_root_expiry_timestamp_seconds",
-                "When the anchor that issues ends, in seconds since 1970.",
+                "When the first of the anchors that issue ends, in seconds since 1970.",
             ),
         }
     }
@@ -283,7 +286,8 @@ impl Metrics {
     fn reflect(&self, current: &Current) {
         self.revision.set(current.state().revision as f64);
         self.rotating.set(f64::from(u8::from(current.state().rotation.is_some())));
-        let end = current.issuer.anchor().not_after;
+        let companion = current.companion.iter().map(|companion| companion.anchor().not_after);
+        let end = companion.fold(current.issuer.anchor().not_after, std::cmp::Ord::min);
         let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.expiry.with(&[]).set(end.as_secs_f64());
     }

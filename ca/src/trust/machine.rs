@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use trellis_api::trust::{Issuing, KeyAlgorithm, Phase, TrustDomainSpec};
+use trellis_api::trust::{Issuing, KeyAlgorithm, Part, Phase, TrustDomainSpec};
 use trellis_pki::{
     credential::{Denied, MAX_DENIALS},
     spiffe::SpiffeId,
@@ -12,7 +12,8 @@ use trellis_pki::{
 
 use super::{
     census::{Census, Missing},
-    state::{Rotation, Step, TrustState},
+    companion,
+    state::{Anchor, Rotation, Step, TrustState},
 };
 
 /// What to do now.
@@ -21,7 +22,7 @@ pub enum Verdict {
     /// All is as it is wished.
     Settled,
     /// A new anchor of this kind is to be made, and the rotation to it begun.
-    Begin { kind: Issuing, cut_off: Option<Vec<String>> },
+    Begin { of: Part, kind: Issuing, cut_off: Option<Vec<String>> },
     /// This step is to be taken; those named are cut off by it, since the operator forces it.
     Take { step: Step, cut_off: Option<Vec<String>> },
     /// The phase waits for these.
@@ -49,7 +50,10 @@ pub fn decide(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, cen
         return match denied == state.denied {
             true => Verdict::Refused(refused),
             // What is wrong elsewhere keeps nobody from being denied.
-            false => Verdict::Take { step: Step::Adopt { leaf: state.leaf, denied }, cut_off: None },
+            false => Verdict::Take {
+                step: Step::Adopt { leaf: state.leaf, dual: state.dual, denied },
+                cut_off: None,
+            },
         };
     }
     if let Some(step) = adopt(wished, bounds, state, census) {
@@ -71,11 +75,16 @@ fn adopt(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, census: 
         Some(KeyAlgorithm::EcdsaP256) if !census.refusing_classical().is_empty() => state.leaf,
         leaf => leaf,
     };
-    (denied != state.denied || leaf != state.leaf).then_some(Step::Adopt { leaf, denied })
+    let dual = wished.leaf.dual;
+    let differs = denied != state.denied || leaf != state.leaf || dual != state.dual;
+    differs.then_some(Step::Adopt { leaf, dual, denied })
 }
 
 /// A certificate that the CA would not issue is not asked for: every renewal would fail from then on.
 fn refused(wished: &TrustDomainSpec, bounds: &Bounds) -> Option<String> {
+    if let Some(refused) = companion::refused(wished) {
+        return Some(refused);
+    }
     let leaf = wished.leaf.algorithm.filter(|leaf| !bounds.leaves.contains(leaf))?;
     let known: Vec<_> = bounds.leaves.iter().map(|one| one.as_str()).collect();
     Some(format!(
@@ -100,7 +109,7 @@ fn begin(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdi
         let leaf_waits = wished.leaf.algorithm != state.leaf;
         return match leaf_waits {
             true => Verdict::WouldCutOff(census.refusing_classical()),
-            false => Verdict::Settled,
+            false => companion::begin(wished, state),
         };
     }
     if wished.issuing.algorithm == issuing.kind.algorithm
@@ -119,29 +128,39 @@ fn begin(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdi
     let refusing = if classical { census.refusing_classical() } else { Vec::new() };
     let number = state.rotations + 1;
     match refusing.is_empty() {
-        true => Verdict::Begin { kind: wished.issuing, cut_off: None },
+        true => Verdict::Begin { of: Part::Issuing, kind: wished.issuing, cut_off: None },
         false if is_forced(wished, number, Phase::Distributing) => {
-            Verdict::Begin { kind: wished.issuing, cut_off: Some(names(refusing)) }
+            let cut_off = Some(names(refusing));
+            Verdict::Begin { of: Part::Issuing, kind: wished.issuing, cut_off }
         }
         false => Verdict::WouldCutOff(refusing),
     }
 }
 
 fn go_on(wished: &TrustDomainSpec, state: &TrustState, rotation: &Rotation, census: &Census) -> Verdict {
-    let kind = |fingerprint: &str| state.anchor(fingerprint).map(|anchor| anchor.kind);
-    let back = Some(wished.issuing) == kind(&rotation.from);
+    let kind = |fingerprint: Option<&String>| state.anchor(fingerprint?).map(|anchor: &Anchor| anchor.kind);
+    let target = match rotation.of {
+        Part::Issuing => Some(wished.issuing),
+        Part::Companion => wished.companion,
+    };
+    let back = target == kind(rotation.from.as_ref());
     if back && rotation.phase != Phase::Removing {
         let step = Step::RollBack { leaf: wished.leaf.algorithm };
         return Verdict::Take { step, cut_off: None };
     }
-    if !back && Some(wished.issuing) != kind(&rotation.to) {
+    if !back && target != kind(rotation.to.as_ref()) {
         // The rotation that is under way is finished first; another wish waits for its turn.
-        tracing::debug!(rotation = rotation.number, wished = %wished.issuing, "another rotation is wished");
+        tracing::debug!(rotation = rotation.number, ?target, "another rotation is wished");
     }
+    let of = |anchor: &Option<String>, missing: fn(&Census, &str) -> Vec<Missing>| {
+        anchor.as_ref().map(|anchor| missing(census, anchor)).unwrap_or_default()
+    };
     let (step, missing) = match rotation.phase {
-        Phase::Distributing => (Step::Issue { leaf: wished.leaf.algorithm }, census.lacking(&rotation.to)),
-        Phase::Issuing => (Step::Remove, census.living_by(&rotation.from)),
-        Phase::Removing => (Step::Settle, census.clinging_to(&rotation.from)),
+        Phase::Distributing => {
+            (Step::Issue { leaf: wished.leaf.algorithm }, of(&rotation.to, Census::lacking))
+        }
+        Phase::Issuing => (Step::Remove, of(&rotation.from, Census::living_by)),
+        Phase::Removing => (Step::Settle, of(&rotation.from, Census::clinging_to)),
     };
     if wished.paused {
         return Verdict::Paused(missing);

@@ -1,6 +1,7 @@
 //! Drives one identity through its life: the schedule says when, the CA says what, and this puts it into
 //! the TLS configurations. At most one request is ever under way.
 
+mod companion;
 mod hearing;
 
 use std::{
@@ -30,6 +31,7 @@ use trellis_telemetry::{
     shutdown::{Shutdown, requested},
 };
 
+use self::companion::Companion;
 use super::{
     bundle::{BundleError, BundleFile},
     issue::{Issue, IssueError},
@@ -71,6 +73,8 @@ pub struct Lifecycle {
     pub algorithm: Algorithm,
     /// Whether the algorithm is this workload's own choice, which the CA's does not change.
     pub pinned: bool,
+    /// Whether it holds a companion certificate as well: its own choice, or nothing where the mesh's holds.
+    pub dual: Option<bool>,
     pub issue: Arc<dyn Issue>,
     /// None where trust only comes with each certificate.
     pub bundle: Option<BundleFile>,
@@ -106,9 +110,11 @@ impl Lifecycle {
             revision = published.revision.unwrap_or_default();
         }
         let renewal = Renewal::new(self.jitter);
+        let companion = Companion::new(self.dual, registry);
         let mut task = IdentityTask {
             lifecycle: self,
             renewal,
+            companion,
             metrics,
             rotator: Rotator::default(),
             not_after: None,
@@ -126,6 +132,7 @@ impl Lifecycle {
 pub struct IdentityTask {
     lifecycle: Lifecycle,
     renewal: Renewal,
+    companion: Companion,
     metrics: Metrics,
     rotator: Rotator,
     not_after: Option<SystemTime>,
@@ -163,7 +170,7 @@ impl IdentityTask {
         let rotator = self.rotator.clone();
         let mut attempt: Option<Attempt> = None;
         loop {
-            let pause = self.advance(&mut attempt).await;
+            let pause = self.advance(&mut attempt).await.min(self.companion.advance(&self.lifecycle));
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -171,9 +178,11 @@ impl IdentityTask {
                     attempt = None;
                     self.settle(outcome);
                 }
+                outcome = self.companion.under_way() => self.settle_companion(outcome),
                 () = rotator.wanted(), if attempt.is_none() => {
                     tracing::info!(workload = self.lifecycle.name, "asked for a new certificate");
                     self.renewal.renew_now();
+                    self.companion.renew_now();
                 }
                 Ok(()) = heard.changed() => {
                     let trusted = heard.borrow_and_update().clone();

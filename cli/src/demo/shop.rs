@@ -85,7 +85,8 @@ impl Shop {
     pub fn migrate(&self) -> anyhow::Result<()> {
         let spec = TrustDomainSpec {
             issuing: Issuing { algorithm: POST_QUANTUM, generation: 1 },
-            leaf: Leaves { algorithm: Some(POST_QUANTUM) },
+            companion: None,
+            leaf: Leaves { algorithm: Some(POST_QUANTUM), dual: false },
             paused: false,
             force: None,
             denied: Vec::new(),

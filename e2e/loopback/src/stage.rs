@@ -92,6 +92,7 @@ impl Stage {
             ca_identity: SpiffeId::new(DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE, CA)?,
             pod: format!("{NAMESPACE}/{name}"),
             pinned: false,
+            dual: None,
             control: Ladder::Require,
             resting: Resting::default(),
         };
@@ -109,7 +110,7 @@ impl Stage {
     }
 }
 
-fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
+pub fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
     Workload {
         namespace: NAMESPACE.into(),
         name: name.into(),
