@@ -1,5 +1,7 @@
 //! The mesh on loopback: what peers may and may not do, and what traffic must survive.
 
+#[path = "mesh/foreign.rs"]
+mod foreign;
 #[path = "mesh/hostile.rs"]
 mod hostile;
 #[path = "mesh/traffic.rs"]
@@ -20,7 +22,7 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each test runs a mesh of its own: two at a time keep two cores busy.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials = hostile::trials().into_iter().chain(traffic::trials()).collect();
+    let trials = [hostile::trials(), foreign::trials(), traffic::trials()].into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
