@@ -4,6 +4,7 @@
 
 mod ports;
 mod quantity;
+mod workload_api;
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{names, trust::KeyAlgorithm};
 pub use ports::{Ports, PortsError};
 pub use quantity::{Cpu, Memory, QuantityError};
+pub use workload_api::WorkloadApi;
 
 /// Ports on which connections to the pod go to the application as they are.
 pub const SKIP_INBOUND_PORTS: &str = "trellis.dev/skip-inbound-ports";
@@ -32,9 +34,12 @@ pub const DUAL_IDENTITY: &str = "trellis.dev/dual-identity";
 pub const PLAINTEXT: &str = "trellis.dev/plaintext";
 /// How long the proxy finishes what is open when the pod ends.
 pub const DRAIN_SECONDS: &str = "trellis.dev/drain-seconds";
+/// Whether the application gets a certificate of its own over the SPIFFE Workload API, and of which
+/// algorithm.
+pub const WORKLOAD_API: &str = "trellis.dev/workload-api";
 
 /// What a namespace's pods inherit from it.
-pub const INHERITED: [&str; 12] = [
+pub const INHERITED: [&str; 13] = [
     SKIP_INBOUND_PORTS,
     SKIP_OUTBOUND_PORTS,
     OPAQUE_PORTS,
@@ -47,6 +52,7 @@ pub const INHERITED: [&str; 12] = [
     DUAL_IDENTITY,
     PLAINTEXT,
     DRAIN_SECONDS,
+    WORKLOAD_API,
 ];
 
 /// What stands on a pod only: the switch, and what the injector leaves behind.
@@ -75,6 +81,7 @@ pub struct Annotations {
     pub dual_identity: Option<Switch>,
     pub plaintext: Option<Plaintext>,
     pub drain_seconds: Option<u32>,
+    pub workload_api: WorkloadApi,
     /// What the pod has of its namespace, as it is written there.
     pub inherited: Map,
 }
@@ -130,6 +137,9 @@ impl Annotations {
             drain_seconds: read
                 .value::<Seconds>(DRAIN_SECONDS, "write whole seconds, as in `25`")?
                 .map(|s| s.0),
+            workload_api: read
+                .value(WORKLOAD_API, "write `disabled`, `enabled` or the algorithm of its certificate")?
+                .unwrap_or_default(),
             inherited: read.inherited(),
         })
     }
@@ -368,6 +378,7 @@ mod tests {
                 (DUAL_IDENTITY, "enabled"),
                 (PLAINTEXT, "strict"),
                 (DRAIN_SECONDS, "60"),
+                (WORKLOAD_API, "ecdsa-p256"),
                 ("example.com/trellis.dev", "not ours"),
             ]),
             &Map::new(),
@@ -389,6 +400,7 @@ mod tests {
                 dual_identity: Some(Switch::Enabled),
                 plaintext: Some(Plaintext::Strict),
                 drain_seconds: Some(60),
+                workload_api: WorkloadApi::Of(KeyAlgorithm::EcdsaP256),
                 inherited: Map::new(),
             }
         );
@@ -422,6 +434,13 @@ mod tests {
             (DUAL_IDENTITY, "ecdsa-p256", "this is no position of the switch"),
             (PLAINTEXT, "allowed", "there is no such treatment of plaintext"),
             (DRAIN_SECONDS, "1m", "this is not between 1 and 3600"),
+            (WORKLOAD_API, "ecdsa-p265", "there is no such choice, the nearest is `ecdsa-p256`"),
+            (WORKLOAD_API, "enable", "there is no such choice, the nearest is `enabled`"),
+            (
+                WORKLOAD_API,
+                "1",
+                "there is no such choice among disabled, enabled, ml-dsa-44, ml-dsa-65, ml-dsa-87, ecdsa-p256",
+            ),
         ] {
             let message = message(&[(name, value)], &[]);
             let start = format!("annotation `{name}: {value}` of the pod: {problem}; write ");
@@ -448,6 +467,7 @@ mod tests {
             ("trellis.dev/proxy-memory-limits", PROXY_MEMORY_LIMIT),
             ("trellis.dev/injekt", names::INJECT),
             ("trellis.dev/leaf-algoritm", LEAF_ALGORITHM),
+            ("trellis.dev/workloadapi", WORKLOAD_API),
         ] {
             assert_eq!(
                 message(&[(typed, "x")], &[]),

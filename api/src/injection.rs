@@ -4,7 +4,8 @@
 //! What is added: `trellis-capture`, which writes the redirect rules and ends; `trellis-proxy` behind it
 //! as a native sidecar, so that it runs before and after everything else in the pod; the volume with
 //! the token and the trust bundle, and an empty one that keeps the application's own token out of our
-//! containers; and an annotation that says so. [`decide`] holds the truth table.
+//! containers; where it is asked for, the socket of the SPIFFE Workload API; and an annotation that says
+//! so. [`decide`] holds the truth table.
 //!
 //! `trellis-capture` needs user 0 with NET_ADMIN, which Pod Security's levels `baseline` and
 //! `restricted` refuse: a namespace that enforces one of them gets a warning before it gets the
@@ -15,6 +16,7 @@ mod patch;
 mod probes;
 mod settings;
 mod sidecar;
+mod workload_api;
 
 use std::collections::BTreeMap;
 

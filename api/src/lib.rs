@@ -4,6 +4,7 @@
 
 pub mod annotations;
 pub mod evidence;
+pub mod federation;
 pub mod injection;
 pub mod names;
 pub mod source;
@@ -17,5 +18,16 @@ pub mod proto {
     }
     pub mod discovery {
         tonic::include_proto!("trellis.discovery.v1");
+    }
+    /// The SPIFFE Workload API, which has no package.
+    pub mod workload {
+        tonic::include_proto!("_");
+
+        /// Without the key.
+        impl std::fmt::Debug for X509svid {
+            fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                out.debug_struct("X509svid").field("spiffe_id", &self.spiffe_id).finish_non_exhaustive()
+            }
+        }
     }
 }

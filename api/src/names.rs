@@ -10,6 +10,10 @@ pub const INJECTED: &str = "trellis.dev/injected";
 /// Annotation that the injector leaves on a pod it was asked to inject but could not: the reason.
 pub const NOT_INJECTED: &str = "trellis.dev/not-injected";
 
+/// Annotation of a Service without a selector: who must answer at its endpoints, which are workloads of
+/// another trust domain.
+pub const IDENTITY: &str = "trellis.dev/identity";
+
 /// Prefix of every label and annotation of ours.
 pub const PREFIX: &str = "trellis.dev/";
 
@@ -25,13 +29,22 @@ pub const TRUST_BUNDLE_KEY: &str = "bundle.pem";
 /// The ClusterTrustBundle with the same certificates, where the cluster has that kind, and the signer that
 /// it is of.
 pub const CLUSTER_BUNDLE: &str = "trellis.dev:mesh:bundle";
-pub const CLUSTER_BUNDLE_SIGNER: &str = "trellis.dev/mesh";
+pub const CLUSTER_BUNDLE_SIGNER: &str = SIGNER;
+/// The signer that certificates of the mesh are asked of through the APIs of Kubernetes.
+pub const SIGNER: &str = "trellis.dev/mesh";
 /// Label on everything that Trellis made and may therefore change or delete.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 pub const MANAGER: &str = "trellis";
 
-/// Secret that holds the root's 32-byte seed and certificate.
+/// Secret that holds the state of trust and the keys of its anchors.
 pub const ROOT_SECRET: &str = "trellis-ca-root";
+/// The same as one file, for a CA without Kubernetes.
+pub const ROOT_FILE: &str = "trust-domain.json";
+/// Its item with the state; what is not secret.
+pub const TRUST_STATE: &str = "trust.json";
+/// The end of the names of its items with keys, behind the first digits of the anchor's fingerprint.
+pub const ANCHOR_KEY: &str = ".key";
+pub const ANCHOR_KEY_DIGITS: usize = 16;
 /// Secret that the injector's replicas share for the webhook's serving certificate.
 pub const WEBHOOK_SECRET: &str = "trellis-injector-tls";
 pub const WEBHOOK_CONFIGURATION: &str = "trellis-injector";
@@ -53,6 +66,10 @@ pub const READY_PORT: u16 = 15021;
 /// Ports of the control plane.
 pub const CA_PORT: u16 = 15012;
 pub const DISCOVERY_PORT: u16 = 15013;
+/// Where the CA serves its trust bundle to other trust domains.
+pub const BUNDLE_PORT: u16 = 15016;
+/// The HTTPS API of the CA, for programs without a proxy.
+pub const CA_API_PORT: u16 = 15014;
 pub const WEBHOOK_PORT: u16 = 8443;
 
 /// The user that the proxy runs as; its traffic is not captured.
@@ -66,3 +83,9 @@ pub const IDENTITY_VOLUME: &str = "trellis-identity";
 pub const IDENTITY_DIR: &str = "/var/run/secrets/trellis.dev/identity";
 pub const TOKEN_FILE: &str = "token";
 pub const BUNDLE_FILE: &str = "bundle.pem";
+/// The volume with the socket of the SPIFFE Workload API, where it is mounted, and the socket in it.
+pub const WORKLOAD_API_VOLUME: &str = "trellis-workload-api";
+pub const WORKLOAD_API_DIR: &str = "/var/run/secrets/trellis.dev/workload-api";
+pub const WORKLOAD_API_SOCKET: &str = "socket";
+/// By this variable clients of the SPIFFE Workload API find it.
+pub const SPIFFE_ENDPOINT_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";

@@ -8,6 +8,8 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use crate::federation::{Federation, FederationStatus, Profile};
+
 /// The one object that counts, in the control plane's namespace.
 pub const TRUST_DOMAIN: &str = "mesh";
 
@@ -48,6 +50,19 @@ pub struct TrustDomainSpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 1024))]
     pub denied: Vec<Denial>,
+    /// Other trust domains whose workloads may be peers. Their anchors are fetched from their bundle
+    /// endpoints.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub federation: Vec<Federation>,
+    /// With issuing.signedBy import: the certificate over the request that the status shows, and below it
+    /// those of the CAs above it, as PEM.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 262_144))]
+    pub imported: String,
+    /// Lets an outside CA sign an ML-DSA issuing key with what a quantum computer breaks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub allow_classical_parents: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -58,6 +73,24 @@ pub struct Issuing {
     #[serde(default = "first")]
     #[schemars(range(min = 1))]
     pub generation: u32,
+    /// Who signs the issuing certificate. Changing it is a rotation to a fresh key. A companion signs itself.
+    #[serde(default, skip_serializing_if = "SignedBy::is_self")]
+    pub signed_by: SignedBy,
+}
+
+/// Who signs an issuing certificate.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum SignedBy {
+    /// Its own key.
+    #[default]
+    #[serde(rename = "self")]
+    Itself,
+    /// An outside CA, by hand: the request is in the status, the answer goes into imported.
+    #[serde(rename = "import")]
+    Import,
+    /// The OpenBao server that the CA is set up with.
+    #[serde(rename = "openbao")]
+    OpenBao,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -159,9 +192,15 @@ pub struct TrustDomainStatus {
     pub members: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<RotationStatus>,
+    /// An issuing key that waits for its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<PendingStatus>,
     /// Rotations that ended, the newest first.
     #[serde(default)]
     pub past: Vec<PastRotation>,
+    /// Each trust domain that is federated with.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub federation: Vec<FederationStatus>,
     #[serde(default)]
     pub conditions: Vec<Condition>,
 }
@@ -178,6 +217,24 @@ pub struct AnchorStatus {
     pub held_by: u32,
     /// Members whose certificate chains to it.
     pub leaves: u32,
+    /// Where its key is, unless that is kept with the state.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// Where an outside CA signed it: the certificate and those above it, as PEM. The mesh itself believes
+    /// the certificate alone.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub chain: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PendingStatus {
+    pub kind: Issuing,
+    /// SHA-256 of its SubjectPublicKeyInfo.
+    pub key: String,
+    /// The signing request, as PEM.
+    pub request: String,
+    pub since: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -259,6 +316,60 @@ fn first() -> u32 {
     1
 }
 
+impl TrustDomainSpec {
+    /// Wishes for this anchor, and for nothing else.
+    pub fn of(issuing: Issuing) -> Self {
+        Self {
+            issuing,
+            companion: None,
+            leaf: Leaves::default(),
+            paused: false,
+            force: None,
+            denied: Vec::new(),
+            federation: Vec::new(),
+            imported: String::new(),
+            allow_classical_parents: false,
+        }
+    }
+}
+
+impl Issuing {
+    /// An anchor that signs itself.
+    pub fn own(algorithm: KeyAlgorithm, generation: u32) -> Self {
+        Self { algorithm, generation, signed_by: SignedBy::Itself }
+    }
+}
+
+impl SignedBy {
+    /// As users type it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Itself => "self",
+            Self::Import => "import",
+            Self::OpenBao => "openbao",
+        }
+    }
+
+    pub fn is_self(&self) -> bool {
+        *self == Self::Itself
+    }
+}
+
+impl FromStr for SignedBy {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let known = [Self::Itself, Self::Import, Self::OpenBao].into_iter().find(|one| one.as_str() == text);
+        known.ok_or("use self, import or openbao")
+    }
+}
+
+impl fmt::Display for SignedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 impl KeyAlgorithm {
     pub const ALL: [Self; 4] = [Self::MlDsa44, Self::MlDsa65, Self::MlDsa87, Self::EcdsaP256];
 
@@ -290,7 +401,11 @@ impl fmt::Display for KeyAlgorithm {
 
 impl fmt::Display for Issuing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} generation {}", self.algorithm, self.generation)
+        write!(f, "{} generation {}", self.algorithm, self.generation)?;
+        match self.signed_by {
+            SignedBy::Itself => Ok(()),
+            outside => write!(f, " signed by {outside}"),
+        }
     }
 }
 

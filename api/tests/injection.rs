@@ -520,3 +520,62 @@ fn a_second_identity_that_cannot_be_is_refused_or_said_to_have_no_effect() {
     let open = Settings { signatures: Ladder::Prefer, ..Settings::default() };
     assert_eq!(admit(&dual, &enabled(), &open).unwrap().warnings, Vec::<String>::new());
 }
+
+#[test]
+fn the_application_is_led_to_the_workload_api_only_where_that_is_asked_for() {
+    let pod = |choice: Option<&str>| {
+        with(json!({
+            "metadata": {"annotations": {"trellis.dev/workload-api": choice}},
+            "spec": {
+                "initContainers": [{"name": "early"}],
+                "containers": [
+                    {"name": "web"},
+                    {"name": "own", "env": [{"name": names::SPIFFE_ENDPOINT_SOCKET, "value": "unix:///own"}]},
+                ],
+            },
+        }))
+    };
+    let plain = serde_json::to_string(&admitted(&pod(None), &enabled()).pod).unwrap();
+    assert!(!plain.contains("workload-api"), "{plain}");
+    let off = admitted(&pod(Some("disabled")), &enabled()).pod;
+    assert!(!environment(&off).contains_key("TRELLIS_WORKLOAD_API_SOCKET"));
+
+    let once = admitted(&pod(Some("ecdsa-p256")), &enabled()).pod;
+    let proxy = environment(&once);
+    let socket = "/var/run/secrets/trellis.dev/workload-api/socket";
+    assert_eq!(proxy["TRELLIS_WORKLOAD_API_SOCKET"], socket);
+    assert_eq!(proxy["TRELLIS_WORKLOAD_API_ALGORITHM"], "ecdsa-p256");
+    let spec = serde_json::to_value(once.spec.as_ref().unwrap()).unwrap();
+    let volume = json!({"name": "trellis-workload-api", "emptyDir": {"medium": "Memory"}});
+    assert!(spec["volumes"].as_array().unwrap().contains(&volume));
+    let all = |kind: &str| spec[kind].as_array().unwrap().clone();
+    for container in all("initContainers").iter().chain(&all("containers")) {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let found = mounts.iter().find(|mount| mount["name"] == "trellis-workload-api");
+        let says = container["env"].as_array().cloned().unwrap_or_default();
+        let leads = says.iter().find(|variable| variable["name"] == names::SPIFFE_ENDPOINT_SOCKET);
+        match container["name"].as_str().unwrap() {
+            names::CAPTURE_CONTAINER => assert_eq!((found, leads), (None, None)),
+            names::PROXY_CONTAINER => assert_eq!((&found.unwrap()["readOnly"], leads), (&Value::Null, None)),
+            name => {
+                assert_eq!(found.unwrap()["readOnly"], true, "{name}");
+                assert_eq!(found.unwrap()["mountPath"], "/var/run/secrets/trellis.dev/workload-api");
+                let expected = if name == "own" { "unix:///own".into() } else { format!("unix://{socket}") };
+                assert_eq!(leads.unwrap()["value"], expected, "{name}");
+            }
+        }
+    }
+
+    let whatever = admitted(&pod(Some("enabled")), &enabled()).pod;
+    assert!(!environment(&whatever).contains_key("TRELLIS_WORKLOAD_API_ALGORITHM"), "the mesh decides");
+
+    assert_eq!(admitted(&once, &enabled()).pod, once, "again changes nothing");
+    let mut later = once;
+    later.spec.as_mut().unwrap().containers.push(serde_json::from_value(json!({"name": "late"})).unwrap());
+    let late = admitted(&later, &enabled()).pod.spec.unwrap().containers.pop().unwrap();
+    assert_eq!(late.volume_mounts.unwrap()[0].name, "trellis-workload-api");
+    assert_eq!(late.env.unwrap()[0].value.as_deref(), Some(format!("unix://{socket}").as_str()));
+
+    let taken = with(json!({"spec": {"volumes": [{"name": "trellis-workload-api"}]}}));
+    assert!(refusal(&taken).contains("volume of its own called `trellis-workload-api`"));
+}

@@ -12,7 +12,10 @@ use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use thiserror::Error;
 
-pub use self::{jwks::Jwks, token_review::TokenReviewer};
+pub use self::{
+    jwks::Jwks,
+    token_review::{TokenReviewer, Unbound, account_pod},
+};
 use crate::{
     refuse::{Reason, Refusal},
     view::{PodFacts, View},

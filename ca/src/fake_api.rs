@@ -28,7 +28,7 @@ struct Inner {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Value>,
-    events: Vec<(u64, Value)>,
+    events: Vec<(u64, String, Value)>,
     writes: Vec<(Method, String)>,
     reviews: Vec<Value>,
     /// The status of every TokenReview.
@@ -63,7 +63,7 @@ impl FakeApi {
             object["metadata"]["resourceVersion"] = json!(version.to_string());
             let kind = if known { "MODIFIED" } else { "ADDED" };
             let mut state = self.0.state.lock();
-            state.events.push((*version, json!({ "type": kind, "object": object })));
+            state.events.push((*version, path.to_owned(), json!({ "type": kind, "object": object })));
             state.objects.insert(path.to_owned(), object);
         });
     }
@@ -72,9 +72,22 @@ impl FakeApi {
         let Some(object) = self.0.state.lock().objects.remove(path) else { return false };
         self.0.version.send_modify(|version| {
             *version += 1;
-            self.0.state.lock().events.push((*version, json!({ "type": "DELETED", "object": object })));
+            let event = (*version, path.to_owned(), json!({ "type": "DELETED", "object": object }));
+            self.0.state.lock().events.push(event);
         });
         true
+    }
+
+    /// All objects below a path.
+    pub fn under(&self, folder: &str) -> Vec<Value> {
+        let state = self.0.state.lock();
+        let found = state.objects.iter().filter(|(path, _)| path.starts_with(folder));
+        found.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// The paths that were written to, in order.
+    pub fn written(&self) -> Vec<String> {
+        self.0.state.lock().writes.iter().map(|(_, path)| path.clone()).collect()
     }
 
     pub fn writes(&self) -> usize {
@@ -131,6 +144,11 @@ impl FakeApi {
                 reply(StatusCode::CREATED, &review)
             }
             Method::POST => self.create(&path, body()),
+            Method::PATCH if path.contains("/events/") => self.merge(&path, &body()),
+            Method::PATCH if is_subresource(&path) => {
+                assert!(query.contains("force=true") && query.contains("fieldManager=trellis-ca"), "{query}");
+                self.apply_status(&path, &body())
+            }
             Method::PUT => self.replace(&path, body()),
             Method::PATCH => {
                 assert!(query.contains("force=true") && query.contains("fieldManager=trellis-ca"), "{query}");
@@ -147,8 +165,12 @@ impl FakeApi {
                 reply(StatusCode::OK, &object)
             }
             Method::DELETE if self.remove(&path) => status(StatusCode::OK, "Success"),
-            Method::GET if query.contains("watch=true") => self.watch(&query),
-            Method::GET if path == "/api/v1/configmaps" => self.list(&query),
+            Method::GET if query.contains("watch=true") => self.watch(&path, &query),
+            Method::GET if path == "/api/v1/configmaps" => {
+                assert!(query.contains("fieldSelector=metadata.name%3Dtrellis-trust"), "{query}");
+                self.list(&path, "ConfigMapList")
+            }
+            Method::GET if path.ends_with("requests") => self.list(&path, "List"),
             Method::GET => match self.get(&path) {
                 Some(object) => reply(StatusCode::OK, &object),
                 None => status(StatusCode::NOT_FOUND, "NotFound"),
@@ -176,36 +198,90 @@ impl FakeApi {
         reply(StatusCode::OK, &self.get(path).unwrap())
     }
 
-    fn list(&self, query: &str) -> Answer {
-        assert!(query.contains("fieldSelector=metadata.name%3Dtrellis-trust"), "{query}");
+    /// What is there stays, but for what the body holds.
+    fn merge(&self, path: &str, body: &Value) -> Answer {
+        let Some(mut object) = self.get(path) else { return status(StatusCode::NOT_FOUND, "NotFound") };
+        for (key, value) in body.as_object().unwrap() {
+            object[key] = value.clone();
+        }
+        self.put(path, object.clone());
+        reply(StatusCode::OK, &object)
+    }
+
+    /// A server-side apply of a subresource: conditions by type, and only of the object that is meant.
+    fn apply_status(&self, path: &str, body: &Value) -> Answer {
+        let path = path.rsplit_once('/').unwrap().0;
+        let Some(mut object) = self.get(path) else { return status(StatusCode::NOT_FOUND, "NotFound") };
+        if body["metadata"]["uid"] != object["metadata"]["uid"] {
+            return status(StatusCode::CONFLICT, "Conflict");
+        }
+        for (key, value) in body["status"].as_object().unwrap() {
+            let known = object["status"][key].as_array().cloned().unwrap_or_default();
+            object["status"][key] = match value {
+                Value::Array(new) => known.into_iter().chain(new.iter().cloned()).collect(),
+                other => other.clone(),
+            };
+        }
+        self.put(path, object.clone());
+        reply(StatusCode::OK, &object)
+    }
+
+    fn list(&self, path: &str, kind: &str) -> Answer {
         let version = self.0.version.borrow().to_string();
-        let items: Vec<Value> = self.0.state.lock().objects.values().cloned().collect();
+        let items: Vec<Value> = self
+            .0
+            .state
+            .lock()
+            .objects
+            .iter()
+            .filter(|(at, _)| is_of(at, path))
+            .map(|(_, object)| object.clone())
+            .collect();
         let list = json!({
-            "kind": "ConfigMapList", "apiVersion": "v1",
+            "kind": kind, "apiVersion": "v1",
             "metadata": { "resourceVersion": version }, "items": items,
         });
         reply(StatusCode::OK, &list)
     }
 
-    fn watch(&self, query: &str) -> Answer {
+    fn watch(&self, path: &str, query: &str) -> Answer {
         let since = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
         let since: u64 = since.unwrap().parse().unwrap();
-        let lines = events(self.0.clone(), since);
+        let lines = events(self.0.clone(), path.to_owned(), since);
         let body = StreamBody::new(lines.map(|line| Ok::<_, Infallible>(Frame::data(line))));
         Response::new(body.boxed_unsync())
     }
 }
 
-fn events(inner: Arc<Inner>, since: u64) -> impl Stream<Item = Bytes> + Send {
+/// Whether an object is of the kind that a path lists, in whatever namespace.
+fn is_of(object: &str, listed: &str) -> bool {
+    let kind = listed.rsplit('/').next().unwrap();
+    object.contains(&format!("/{kind}/"))
+}
+
+fn is_subresource(path: &str) -> bool {
+    path.ends_with("/approval") || path.contains("requests/") && path.ends_with("/status")
+}
+
+fn events(inner: Arc<Inner>, listed: String, since: u64) -> impl Stream<Item = Bytes> + Send {
     let version = inner.version.subscribe();
-    stream::unfold((inner, version, since), |(inner, mut version, since)| async move {
-        loop {
-            version.borrow_and_update();
-            let next = inner.state.lock().events.iter().find(|(at, _)| *at > since).cloned();
-            if let Some((at, event)) = next {
-                return Some((Bytes::from(format!("{event}\n")), (inner, version, at)));
+    stream::unfold((inner, version, since), move |(inner, mut version, since)| {
+        let listed = listed.clone();
+        async move {
+            loop {
+                version.borrow_and_update();
+                let next = inner
+                    .state
+                    .lock()
+                    .events
+                    .iter()
+                    .find(|(at, path, _)| *at > since && is_of(path, &listed))
+                    .cloned();
+                if let Some((at, _, event)) = next {
+                    return Some((Bytes::from(format!("{event}\n")), (inner, version, at)));
+                }
+                version.changed().await.ok()?;
             }
-            version.changed().await.ok()?;
         }
     })
 }

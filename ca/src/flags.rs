@@ -1,6 +1,8 @@
 //! The command line, and what follows from it.
 
-use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
+mod outside;
+
+use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Parser;
 use thiserror::Error;
@@ -9,7 +11,10 @@ use trellis_pki::{algorithm::Algorithm, policy::Ladder};
 use trellis_source::SourceSpec;
 use trellis_telemetry::log::Format;
 
-use crate::{attest::AttestSpec, audit::SinkSpec, publish::PublishSpec, trust::store::StoreSpec};
+use crate::{
+    attest::AttestSpec, audit::SinkSpec, federation, openbao::OpenBaoSpec, publish::PublishSpec,
+    token::TokenSpec, trust::store::StoreSpec,
+};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -41,6 +46,10 @@ pub struct Flags {
     /// Where requests for certificates are answered.
     #[arg(long, env = "TRELLIS_LISTEN", default_value_t = any(names::CA_PORT))]
     pub listen: SocketAddr,
+
+    /// Where the HTTPS API for programs without a proxy is served; nowhere if absent.
+    #[arg(long, env = "TRELLIS_API_LISTEN")]
+    pub api_listen: Option<SocketAddr>,
 
     /// Where metrics are served.
     #[arg(long, env = "TRELLIS_METRICS_LISTEN", default_value_t = any(names::METRICS_PORT))]
@@ -75,6 +84,11 @@ pub struct Flags {
     )]
     pub leaf_algorithms: Vec<Algorithm>,
 
+    /// The algorithms that the key in a CertificateSigningRequest or PodCertificateRequest of the cluster may
+    /// have; none of them is answered if absent.
+    #[arg(long, env = "TRELLIS_REQUEST_ALGORITHMS", value_delimiter = ',')]
+    pub request_algorithms: Vec<Algorithm>,
+
     /// What members and the control plane may be signed with: require (ML-DSA only), prefer or classical.
     #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
     pub signatures: Ladder,
@@ -87,6 +101,23 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_LEAF_VALIDITY", default_value = "24h", value_parser = duration)]
     pub leaf_validity: Duration,
 
+    /// Where the trust bundle is served to other trust domains, in SPIFFE's format; not at all if absent.
+    #[arg(long, env = "TRELLIS_BUNDLE_LISTEN")]
+    pub bundle_listen: Option<SocketAddr>,
+
+    /// How often other trust domains are to fetch it. A new anchor is shown to them for three times as long
+    /// before certificates are issued from it.
+    #[arg(long, env = "TRELLIS_BUNDLE_REFRESH_HINT", default_value = "5m", value_parser = duration)]
+    pub bundle_refresh_hint: Duration,
+
+    /// The shortest time between two fetches of another trust domain's bundle.
+    #[arg(long, env = "TRELLIS_FEDERATION_FETCH_INTERVAL", default_value = "1m", value_parser = duration)]
+    pub federation_fetch_interval: Duration,
+
+    /// PEM file with the authorities by which bundle endpoints of profile web are believed.
+    #[arg(long, env = "TRELLIS_FEDERATION_WEB_ROOTS", default_value = "/etc/ssl/certs/ca-certificates.crt")]
+    pub federation_web_roots: PathBuf,
+
     /// The algorithm of a new root; a root that exists is used as it is.
     #[arg(long, env = "TRELLIS_ROOT_ALGORITHM", default_value = "ml-dsa-65")]
     pub root_algorithm: Algorithm,
@@ -94,6 +125,9 @@ pub struct Flags {
     /// How long a new root is valid.
     #[arg(long, env = "TRELLIS_ROOT_VALIDITY", default_value = "3650d", value_parser = duration)]
     pub root_validity: Duration,
+
+    #[command(flatten)]
+    pub outside: outside::Outside,
 
     /// Where metrics, and the audit trail with --audit otlp, are sent over OTLP, such as http://collector:4317; nowhere if absent.
     #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
@@ -114,6 +148,8 @@ pub struct Choices {
     pub root: StoreSpec,
     pub attest: Attest,
     pub publish: PublishSpec,
+    pub token: Option<TokenSpec>,
+    pub openbao: Option<OpenBaoSpec>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -138,10 +174,24 @@ pub enum FlagError {
     RootValidity { root: Duration, leaf: Duration },
     #[error("--cluster-domain {0:?} is no DNS domain; use labels of lower case letters, digits and dashes")]
     ClusterDomain(String),
+    #[error("--{flag} is {value:?}; use 1s to 1d")]
+    Interval { flag: &'static str, value: Duration },
     #[error("--audit names {0} twice; one of each kind is enough")]
     AuditTwice(&'static str),
     #[error("--audit otlp needs to know where to; give --otlp-endpoint")]
     AuditWithoutEndpoint,
+    #[error(
+        "--token-module, --token-label and --token-pin-file belong together, and --keys token needs them: give all"
+    )]
+    HalfAToken,
+    #[error(
+        "--openbao-address needs to know as whom: give --openbao-token-file or --openbao-kubernetes-role, and not both"
+    )]
+    OpenBaoLogin,
+    #[error(
+        "--{flag} {text:?} is no path of letters, digits, dots, dashes and underscores; use one such as pki"
+    )]
+    OpenBaoPath { flag: &'static str, text: String },
 }
 
 impl Flags {
@@ -149,6 +199,7 @@ impl Flags {
         self.check_validities()?;
         check_domain(&self.cluster_domain)?;
         self.check_audit()?;
+        self.check_intervals()?;
         let attest = match self.or_default("attest", "jwks:FILE", &self.attest, AttestSpec::TokenReview)? {
             AttestSpec::TokenReview if self.jwks_issuer.is_some() => return Err(FlagError::UselessIssuer),
             AttestSpec::TokenReview => Attest::TokenReview,
@@ -161,6 +212,8 @@ impl Flags {
             root: self.or_default("root", "file:DIR", &self.root, StoreSpec::Secret)?,
             attest,
             publish: self.or_default("publish", "file:PATH", &self.publish, PublishSpec::ConfigMaps)?,
+            token: self.outside.token()?,
+            openbao: self.outside.openbao(self.root_validity)?,
         })
     }
 
@@ -190,6 +243,25 @@ impl Flags {
                 Err(FlagError::AuditWithoutEndpoint)
             }
             None => Ok(()),
+        }
+    }
+
+    fn check_intervals(&self) -> Result<(), FlagError> {
+        let intervals = [
+            ("bundle-refresh-hint", self.bundle_refresh_hint),
+            ("federation-fetch-interval", self.federation_fetch_interval),
+        ];
+        match intervals.into_iter().find(|(_, value)| !(Duration::from_secs(1)..=DAY).contains(value)) {
+            Some((flag, value)) => Err(FlagError::Interval { flag, value }),
+            None => Ok(()),
+        }
+    }
+
+    /// How long other trust domains are shown a new anchor before it is used.
+    pub fn advance(&self) -> Duration {
+        match self.bundle_listen {
+            Some(_) => self.bundle_refresh_hint * federation::ADVANCE,
+            None => Duration::ZERO,
         }
     }
 
@@ -260,6 +332,8 @@ mod tests {
             root: StoreSpec::Secret,
             attest: Attest::TokenReview,
             publish: PublishSpec::ConfigMaps,
+            token: None,
+            openbao: None,
         };
         assert_eq!(choices(&[]), Ok(expected));
     }
@@ -298,9 +372,14 @@ mod tests {
             ["--root-validity", "40000d"],
             ["--cluster-domain", "Cluster.Local"],
             ["--jwks-issuer", "x"],
+            ["--bundle-refresh-hint", "0s"],
+            ["--federation-fetch-interval", "2d"],
             ["--audit", "otlp"],
             ["--audit", "stdout,stdout"],
             ["--audit", "file:/a,file:/b"],
+            ["--keys", "token"],
+            ["--token-module", "/m.so"],
+            ["--openbao-address", "https://bao:8200"],
         ] {
             assert!(choices(&args).is_err(), "{args:?} was taken");
         }

@@ -1,35 +1,36 @@
 //! Issues leaves: who asks is attested, what they may be called is looked up, and of the request only
-//! the public key is used.
+//! the public key is used. However a request came in, it is weighed and granted here.
+
+mod grpc;
+mod record;
+mod rules;
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
-use serde_json::json;
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
 };
-use tonic::{Request, Response, Status, metadata::MetadataMap};
-use trellis_api::proto::ca::{IssueRequest, IssueResponse, issuance_server::Issuance};
-use trellis_channel::server::Peer;
 use trellis_pki::{
     algorithm::Algorithm,
-    clock::{Clock, rfc3339},
-    credential::Denied,
-    csr::{self, CsrError},
-    issue::{IssuedLeaf, Issuer, LeafRequest},
+    clock::Clock,
+    csr,
+    issue::{IssuedLeaf, Issuer, Purposes},
     key::PublicKey,
     spiffe::SpiffeId,
 };
-use trellis_telemetry::{Counter, Family, Histogram, Registry};
+use trellis_telemetry::Registry;
 
+use self::record::Metrics;
+pub use self::rules::{bearer_token, csr_pem};
 use crate::{
     attest::{Attestor, Caller, find_pod},
-    audit::{Audit, Event},
+    audit::Audit,
     companion,
     limit::Limit,
     refuse::{Reason, Refusal},
-    trust::authority::{Authority, Current},
+    trust::authority::{Authority, Current, Wanted},
     view::View,
 };
 
@@ -41,8 +42,6 @@ const TURN: Duration = Duration::from_secs(5);
 const PER_POD: (u32, Duration) = (60, Duration::from_secs(1));
 /// Refused requests that one address may cause before it is no longer listened to.
 const REFUSED_PER_SOURCE: (u32, Duration) = (100, Duration::from_secs(1));
-/// The shortest life that makes sense for a renewal in its last sixth.
-const SHORTEST: Duration = Duration::from_secs(10 * 60);
 
 /// What is issued, and to what.
 #[derive(Clone, Debug)]
@@ -50,10 +49,89 @@ pub struct Terms {
     pub trust_domain: String,
     pub cluster_domain: String,
     pub algorithms: Vec<Algorithm>,
+    /// Of keys that come through an API of Kubernetes, which knows fewer of them.
+    pub request_algorithms: Vec<Algorithm>,
     pub validity: Duration,
 }
 
-/// The gRPC service.
+/// The API that a request came through.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Grpc,
+    Https,
+    SigningRequest,
+    PodCertificate,
+}
+
+impl Way {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Grpc => "grpc",
+            Self::Https => "https",
+            Self::SigningRequest => "certificate_signing_request",
+            Self::PodCertificate => "pod_certificate_request",
+        }
+    }
+
+    /// What the caller calls the field that holds the lifetime.
+    fn validity_field(self) -> &'static str {
+        match self {
+            Self::Grpc => "validity_seconds",
+            Self::Https => "validityHours",
+            Self::SigningRequest => "spec.expirationSeconds",
+            Self::PodCertificate => "spec.maxExpirationSeconds",
+        }
+    }
+
+    fn csr_field(self) -> &'static str {
+        match self {
+            Self::Grpc | Self::Https => "csr",
+            Self::SigningRequest => "spec.request",
+            Self::PodCertificate => "spec.stubPKCS10Request",
+        }
+    }
+}
+
+/// Who asks.
+pub enum Claim<'a> {
+    /// Whoever this token, or the lack of one, shows.
+    Token(Result<&'a str, Refusal>),
+    /// The API server has vouched for the caller.
+    Vouched(Caller),
+}
+
+/// How the key is shown to be the caller's.
+#[derive(Clone, Copy, Debug)]
+pub enum Proof<'a> {
+    /// PKCS#10, DER.
+    Request(&'a [u8]),
+    /// A SubjectPublicKeyInfo, and its signature over a message.
+    Signature { key: &'a [u8], message: &'a [u8], signature: &'a [u8] },
+}
+
+/// How long the leaf shall live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    Longest,
+    Exactly(Duration),
+    AtMost(Duration),
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub way: Way,
+    pub proof: Proof<'a>,
+    /// Names that are asked for outside of the proof.
+    pub names: &'a [String],
+    pub life: Life,
+    pub purposes: Purposes,
+    /// Below the companion anchor instead of the issuing one. Only proxies ask for that.
+    pub companion: bool,
+    pub source: Option<IpAddr>,
+}
+
+/// Decides about requests, whoever brings them.
 pub struct Issuing {
     authority: Authority,
     attestor: Attestor,
@@ -67,17 +145,30 @@ pub struct Issuing {
     metrics: Metrics,
 }
 
-/// What was issued, and to whom.
-struct Granted {
-    caller: Caller,
-    identity: SpiffeId,
-    algorithm: Algorithm,
-    dns_names: Vec<String>,
-    leaf: IssuedLeaf,
-    /// What was in force when it was signed.
-    current: Arc<Current>,
-    issuer: Arc<Issuer>,
+/// A request that may be granted.
+#[derive(Clone, Debug)]
+pub struct Weighed {
+    pub caller: Caller,
+    pub identity: SpiffeId,
+    pub key: PublicKey,
+    pub dns_names: Vec<String>,
+    way: Way,
+    validity: Duration,
+    purposes: Purposes,
     companion: bool,
+    source: Option<IpAddr>,
+}
+
+/// What was issued, and to whom.
+pub struct Granted {
+    pub identity: SpiffeId,
+    pub algorithm: Algorithm,
+    pub dns_names: Vec<String>,
+    pub leaf: IssuedLeaf,
+    /// What was in force when it was signed.
+    pub current: Arc<Current>,
+    /// What it was signed with.
+    pub issuer: Arc<Issuer>,
 }
 
 impl Issuing {
@@ -105,18 +196,79 @@ impl Issuing {
         }
     }
 
+    pub fn terms(&self) -> &Terms {
+        &self.terms
+    }
+
+    pub fn clock(&self) -> &Arc<dyn Clock> {
+        &self.clock
+    }
+
+    /// Whether the caller's pod is there and is the caller's.
+    pub fn knows(&self, caller: &Caller) -> Result<(), Refusal> {
+        find_pod(caller, &self.view).map(|_| ())
+    }
+
+    pub async fn issue(&self, claim: Claim<'_>, ask: &Ask<'_>) -> Result<Granted, Refusal> {
+        let weighed = self.weigh(claim, ask).await?;
+        self.grant(weighed).await
+    }
+
+    /// Whether the request would be granted. A refusal is on record.
+    pub async fn weigh(&self, claim: Claim<'_>, ask: &Ask<'_>) -> Result<Weighed, Refusal> {
+        let began = Instant::now();
+        let mut caller = None;
+        let outcome = self.decide(claim, ask, &mut caller).await;
+        self.metrics.seconds.observe_duration(began.elapsed());
+        outcome.inspect_err(|refusal| self.refused(refusal, caller.as_ref(), ask.way, ask.source))
+    }
+
+    /// Nothing leaves that was not recorded.
+    pub async fn grant(&self, weighed: Weighed) -> Result<Granted, Refusal> {
+        let outcome = self.sign(&weighed).await.and_then(|granted| {
+            self.granted(&granted, &weighed)?;
+            Ok(granted)
+        });
+        let Weighed { caller, way, source, .. } = &weighed;
+        outcome.inspect_err(|refusal| self.refused(refusal, Some(caller), *way, *source))
+    }
+
+    /// A refusal that was made elsewhere, before there was anything to weigh.
+    pub fn turn_away(&self, refusal: &Refusal, way: Way, source: Option<IpAddr>) {
+        self.refused(refusal, None, way, source);
+    }
+
+    /// A refusal that was made elsewhere, of what had been weighed.
+    pub fn withhold(&self, weighed: &Weighed, refusal: &Refusal) {
+        self.refused(refusal, Some(&weighed.caller), weighed.way, weighed.source);
+    }
+
+    /// Whether this address is listened to at all.
+    pub fn hears(&self, source: IpAddr) -> Result<(), Refusal> {
+        self.check_source(Some(source))
+    }
+
+    /// The bundle as it is published, as it changes.
+    pub fn pem(&self) -> tokio::sync::watch::Receiver<String> {
+        self.authority.pem()
+    }
+
     async fn decide(
         &self,
-        metadata: &MetadataMap,
-        request: &IssueRequest,
+        claim: Claim<'_>,
+        ask: &Ask<'_>,
         who: &mut Option<Caller>,
-        source: Option<IpAddr>,
-    ) -> Result<Granted, Refusal> {
-        self.check_source(source)?;
-        let validity = self.validity(request.validity_seconds)?;
-        let token = bearer(metadata)?;
-        let _turn = self.turn().await?;
-        let caller = self.attestor.attest(token).await?;
+    ) -> Result<Weighed, Refusal> {
+        self.check_source(ask.source)?;
+        let validity = rules::validity(ask, self.terms.validity)?;
+        let caller = match claim {
+            Claim::Token(token) => {
+                let token = token?;
+                let _turn = self.turn().await?;
+                self.attestor.attest(token).await?
+            }
+            Claim::Vouched(caller) => caller,
+        };
         *who = Some(caller.clone());
         self.check_pod_rate(&caller)?;
         let pod = find_pod(&caller, &self.view)?;
@@ -130,52 +282,62 @@ impl Issuing {
                 "more services select the pod than its certificate names"
             );
         }
-        let companion = request.companion;
-        let algorithms = if companion { companion::ALGORITHMS } else { self.terms.algorithms.as_slice() };
-        let key = csr::check(&request.csr, algorithms).map_err(|error| csr_refusal(&error))?;
-        check_names(&csr::names(&request.csr), &identity, &names.dns)?;
-        let current = self.authority.current();
-        check_denials(&current, &identity, &key)?;
-        let issuer = match companion {
-            true => companion::issuer(&current, &pod, &caller)?,
-            false => Arc::clone(&current.issuer),
-        };
-        let leaf = self.sign(&issuer, &key, &identity, &names.dns, validity)?;
-        let (algorithm, dns_names) = (key.algorithm, names.dns);
-        Ok(Granted { caller, identity, algorithm, dns_names, leaf, current, issuer, companion })
-    }
-
-    fn sign(
-        &self,
-        issuer: &Issuer,
-        public_key: &PublicKey,
-        identity: &SpiffeId,
-        dns_names: &[String],
-        validity: Duration,
-    ) -> Result<IssuedLeaf, Refusal> {
-        let now = self.clock.now();
-        let request = LeafRequest { public_key, identity, dns_names, now, validity };
-        issuer.issue(&request).map_err(|error| {
-            tracing::error!(%identity, %error, "cannot issue");
-            Refusal::new(Reason::Internal, format!("the CA cannot issue: {error}"))
-        })
-    }
-
-    fn validity(&self, seconds: u32) -> Result<Duration, Refusal> {
-        let longest = self.terms.validity;
-        let shortest = SHORTEST.min(longest);
-        match Duration::from_secs(seconds.into()) {
-            Duration::ZERO => Ok(longest),
-            wanted if (shortest..=longest).contains(&wanted) => Ok(wanted),
-            _ => Err(Refusal::new(
-                Reason::Validity,
-                format!(
-                    "validity_seconds is {seconds}; ask for {} to {}, or for 0 to let the CA decide",
-                    shortest.as_secs(),
-                    longest.as_secs()
-                ),
-            )),
+        let field = ask.way.csr_field();
+        let key = self.key(ask).map_err(|error| rules::csr_refusal(field, &error))?;
+        if let Proof::Request(request) = ask.proof {
+            rules::check_names(field, &csr::names(request), &identity, &names.dns)?;
         }
+        rules::check_names("sans", ask.names, &identity, &names.dns)?;
+        let current = self.authority.current();
+        rules::check_denials(&current, &identity, &key)?;
+        if ask.companion {
+            companion::check(&current, &pod, &caller)?;
+        }
+        let (way, purposes, companion, source) = (ask.way, ask.purposes, ask.companion, ask.source);
+        let dns_names = names.dns;
+        Ok(Weighed { caller, identity, key, dns_names, way, validity, purposes, companion, source })
+    }
+
+    fn key(&self, ask: &Ask<'_>) -> Result<PublicKey, csr::CsrError> {
+        let allowed = match ask.way {
+            _ if ask.companion => companion::ALGORITHMS,
+            Way::Grpc | Way::Https => self.terms.algorithms.as_slice(),
+            Way::SigningRequest | Way::PodCertificate => self.terms.request_algorithms.as_slice(),
+        };
+        match ask.proof {
+            Proof::Request(request) => csr::check(request, allowed),
+            Proof::Signature { key, message, signature } => csr::check_key(key, message, signature, allowed),
+        }
+    }
+
+    async fn sign(&self, weighed: &Weighed) -> Result<Granted, Refusal> {
+        let Weighed { identity, key, dns_names, validity, purposes, companion, .. } = weighed;
+        let current = self.authority.current();
+        // Trust may have changed since the request was weighed.
+        rules::check_denials(&current, identity, key)?;
+        let issuer = match companion {
+            true => companion::issuer(&current)?,
+            false => &current.issuer,
+        };
+        let issuer = Arc::clone(issuer);
+        let wanted = Wanted {
+            public_key: key.clone(),
+            identity: identity.clone(),
+            dns_names: dns_names.clone(),
+            now: self.clock.now(),
+            validity: *validity,
+            purposes: *purposes,
+        };
+        let issued = wanted.issued_by(&issuer).await;
+        let leaf = issued.map_err(|error| rules::cannot_issue(identity, &error))?;
+        Ok(Granted {
+            identity: identity.clone(),
+            algorithm: key.algorithm,
+            dns_names: dns_names.clone(),
+            leaf,
+            current,
+            issuer,
+        })
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
@@ -207,190 +369,5 @@ impl Issuing {
                 ),
             )
         })
-    }
-
-    /// Nothing leaves that was not recorded.
-    fn granted(&self, granted: Granted, source: Option<IpAddr>) -> Result<IssueResponse, Refusal> {
-        let Granted { caller, identity, algorithm, dns_names, leaf, current, issuer, companion } = granted;
-        let recorded = self.audit.record(
-            Event::Issued,
-            json!({
-                "identity": identity.as_str(),
-                "serial": leaf.serial,
-                "anchor": &**issuer.anchor().fingerprint(),
-                "companion": companion.then_some(true),
-                "algorithm": algorithm.name(),
-                "dnsNames": dns_names,
-                "notBefore": rfc3339(leaf.not_before),
-                "notAfter": rfc3339(leaf.not_after),
-                "namespace": caller.namespace,
-                "pod": caller.pod,
-                "podUid": caller.pod_uid,
-                "source": source,
-            }),
-        );
-        recorded.map_err(|error| Refusal::new(Reason::Overloaded, error.to_string()))?;
-        self.metrics.issued.with(&[("algorithm", algorithm.name())]).inc();
-        if companion {
-            self.metrics.companions.with(&[("namespace", &caller.namespace)]).inc();
-        }
-        tracing::info!(
-            %identity,
-            serial = leaf.serial,
-            namespace = caller.namespace,
-            pod = caller.pod,
-            algorithm = algorithm.name(),
-            companion,
-            not_after = rfc3339(leaf.not_after),
-            "issued a certificate"
-        );
-        Ok(IssueResponse {
-            leaf: leaf.der,
-            trusted: Some(current.trusted(0)),
-            identity: identity.to_string(),
-        })
-    }
-
-    fn refused(&self, refusal: Refusal, caller: Option<Caller>, source: Option<IpAddr>) -> Status {
-        let reason = refusal.reason.as_str();
-        self.metrics.refused.with(&[("reason", reason)]).inc();
-        if let Some(source) = source.filter(|_| refusal.reason.is_callers_fault()) {
-            // Without a token left it is no longer listened to; that is said at its next request.
-            let _ = self.per_source.lock().take(&source.to_canonical(), Instant::now());
-        }
-        let caller = caller.as_ref();
-        let fields = json!({
-            "reason": reason,
-            "message": refusal.message,
-            "namespace": caller.map(|caller| &caller.namespace),
-            "serviceAccount": caller.map(|caller| &caller.service_account),
-            "pod": caller.map(|caller| &caller.pod),
-            "podUid": caller.map(|caller| &caller.pod_uid),
-            "source": source,
-        });
-        // Where it finds no place, that is counted; who is refused is refused all the same.
-        let _ = match refusal.reason {
-            Reason::RateLimited => {
-                let kind = format!("{source:?} {:?}", caller.map(|caller| &caller.pod_uid));
-                self.audit.record_repeated(Event::Refused, &kind, fields)
-            }
-            _ => self.audit.record(Event::Refused, fields),
-        };
-        tracing::warn!(
-            reason,
-            namespace = caller.map(|caller| caller.namespace.as_str()),
-            service_account = caller.map(|caller| caller.service_account.as_str()),
-            pod = caller.map(|caller| caller.pod.as_str()),
-            pod_uid = caller.map(|caller| caller.pod_uid.as_str()),
-            source = source.map(tracing::field::display),
-            "refused a certificate: {}",
-            refusal.message
-        );
-        refusal.into()
-    }
-}
-
-#[tonic::async_trait]
-impl Issuance for Issuing {
-    async fn issue(&self, request: Request<IssueRequest>) -> Result<Response<IssueResponse>, Status> {
-        let began = Instant::now();
-        let source = request.extensions().get::<Peer>().map(|peer| peer.remote.ip());
-        let (metadata, _, request) = request.into_parts();
-        let mut caller = None;
-        let outcome = self.decide(&metadata, &request, &mut caller, source).await;
-        self.metrics.seconds.observe_duration(began.elapsed());
-        match outcome {
-            Ok(granted) => match self.granted(granted, source) {
-                Ok(response) => Ok(Response::new(response)),
-                Err(refusal) => Err(self.refused(refusal, caller, source)),
-            },
-            Err(refusal) => Err(self.refused(refusal, caller, source)),
-        }
-    }
-}
-
-fn bearer(metadata: &MetadataMap) -> Result<&str, Refusal> {
-    let missing = |what: &str| {
-        Refusal::new(
-            Reason::MissingToken,
-            format!("authorization: {what}; send \"Bearer\" and the pod's ServiceAccount token"),
-        )
-    };
-    let mut values = metadata.get_all("authorization").iter();
-    let (Some(value), None) = (values.next(), values.next()) else {
-        return Err(missing("the metadata must hold it exactly once"));
-    };
-    let text = value.to_str().map_err(|_| missing("it is not text"))?;
-    match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => {
-            Ok(token.trim())
-        }
-        _ => Err(missing("it is no bearer token")),
-    }
-}
-
-fn csr_refusal(error: &CsrError) -> Refusal {
-    let reason = match error {
-        CsrError::TooLarge { .. } | CsrError::Malformed => Reason::MalformedCsr,
-        CsrError::TrailingBytes(_) => Reason::TrailingBytes,
-        CsrError::KeyTypeNotAllowed { .. } | CsrError::AlgorithmMismatch { .. } => Reason::KeyType,
-        CsrError::BadSignature => Reason::BadSelfSignature,
-    };
-    Refusal::new(reason, format!("csr: {error}"))
-}
-
-/// Who is denied gets nothing new either.
-fn check_denials(current: &Current, identity: &SpiffeId, key: &PublicKey) -> Result<(), Refusal> {
-    let denied = [Denied::Identity(identity.clone()), Denied::Key(key.fingerprint())];
-    match denied.into_iter().find(|denied| current.denials.contains(denied)) {
-        None => Ok(()),
-        Some(denied) => Err(Refusal::new(
-            Reason::Denied,
-            format!("{denied} is denied; whoever operates the mesh lifts that with trellis trust allow"),
-        )),
-    }
-}
-
-/// Names in a request change nothing, but who asks for a foreign one is up to something.
-fn check_names(asked: &[String], identity: &SpiffeId, own: &[String]) -> Result<(), Refusal> {
-    match asked.iter().find(|name| name.as_str() != identity.as_str() && !own.contains(name)) {
-        None => Ok(()),
-        Some(foreign) => Err(Refusal::new(
-            Reason::ForeignName,
-            format!(
-                "csr: it asks for the name {foreign:?}, which is not one of {identity}; leave names out, the CA \
-                 decides them"
-            ),
-        )),
-    }
-}
-
-struct Metrics {
-    issued: Family<Counter>,
-    companions: Family<Counter>,
-    refused: Family<Counter>,
-    seconds: Histogram,
-}
-
-impl Metrics {
-    fn new(registry: &Registry) -> Self {
-        Self {
-            issued: registry
-                .counter("trellis_ca_issued_total", "Certificates issued, by algorithm of the key."),
-            companions: registry
-                .counter(
-                    "trellis_ca_companions_issued_total",
-                    "Certificates issued below the companion anchor, by namespace.",
-                )
-                .open_labels(&["namespace"]),
-            refused: registry.counter("trellis_ca_refused_total", "Requests refused, by reason."),
-            seconds: registry
-                .histogram(
-                    "trellis_ca_issue_seconds",
-                    "Time to decide about one request.",
-                    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0],
-                )
-                .with(&[]),
-        }
     }
 }

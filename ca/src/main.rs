@@ -4,16 +4,22 @@
 mod attest;
 mod audit;
 mod companion;
+mod events;
 #[cfg(test)]
 mod fake_api;
+mod federation;
 mod flags;
+mod https;
 mod issue;
 mod leader;
 mod limit;
 mod names;
+mod openbao;
 mod publish;
 mod refuse;
+mod requests;
 mod serve;
+mod token;
 mod trust;
 mod view;
 
@@ -25,6 +31,7 @@ use std::{
 use ::http::StatusCode;
 use anyhow::Context;
 use clap::Parser;
+use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use trellis_api::{names::CA, trust::TrustDomainStatus};
 use trellis_pki::{
@@ -44,13 +51,19 @@ use trellis_telemetry::{
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
     audit::Trail,
+    events::{Events, TrustEvents},
+    federation::{Endpoint, Fetched, Fetcher, WebRoots},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
     leader::{Candidate, Role},
+    openbao::OpenBao,
     publish::{BundleFile, ClusterBundle, ConfigMaps, PublishSpec},
+    requests::{Desk, Outcomes, PodRequests, SigningRequests},
     serve::OwnIssue,
+    token::Token,
     trust::{
-        Authority, Bounds, Keeper, Making, Members, Replicas, Store, Trusting, keeper, object,
+        Authority, Bounds, Keeper, Keys, Making, Members, OutsideCa, Replicas, Store, Trusting, keeper,
+        object,
         store::{Folder, Secret, StoreSpec},
         vault::kind_of,
     },
@@ -99,6 +112,8 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let shown_key = Arc::new(OnceLock::new());
     serve_http(&flags, registry, &health, &statuses, &shown_key, &shutdown, &mut tasks)?;
     let tcp = http::bind(flags.listen).context("listen")?;
+    let bundle_tcp = flags.bundle_listen.map(http::bind).transpose().context("bundle-listen")?;
+    let api = flags.api_listen.map(|address| http::bind(address).context("api-listen")).transpose()?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let client = match choices.needs_kubernetes(&flags.source) {
@@ -106,7 +121,18 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         false => None,
     };
     let store = store(&flags, &choices, client.as_ref())?;
-    let making = Making { trust_domain: flags.trust_domain.clone(), validity: flags.root_validity };
+    let token = choices.token.clone().map(|spec| Token::new(spec, registry));
+    if let Some(token) = &token {
+        // A wrong PIN must not be tried again by each restart, so this is waited for instead.
+        token.ready(&health, shutdown.clone()).await;
+        tasks.spawn(token.clone().watch(health.clone(), shutdown.clone()));
+    }
+    let keys = Keys { fresh: flags.outside.place(), token };
+    let making = Making {
+        trust_domain: flags.trust_domain.clone(),
+        validity: flags.root_validity,
+        keys: keys.clone(),
+    };
     let read = store.open(&making, kind_of(flags.root_algorithm), clock.now()).await?;
     let key = Arc::new(store.audit_key().await?);
     // The key was perhaps written just now: from here on, writes follow that writing.
@@ -124,7 +150,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let (audit, writer) = trail.begin(registry).context("audit")?;
     let (end_of_trail, trail_ends) = watch::channel(false);
     leading.spawn(writer.run(trail_ends));
-    let authority = Authority::new(&flags.trust_domain, read).map_err(anyhow::Error::msg)?;
+    let authority = Authority::new(&flags.trust_domain, keys, read).map_err(anyhow::Error::msg)?;
     health.set(ROOT, Ok(()));
 
     let roles = match &client {
@@ -159,6 +185,10 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let own_issue = OwnIssue {
         authority: authority.clone(),
         identity: own.clone(),
+        dns_names: vec![
+            format!("{CA}.{}.svc.{}", flags.namespace, flags.cluster_domain),
+            format!("{CA}.{}.svc", flags.namespace),
+        ],
         clock: clock.clone(),
         validity: flags.leaf_validity,
     };
@@ -180,15 +210,40 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         roles: roles.clone(),
     };
     tasks.spawn(replicas.run(shutdown.clone()));
+    if let Some(bundle_tcp) = bundle_tcp {
+        let endpoint = Endpoint::new(&tls, authority.clone(), flags.bundle_refresh_hint, registry);
+        tracing::info!(address = %bundle_tcp.local_addr()?, "serving the bundle to other trust domains");
+        tasks.spawn(endpoint.serve(bundle_tcp, shutdown.clone()));
+    }
+    let (found, fetched) = watch::channel(Fetched::default());
+    let fetcher = Fetcher {
+        authority: authority.clone(),
+        wishes: wishes.clone(),
+        roles: roles.clone(),
+        roots: WebRoots(flags.federation_web_roots.clone()),
+        floor: flags.federation_fetch_interval,
+        clock: clock.clone(),
+        found,
+        metrics: federation::Metrics::new(registry),
+    };
+    tasks.spawn(fetcher.run(shutdown.clone()));
     let known = view.clone();
     let keeper = Keeper {
         store,
         authority: authority.clone(),
         making,
+        lasting: keeper::Lasting {
+            service_domain: format!("svc.{}", flags.cluster_domain),
+            leaf: flags.leaf_validity,
+        },
+        outside: OutsideCa::new(choices.openbao.map(OpenBao::new).transpose()?),
+        signing: Mutex::default(),
         bounds: Bounds {
             leaves: flags.leaf_algorithms.iter().copied().map(kind_of).collect(),
             own: own.clone(),
+            advance: flags.advance(),
         },
+        fetched,
         members: members.clone(),
         wishes,
         roles: roles.clone(),
@@ -199,6 +254,24 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         metrics: keeper::Metrics::new(registry),
     };
     tasks.spawn(keeper.run(shutdown.clone()));
+    let events = match &client {
+        Some(client) => {
+            let (events, writer) = Events::new(client.clone(), &flags.pod_name, clock.clone(), registry);
+            tasks.spawn(writer.run(shutdown.clone()));
+            let (events, namespace) = (events.clone(), flags.namespace.clone());
+            let told = TrustEvents {
+                events: events.clone(),
+                namespace,
+                status: statuses.clone(),
+                roles: roles.clone(),
+            };
+            tasks.spawn(told.run(shutdown.clone()));
+            events
+        }
+        None => Events::none(registry),
+    };
+    let answering = client.clone().filter(|_| !flags.request_algorithms.is_empty());
+    let deciding = roles.clone();
     if let Some(client) = &client {
         let shown = object::Shown::new(client.clone(), &flags.namespace, authority.clone(), statuses, roles);
         tasks.spawn(shown.run(shutdown.clone()));
@@ -209,10 +282,19 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         trust_domain: flags.trust_domain,
         cluster_domain: flags.cluster_domain,
         algorithms: flags.leaf_algorithms,
+        request_algorithms: flags.request_algorithms,
         validity: flags.leaf_validity,
     };
     let trusting = Trusting::new(authority.clone(), members, view.clone(), own, registry);
-    let issuing = Issuing::new(authority, attestor, view, terms, audit, clock.clone(), registry);
+    let issuing = Arc::new(Issuing::new(authority, attestor, view, terms, audit, clock.clone(), registry));
+    if let Some(client) = answering {
+        answer_requests(&client, &issuing, &events, &deciding, registry, &shutdown, &mut tasks);
+    }
+    if let Some(api) = api {
+        tracing::info!(address = %api.local_addr()?, "serving the HTTPS API");
+        let serving = https::serve(api, &tls, issuing.clone(), clock.clone(), registry, shutdown.clone());
+        tasks.spawn(serving);
+    }
     tracing::info!(address = %tcp.local_addr()?, "issuing certificates");
     let serving = serve::serve(tcp, tls, issuing, trusting, clock, registry, shutdown.clone());
     tokio::pin!(serving);
@@ -263,6 +345,25 @@ fn store(flags: &Flags, choices: &Choices, client: Option<&kube::Client>) -> any
             Store::Secret(Box::new(Secret::new(client, &flags.namespace)))
         }
     })
+}
+
+/// Answers what is asked for by objects in the Kubernetes API.
+fn answer_requests(
+    client: &kube::Client,
+    issuing: &Arc<Issuing>,
+    events: &Events,
+    roles: &watch::Receiver<Role>,
+    registry: &Registry,
+    shutdown: &Shutdown,
+    tasks: &mut JoinSet<()>,
+) {
+    let outcomes = Outcomes::new(registry);
+    let (issuing, events) = (issuing.clone(), events.clone());
+    let signing =
+        SigningRequests { issuing: issuing.clone(), events: events.clone(), outcomes: outcomes.clone() };
+    tasks.spawn(Desk::new(client.clone(), signing, roles.clone()).run(shutdown.clone()));
+    let pods = PodRequests { issuing, events, outcomes };
+    tasks.spawn(Desk::new(client.clone(), pods, roles.clone()).run(shutdown.clone()));
 }
 
 #[expect(clippy::too_many_arguments, reason = "one call, from the place where all of them are made")]

@@ -30,6 +30,10 @@ pub enum Reason {
     BadSelfSignature,
     ForeignName,
     Validity,
+    /// It asks for a use of the key that certificates of the mesh are not for.
+    KeyUsage,
+    /// It holds something that the CA does not know, or lacks something.
+    MalformedRequest,
     /// An operator denied the identity or the key.
     Denied,
     /// There is no anchor for companions.
@@ -42,6 +46,8 @@ pub enum Reason {
     Overloaded,
     /// Whoever can judge tokens cannot be asked.
     AttestorUnavailable,
+    /// The issuing key is in a token that does not answer.
+    KeyUnavailable,
     /// The CA does not know the pods yet.
     NotReady,
     Internal,
@@ -68,15 +74,29 @@ impl Reason {
             Self::BadSelfSignature => "bad_self_signature",
             Self::ForeignName => "foreign_name",
             Self::Validity => "validity",
+            Self::KeyUsage => "key_usage",
+            Self::MalformedRequest => "malformed_request",
             Self::Denied => "denied",
             Self::NoCompanion => "no_companion",
             Self::NotDual => "not_dual",
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::AttestorUnavailable => "attestor_unavailable",
+            Self::KeyUnavailable => "key_unavailable",
             Self::NotReady => "not_ready",
             Self::Internal => "internal",
         }
+    }
+
+    /// As reasons of conditions are written.
+    pub fn camel(self) -> String {
+        let words = self.as_str().split('_');
+        words
+            .flat_map(|word| {
+                let mut letters = word.chars();
+                letters.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(letters)
+            })
+            .collect()
     }
 
     /// Whether the same request would be refused on the best of days.
@@ -84,7 +104,7 @@ impl Reason {
         matches!(self.code(), Code::Unauthenticated | Code::PermissionDenied | Code::InvalidArgument)
     }
 
-    fn code(self) -> Code {
+    pub fn code(self) -> Code {
         match self {
             Self::MissingToken
             | Self::MalformedToken
@@ -104,11 +124,13 @@ impl Reason {
             | Self::TrailingBytes
             | Self::KeyType
             | Self::BadSelfSignature
-            | Self::Validity => Code::InvalidArgument,
+            | Self::Validity
+            | Self::KeyUsage
+            | Self::MalformedRequest => Code::InvalidArgument,
             Self::RateLimited | Self::Overloaded => Code::ResourceExhausted,
             // Whoever asks may have heard of it a moment ago.
             Self::NoCompanion | Self::NotDual => Code::FailedPrecondition,
-            Self::AttestorUnavailable | Self::NotReady => Code::Unavailable,
+            Self::AttestorUnavailable | Self::KeyUnavailable | Self::NotReady => Code::Unavailable,
             Self::Internal => Code::Internal,
         }
     }

@@ -15,7 +15,7 @@ use trellis_pki::{
     algorithm::Algorithm,
     clock::Clock,
     csr,
-    issue::LeafRequest,
+    issue::Purposes,
     policy::{Ladder, Policy},
     spiffe::SpiffeId,
     tls::{ClientAuth, MeshTls},
@@ -28,7 +28,7 @@ use trellis_telemetry::{
 
 use crate::{
     issue::Issuing,
-    trust::{Authority, Trusting},
+    trust::{Authority, Trusting, authority::Wanted},
 };
 
 /// The CA's own key. Callers verify it with what they require of anybody.
@@ -50,32 +50,33 @@ const KEEP_ALIVE: Duration = Duration::from_secs(20);
 pub struct OwnIssue {
     pub authority: Authority,
     pub identity: SpiffeId,
+    /// Under which programs reach the CA that know of no SPIFFE ID.
+    pub dns_names: Vec<String>,
     pub clock: Arc<dyn Clock>,
     pub validity: Duration,
 }
 
 impl OwnIssue {
-    fn issue_now(&self, csr: &[u8]) -> Result<Issued, IssueError> {
+    async fn issue_now(&self, csr: &[u8]) -> Result<Issued, IssueError> {
         let refused = |error: &dyn std::fmt::Display| IssueError::Answer(error.to_string());
         let key = csr::check(csr, &[ALGORITHM]).map_err(|error| refused(&error))?;
         let current = self.authority.current();
-        let leaf = current
-            .issuer
-            .issue(&LeafRequest {
-                public_key: &key,
-                identity: &self.identity,
-                dns_names: &[],
-                now: self.clock.now(),
-                validity: self.validity,
-            })
-            .map_err(|error| refused(&error))?;
+        let wanted = Wanted {
+            public_key: key,
+            identity: self.identity.clone(),
+            dns_names: self.dns_names.clone(),
+            now: self.clock.now(),
+            validity: self.validity,
+            purposes: Purposes::BOTH,
+        };
+        let leaf = wanted.issued_by(&current.issuer).await.map_err(|error| refused(&error))?;
         Ok(Issued { leaf: leaf.der, trusted: current.trusted(0) })
     }
 }
 
 impl Issue for OwnIssue {
     fn issue(&self, csr: Vec<u8>) -> BoxFuture<'_, Result<Issued, IssueError>> {
-        Box::pin(async move { self.issue_now(&csr) })
+        Box::pin(async move { self.issue_now(&csr).await })
     }
 }
 
@@ -129,7 +130,7 @@ fn told(authority: &Authority) -> watch::Receiver<Heard> {
 pub async fn serve(
     tcp: TcpListener,
     tls: Arc<MeshTls>,
-    issuing: Issuing,
+    issuing: Arc<Issuing>,
     trusting: Trusting,
     clock: Arc<dyn Clock>,
     registry: &Registry,
@@ -147,7 +148,7 @@ pub async fn serve(
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_connection_age(CONNECTION_AGE)
         .max_connection_age_grace(CONNECTION_GRACE)
-        .add_service(IssuanceServer::new(issuing).max_decoding_message_size(MAX_REQUEST))
+        .add_service(IssuanceServer::from_arc(issuing).max_decoding_message_size(MAX_REQUEST))
         .add_service(TrustServer::new(trusting).max_decoding_message_size(MAX_RELAYED))
         .serve_with_incoming_shutdown(listener.incoming(), requested(shutdown))
         .await

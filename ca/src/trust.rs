@@ -5,22 +5,27 @@ pub mod authority;
 mod census;
 mod companion;
 pub mod keeper;
+pub mod keys;
 mod machine;
 mod members;
 pub mod object;
+mod pending;
 mod replicas;
 mod serve;
+mod signing;
 mod state;
-mod status;
+pub mod status;
 pub mod store;
 pub mod vault;
 
 pub use self::{
     authority::Authority,
     keeper::Keeper,
+    keys::Keys,
     machine::Bounds,
     members::Members,
     replicas::Replicas,
     serve::Trusting,
+    signing::OutsideCa,
     store::{Making, Store},
 };

@@ -113,6 +113,21 @@ impl View {
         tasks
     }
 
+    /// A view that knows these pods, and no Services.
+    #[cfg(test)]
+    pub fn knowing(pods: Vec<Arc<Pod>>) -> Self {
+        let view = Self::new("trellis-system", Health::new(&[CONDITION]));
+        view.update(|state| state.services_changed(Change::Reset(vec![])));
+        view.update(|state| state.namespaces_changed(Change::Reset(vec![])));
+        view.update(|state| state.pods_changed(Change::Reset(pods)));
+        view
+    }
+
+    #[cfg(test)]
+    pub fn learn(&self, pod: Arc<Pod>) {
+        self.update(|state| state.pods_changed(Change::Applied(pod)));
+    }
+
     /// Whether everything has been seen once.
     pub fn is_known(&self) -> bool {
         self.0.state.read().known.all()

@@ -6,10 +6,14 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::IpAddr,
     sync::Arc,
+    time::Duration,
 };
 
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
+use tokio::{
+    sync::{Notify, oneshot},
+    time::{Instant, timeout_at},
+};
 
 /// What one admission is known by; later ones are greater.
 pub type Ticket = u64;
@@ -86,21 +90,51 @@ impl<T> Admission<T> {
 
 /// An [`Admission`] that many tasks pass.
 #[derive(Clone)]
-pub struct Gate(Arc<Mutex<Admission<oneshot::Sender<()>>>>);
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    admission: Mutex<Admission<Place>>,
+    left: Notify,
+}
+
+struct Place {
+    since: Instant,
+    evict: oneshot::Sender<()>,
+}
 
 impl Gate {
     pub fn new(bounds: Bounds) -> Self {
-        Self(Arc::new(Mutex::new(Admission::new(bounds))))
+        Self(Arc::new(Inner { admission: Mutex::new(Admission::new(bounds)), left: Notify::new() }))
     }
 
     pub fn enter(&self, source: IpAddr) -> Pass {
         let (evict, evicted) = oneshot::channel();
-        let (ticket, crowded_out) = self.0.lock().enter(source, evict);
-        if let Some(evict) = crowded_out {
+        let place = Place { since: Instant::now(), evict };
+        let (ticket, crowded_out) = self.0.admission.lock().enter(source, place);
+        if let Some(Place { evict, .. }) = crowded_out {
             // It may have ended in this very moment.
             let _ = evict.send(());
         }
         Pass { gate: self.clone(), ticket, evicted }
+    }
+
+    /// Waits until nobody would have to go for a newcomer, or only one who has been in for `stalled`. So a
+    /// crowd that makes progress is served in the order in which it came, instead of pushing itself out.
+    pub async fn room(&self, stalled: Duration) {
+        loop {
+            let left = self.0.left.notified();
+            let oldest = {
+                let admission = self.0.admission.lock();
+                if admission.len() < admission.bounds.total {
+                    return;
+                }
+                admission.open.first_key_value().map(|(_, (_, place))| place.since)
+            };
+            let Some(oldest) = oldest else { return };
+            if timeout_at(oldest + stalled, left).await.is_err() {
+                return;
+            }
+        }
     }
 }
 
@@ -114,7 +148,8 @@ pub struct Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        self.gate.0.lock().leave(self.ticket);
+        self.gate.0.admission.lock().leave(self.ticket);
+        self.gate.0.left.notify_one();
     }
 }
 
@@ -155,6 +190,26 @@ mod tests {
         assert_eq!(admission.leave(ticket), Some(()));
         assert_eq!(admission.leave(ticket), None);
         assert_eq!(admission.enter(source(1), ()).1, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_waits_for_those_before_it_but_not_for_who_stalls() {
+        const STALLED: Duration = Duration::from_secs(2);
+        let gate = Gate::new(Bounds { total: 2, per_source: 2 });
+        let began = Instant::now();
+        gate.room(STALLED).await;
+        let (mut first, second) = (gate.enter(source(1)), gate.enter(source(2)));
+        tokio::join!(gate.room(STALLED), async {
+            tokio::time::sleep(STALLED / 2).await;
+            drop(second);
+        });
+        assert_eq!(began.elapsed(), STALLED / 2, "somebody left");
+        let _third = gate.enter(source(3));
+        assert!(first.evicted.try_recv().is_err());
+        gate.room(STALLED).await;
+        assert_eq!(began.elapsed(), STALLED, "the first has stalled");
+        let _fourth = gate.enter(source(4));
+        assert!(first.evicted.try_recv().is_ok());
     }
 
     #[test]

@@ -23,7 +23,7 @@ use trellis_pki::{refusal::Refusal, spiffe::SpiffeId, tls::MeshTls};
 
 use crate::handshakes::{Direction, Handshakes};
 
-/// For name resolution, TCP and TLS together.
+/// For name resolution and TCP, and for TLS with them where nothing else is said.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a connection may be silent before it is asked, and how long it may take to answer.
 pub const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -79,8 +79,8 @@ pub enum DialError {
     Handshake { address: Address, refusal: Refusal, reason: String },
     #[error("cannot begin TLS with {address}: {reason}")]
     NotReady { address: Address, reason: String },
-    #[error("no connection to {address} within {} s", CONNECT_TIMEOUT.as_secs())]
-    TimedOut { address: Address },
+    #[error("no connection to {address} within {} s", patience.as_secs())]
+    TimedOut { address: Address, patience: Duration },
 }
 
 /// Dials one identity. Clones share the TLS state.
@@ -89,13 +89,20 @@ pub struct Dialer {
     tls: Arc<MeshTls>,
     expected: SpiffeId,
     present: bool,
+    patience: Duration,
     handshakes: Option<Handshakes>,
 }
 
 impl Dialer {
     /// `present`: show the own certificate. Without one there is none to show.
     pub fn new(tls: Arc<MeshTls>, expected: SpiffeId, present: bool) -> Self {
-        Self { tls, expected, present, handshakes: None }
+        Self { tls, expected, present, patience: CONNECT_TIMEOUT, handshakes: None }
+    }
+
+    /// Waits so long for TLS, where many may be before one.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Counts what is dialled.
@@ -121,11 +128,11 @@ impl Dialer {
 
     /// One connection, through with its handshake.
     pub async fn dial(&self, address: &Address) -> Result<TlsStream<TcpStream>, DialError> {
-        match timeout(CONNECT_TIMEOUT, self.connect(address)).await {
+        match timeout(self.patience, self.connect(address)).await {
             Ok(result) => result,
             Err(_) => {
                 self.count_refusal(Refusal::TimedOut.as_str());
-                Err(DialError::TimedOut { address: address.clone() })
+                Err(DialError::TimedOut { address: address.clone(), patience: self.patience })
             }
         }
     }
@@ -181,8 +188,8 @@ fn endpoint(address: &Address) -> Endpoint {
         .unwrap_or_else(|_| Endpoint::from_static("http://trellis"))
 }
 
-/// Tries each address that the name has, with a fair share of the time for each.
-async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
+/// Tries each address that the name has, with a fair share of the time for each. TLS is the caller's.
+pub async fn connect_tcp(address: &Address) -> Result<TcpStream, DialError> {
     let host = address.host.trim_start_matches('[').trim_end_matches(']');
     let addresses: Vec<SocketAddr> = lookup_host((host, address.port))
         .await

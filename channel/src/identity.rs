@@ -1,6 +1,7 @@
 //! A workload's identity: a key made here and kept here, a certificate from the CA, renewed for as long
 //! as the process lives.
 
+mod application;
 mod bundle;
 mod issue;
 mod lifecycle;
@@ -20,9 +21,10 @@ use trellis_pki::{
 use trellis_telemetry::{Registry, health::Health};
 
 pub use self::{
+    application::Application,
     bundle::{BundleError, BundleFile},
     issue::{CaClient, Issue, IssueError, Issued},
-    lifecycle::{BootstrapError, CONDITION, IdentityTask, Lifecycle, TrustSource},
+    lifecycle::{BootstrapError, CONDITION, Handed, IdentityTask, Lifecycle, TrustSource},
     resting::{Resting, Rests},
     rotation::{RotateError, Rotated, Rotator},
     trust::{Follower, Heard},
@@ -57,6 +59,19 @@ pub struct IdentityConfig {
     pub resting: Resting,
 }
 
+impl IdentityConfig {
+    /// The CA is spoken to as the mesh is, whatever this workload's peers are allowed.
+    fn control(&self, tls: &MeshTls) -> Arc<MeshTls> {
+        Arc::new(tls.under(Policy { signatures: self.control, ..Policy::default() }))
+    }
+
+    fn ca(&self, tls: &MeshTls, registry: &Registry) -> Result<CaClient, BootstrapError> {
+        let address = self.ca_address.parse().map_err(BootstrapError::Address)?;
+        let (identity, token) = (self.ca_identity.clone(), self.token_file.clone());
+        Ok(CaClient::new(address, self.control(tls), identity, token, Handshakes::new(registry)))
+    }
+}
+
 /// Obtains the first certificate, in five attempts at most, and installs it into `tls`. The task that
 /// comes back renews it; until it runs, nothing does.
 pub async fn start(
@@ -67,12 +82,10 @@ pub async fn start(
     registry: &Registry,
 ) -> Result<IdentityTask, BootstrapError> {
     let address: Address = config.ca_address.parse().map_err(BootstrapError::Address)?;
-    // The CA is spoken to as the mesh is, whatever this workload's peers are allowed.
-    let control = Arc::new(tls.under(Policy { signatures: config.control, ..Policy::default() }));
-    let dialer = Dialer::new(control.clone(), config.ca_identity.clone(), true);
-    let follower = Follower::new(address.clone(), dialer.counting(Handshakes::new(registry)), registry);
-    let issue =
-        CaClient::new(address, control, config.ca_identity, config.token_file, Handshakes::new(registry));
+    let control = config.control(&tls);
+    let dialer = Dialer::new(control, config.ca_identity.clone(), true);
+    let follower = Follower::new(address, dialer.counting(Handshakes::new(registry)), registry);
+    let issue = config.ca(&tls, registry)?;
     let lifecycle = Lifecycle {
         name: config.pod,
         trust_domain: config.trust_domain.clone(),

@@ -49,6 +49,8 @@ pub const NOT_READY: &str = "not_ready";
 const BACKLOG: usize = 64;
 /// Per second; all are counted.
 const REFUSALS_LOGGED: u32 = 10;
+/// A handshake that has taken so long makes room for others; under full load it takes a fraction of it.
+const STALLED: Duration = Duration::from_secs(2);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -162,6 +164,8 @@ async fn accept(mut tcp: impl Accept, handshaker: Arc<Handshaker>, ready: mpsc::
     let mut pause = SHORTEST_PAUSE;
     loop {
         while handshakes.try_join_next().is_some() {}
+        // Until then they wait with the kernel.
+        handshaker.handshakes.room(STALLED).await;
         match poll_fn(|cx| tcp.poll_accept(cx)).await {
             Ok((stream, remote)) => {
                 pause = SHORTEST_PAUSE;

@@ -72,7 +72,7 @@ impl Install {
 }
 
 /// A namespace that is there already keeps its labels: they are its owner's.
-async fn make_namespace(client: &Client, name: &str) -> Result<()> {
+pub async fn make_namespace(client: &Client, name: &str) -> Result<()> {
     let labels = [
         (names::MANAGED_BY, names::MANAGER),
         ("pod-security.kubernetes.io/enforce", "restricted"),

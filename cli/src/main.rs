@@ -6,6 +6,7 @@ mod chart;
 mod check;
 mod demo;
 mod helm;
+mod identity;
 mod inject;
 mod install;
 mod stat;
@@ -42,6 +43,8 @@ enum Command {
     Stat(stat::Stat),
     /// Show what the mesh is believed by, and change it while everybody keeps talking.
     Trust(trust::Trust),
+    /// Get a certificate of the mesh for a program without a proxy, and keep it fresh.
+    Identity(identity::IdentityArgs),
     /// Look through the CA's audit trail.
     Audit(audit::Audit),
     /// Run the mesh on this machine, without a cluster, and show what it negotiates.
@@ -66,6 +69,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Inject(inject) => inject.run().await,
         Command::Stat(stat) => stat.run().await,
         Command::Trust(trust) => trust.run().await,
+        Command::Identity(identity) => identity.run().await,
         Command::Audit(audit) => audit.run(),
         Command::Demo(demo) => demo::run(demo).await.map(|()| ExitCode::SUCCESS),
         Command::DemoApp(app) => demo::app(app).await.map(|()| ExitCode::SUCCESS),

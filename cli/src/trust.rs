@@ -1,10 +1,13 @@
 //! `trellis trust`: what the mesh is believed by, and how to change it while everybody keeps talking.
 
+mod backup;
+mod outside;
 mod picture;
 mod wish;
 
 use std::{
     io::{self, Write},
+    path::PathBuf,
     process::ExitCode,
     time::Duration,
 };
@@ -15,9 +18,12 @@ use kube::{Api, api::PostParams};
 use tokio::time::{Instant, sleep};
 use trellis_api::{
     names::SYSTEM_NAMESPACE,
-    trust::{KeyAlgorithm, Part, TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
+    trust::{KeyAlgorithm, Part, SignedBy, TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
 };
-use trellis_pki::credential::Denied;
+use trellis_pki::{
+    clock::{Clock, SystemClock},
+    credential::Denied,
+};
 
 #[derive(Debug, Args)]
 pub struct Trust {
@@ -45,6 +51,12 @@ enum Command {
         /// resists quantum computers and the old one did not, ml-dsa-65.
         #[arg(long, value_parser = algorithm)]
         leaf: Option<KeyAlgorithm>,
+        /// Who signs the new anchor: self, import (by hand) or openbao. As it is unless given.
+        #[arg(long)]
+        signed_by: Option<SignedBy>,
+        /// Let an outside CA sign an ML-DSA anchor with what a quantum computer breaks.
+        #[arg(long)]
+        allow_classical_parents: bool,
         #[command(flatten)]
         wait: Wait,
     },
@@ -57,6 +69,18 @@ enum Command {
         #[command(flatten)]
         wait: Wait,
     },
+    /// Print the signing request of the issuing key that waits for an outside CA.
+    Csr,
+    /// Hand over the certificate over that request, and below it those of the CAs above, as PEM.
+    Import {
+        /// A file, or - for standard input.
+        file: PathBuf,
+        /// Seconds to wait for the CA's judgement.
+        #[arg(long, default_value_t = 60)]
+        timeout: u64,
+    },
+    /// Print the issuing certificate and those above it, where an outside CA signed it.
+    Chain,
     /// Take a rotation back, as long as the old anchor is not being removed.
     Rollback {
         #[command(flatten)]
@@ -85,6 +109,12 @@ enum Command {
         #[arg(required = true)]
         what: Vec<Denied>,
     },
+    /// Make a key that backups are sealed to: only its holder can open them.
+    BackupKey(backup::MakeKey),
+    /// Write what a lost cluster needs to be the same trust domain again, sealed to a key.
+    Backup(backup::Backup),
+    /// Bring a trust domain back in a new cluster, before the control plane is installed there.
+    Restore(backup::Restore),
 }
 
 #[derive(Clone, Copy, Debug, Args)]
@@ -102,6 +132,13 @@ const LOOK: Duration = Duration::from_secs(1);
 
 impl Trust {
     pub async fn run(self) -> Result<ExitCode> {
+        // These need no TrustDomain, which a cluster that is to be restored has not.
+        match self.command {
+            Command::BackupKey(make) => return make.run(),
+            Command::Backup(backup) => return backup.run(&self.namespace).await,
+            Command::Restore(restore) => return restore.run(&self.namespace).await,
+            _ => {}
+        }
         let client = trellis_source::kubernetes_client().await?;
         let domain = Domain { api: Api::namespaced(client, &self.namespace), namespace: self.namespace };
         let object = domain.get().await?;
@@ -109,8 +146,18 @@ impl Trust {
         match self.command {
             Command::Status { json: true } => say(&format!("{}\n", serde_json::to_string_pretty(&status)?))?,
             Command::Status { json: false } => say(&picture::of(&object.spec, &status))?,
-            Command::Rotate { to, leaf, wait } => {
-                let spec = wish::rotate(&object.spec, &status, to, leaf)?;
+            Command::Csr => say(outside::request(&status)?)?,
+            Command::Chain => say(outside::chain(&status)?)?,
+            Command::Import { file, timeout } => {
+                let pem = outside::read(&file)?;
+                let spec = outside::import(&object.spec, &status, &pem, SystemClock.now())?;
+                domain.put(object, spec).await?;
+                return domain.judged(Duration::from_secs(timeout)).await;
+            }
+            Command::Rotate { to, leaf, signed_by, allow_classical_parents, wait } => {
+                let mut spec = wish::rotate(&object.spec, &status, to, leaf)?;
+                spec.issuing.signed_by = signed_by.unwrap_or(spec.issuing.signed_by);
+                spec.allow_classical_parents |= allow_classical_parents;
                 say(&format!("rotating to {}\n", spec.issuing))?;
                 domain.put(object, spec).await?;
                 return domain.follow(wait, status.past.len()).await;
@@ -162,6 +209,7 @@ impl Trust {
                 let spec = wish::allow(&object.spec, &what)?;
                 domain.put(object, spec).await?;
             }
+            Command::BackupKey(_) | Command::Backup(_) | Command::Restore(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -202,6 +250,29 @@ impl Domain {
             }
             Err(error) => Err(error)
                 .with_context(|| format!("cannot change TrustDomain {}/{TRUST_DOMAIN}", self.namespace)),
+        }
+    }
+
+    /// Waits for what the CA says to an import. One that it refuses is taken back.
+    async fn judged(&self, patience: Duration) -> Result<ExitCode> {
+        let deadline = Instant::now() + patience;
+        loop {
+            let object = self.get().await?;
+            let status = object.status.clone().unwrap_or_default();
+            let current = status.observed_generation == object.metadata.generation.unwrap_or_default();
+            match outside::outcome(&status).filter(|_| current) {
+                Some(Ok(taken)) => return say(&taken).map(|()| ExitCode::SUCCESS),
+                Some(Err(refused)) => {
+                    let spec = TrustDomainSpec { imported: String::new(), ..object.spec.clone() };
+                    self.put(object, spec).await?;
+                    return Err(refused);
+                }
+                None if Instant::now() >= deadline => bail!(
+                    "the CA has said nothing within {} s; it goes on by itself: look with `trellis trust status`",
+                    patience.as_secs()
+                ),
+                None => sleep(LOOK).await,
+            }
         }
     }
 

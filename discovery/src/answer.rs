@@ -35,6 +35,10 @@ pub enum Who {
     },
     /// An address of a Service that no pod has.
     Nobody,
+    /// A workload of another trust domain, as the Service says.
+    Elsewhere(SpiffeId),
+    /// The Service says who it is in words that cannot be read.
+    Unreadable,
 }
 
 /// Why traffic to an endpoint goes without a tunnel.
@@ -67,7 +71,7 @@ impl Endpoint {
     fn to_proto(&self, trust_domain: &str) -> proto::Endpoint {
         let (pod, service_account) = match &self.who {
             Who::Pod { pod, service_account, .. } => (pod.to_string(), service_account.to_string()),
-            Who::Nobody => Default::default(),
+            Who::Nobody | Who::Elsewhere(_) | Who::Unreadable => Default::default(),
         };
         proto::Endpoint {
             address: self.address.to_string(),
@@ -79,13 +83,18 @@ impl Endpoint {
         }
     }
 
-    /// A pod whose names make no identity cannot be reached at all: no reach is sent, and a proxy that
+    /// Somebody without a readable identity cannot be reached at all: no reach is sent, and a proxy that
     /// finds none fails the connection.
     fn reach(&self, trust_domain: &str) -> Option<proto::endpoint::Reach> {
         use proto::{endpoint::Reach, plaintext::Reason as Wire};
         let plaintext = |reason: Wire| Some(Reach::Plaintext(proto::Plaintext { reason: reason.into() }));
         match &self.who {
             Who::Nobody => plaintext(Wire::NoPod),
+            Who::Elsewhere(identity) => Some(Reach::Tunnel(proto::Tunnel {
+                identity: identity.to_string(),
+                port: names::TUNNEL_PORT.into(),
+            })),
+            Who::Unreadable => None,
             Who::Pod { plaintext: Some(Reason::NotInjected), .. } => plaintext(Wire::NotInjected),
             Who::Pod { plaintext: Some(Reason::HostNetwork), .. } => plaintext(Wire::HostNetwork),
             Who::Pod { plaintext: Some(Reason::PortSkipped), .. } => plaintext(Wire::PortSkipped),

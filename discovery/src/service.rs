@@ -3,8 +3,10 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1 as k8s;
+use trellis_api::names::IDENTITY;
+use trellis_pki::spiffe::SpiffeId;
 
-use crate::destination::Destination;
+use crate::{destination::Destination, name::Name};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Service {
@@ -16,8 +18,21 @@ pub struct Service {
     pub ports: Box<[Port]>,
     /// Endpoints count whether they are ready or not.
     pub publish_not_ready: bool,
+    /// Who is at those of its endpoints that are no pods of this cluster.
+    pub elsewhere: Elsewhere,
     /// Seconds since 1970; the older of two Services that claim one address has it.
     pub created: i64,
+}
+
+/// What the Service says of endpoints that no pod of this cluster has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Elsewhere {
+    /// Nothing: they are outside the mesh.
+    Unsaid,
+    /// They are workloads of another trust domain, and prove to be this one.
+    Workload(SpiffeId),
+    /// Something that is no identity: they cannot be reached.
+    Unreadable,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +58,7 @@ impl Service {
             cluster,
             external,
             ports: spec.ports.iter().flatten().filter_map(Port::of).collect(),
+            elsewhere: Elsewhere::of(service),
             publish_not_ready: spec.publish_not_ready_addresses.unwrap_or(false),
             created: service.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_second()),
         })
@@ -55,6 +71,30 @@ impl Service {
     /// Every address that leads to the Service.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.cluster.iter().chain(&self.external).copied()
+    }
+}
+
+impl Elsewhere {
+    /// What cannot be read opens nothing: a connection that fails is seen, plaintext that nobody wanted is
+    /// not. With a selector the endpoints are pods, whose identities are theirs to say.
+    fn of(service: &k8s::Service) -> Self {
+        let notes = service.metadata.annotations.as_ref();
+        let Some(text) = notes.and_then(|notes| notes.get(IDENTITY)) else { return Self::Unsaid };
+        let name = Name::of(&service.metadata);
+        let selects = service.spec.as_ref().and_then(|spec| spec.selector.as_ref());
+        if selects.is_some_and(|selector| !selector.is_empty()) {
+            tracing::warn!(service = %name, annotation = IDENTITY, value = text,
+                "a Service with a selector leads to pods, which say themselves who they are: remove the annotation, \
+                 or the selector");
+        }
+        match text.parse() {
+            Ok(identity) => Self::Workload(identity),
+            Err(error) => {
+                tracing::warn!(service = %name, annotation = IDENTITY, value = text, %error,
+                    "endpoints outside of this cluster are not reached: name one workload");
+                Self::Unreadable
+            }
+        }
     }
 }
 

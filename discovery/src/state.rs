@@ -20,7 +20,7 @@ use crate::{
     index::Index,
     name::Name,
     pod::{Pod, Sidecar},
-    service::Service,
+    service::{Elsewhere, Service},
     slice::{self, Slice, Standing},
 };
 
@@ -199,7 +199,7 @@ impl State {
                     if standing == Standing::Out {
                         continue;
                     }
-                    let Some(endpoint) = self.behind(name, one, number) else { continue };
+                    let Some(endpoint) = self.behind(name, service, one, number) else { continue };
                     best = best.max(standing);
                     let seen = found.entry((one.address, number)).or_insert((standing, endpoint));
                     seen.0 = seen.0.max(standing);
@@ -214,7 +214,7 @@ impl State {
     /// Who is at an endpoint of a Service. A slice alone proves nothing: the pod it names must exist and
     /// have the address now, and an address without a name may be nobody's or belong to a pod of the
     /// Service's own namespace. All else is left out, until the pods or the slices catch up.
-    fn behind(&self, service: &Name, one: &slice::Endpoint, port: u16) -> Option<Endpoint> {
+    fn behind(&self, service: &Name, front: &Service, one: &slice::Endpoint, port: u16) -> Option<Endpoint> {
         let owner = self.owner(one.address);
         match (&one.pod, owner) {
             (Some(named), Some((owner, pod))) => {
@@ -234,7 +234,11 @@ impl State {
                 address: one.address,
                 port,
                 namespace: service.namespace.clone(),
-                who: Who::Nobody,
+                who: match &front.elsewhere {
+                    Elsewhere::Unsaid => Who::Nobody,
+                    Elsewhere::Workload(identity) => Who::Elsewhere(identity.clone()),
+                    Elsewhere::Unreadable => Who::Unreadable,
+                },
             }),
         }
     }

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
-use trellis_api::names::{ENABLED, INJECT, INJECTED};
+use trellis_api::names::{ENABLED, IDENTITY, INJECT, INJECTED};
 
 /// One pod: an application and, unless it stays outside the mesh, its proxy.
 #[derive(Clone, Debug)]
@@ -25,6 +25,30 @@ pub struct Service {
     pub name: String,
     pub address: Ipv4Addr,
     pub port: u16,
+}
+
+impl Service {
+    /// The Service without a selector, and its one endpoint, which is a workload of another trust domain.
+    pub fn elsewhere(&self, namespace: &str, endpoint: Ipv4Addr, identity: &str) -> Vec<Value> {
+        let Self { name, address, port } = self;
+        let ports = json!([{"name": "main", "port": port, "protocol": "TCP"}]);
+        vec![
+            json!({
+                "apiVersion": "v1", "kind": "Service",
+                "metadata": {"namespace": namespace, "name": name, "uid": format!("{name}-uid"),
+                             "annotations": {IDENTITY: identity}},
+                "spec": {"clusterIP": address, "clusterIPs": [address], "ports": ports},
+            }),
+            json!({
+                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+                "metadata": {"namespace": namespace, "name": format!("{name}-1"),
+                             "uid": format!("{name}-slice-uid"),
+                             "labels": {"kubernetes.io/service-name": name}},
+                "addressType": "IPv4", "ports": ports,
+                "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}],
+            }),
+        ]
+    }
 }
 
 /// What makes a namespace part of the mesh.

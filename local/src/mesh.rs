@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
@@ -12,15 +12,15 @@ use tempfile::TempDir;
 use trellis_api::{
     evidence::ProxyEvidence,
     names::{
-        ADMIN_PORT, CA_PORT, DISCOVERY, DISCOVERY_PORT, METRICS_PORT, READY_PORT, SYSTEM_NAMESPACE,
-        TUNNEL_PORT,
+        ADMIN_PORT, BUNDLE_PORT, CA_API_PORT, CA_PORT, DISCOVERY, DISCOVERY_PORT, METRICS_PORT, READY_PORT,
+        SYSTEM_NAMESPACE, TUNNEL_PORT,
     },
     trust::{TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
 };
 
 use crate::{
     get::{self, GetError},
-    manifest::{self, Workload},
+    manifest::{self, Service, Workload},
     network::{Network, Role},
     process::{Process, ProcessError},
     token::{ISSUER, Signer, TokenError},
@@ -28,6 +28,7 @@ use crate::{
 
 /// How long a process may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(30);
+const CA_NAME: &str = "ca";
 /// Longer than anybody runs a mesh on loopback.
 const TOKEN_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -51,6 +52,10 @@ pub struct Options {
     pub root_algorithm: String,
     /// What the control plane may be signed with: require, prefer or classical.
     pub signatures: String,
+    pub trust_domain: String,
+    /// Whether the CA serves its bundle to other trust domains. Their bundles are fetched every second then:
+    /// nobody waits for minutes in a mesh on loopback.
+    pub federated: bool,
     pub log: String,
 }
 
@@ -102,6 +107,11 @@ impl Mesh {
         Ok(mesh)
     }
 
+    /// The HTTPS API of the CA.
+    pub fn ca_api(&self) -> SocketAddr {
+        (self.network.address(Role::Control, 1), CA_API_PORT).into()
+    }
+
     pub fn network(&self) -> Network {
         self.network
     }
@@ -123,6 +133,11 @@ impl Mesh {
 
     pub fn ca_address(&self) -> SocketAddr {
         (self.network.address(Role::Control, 1), CA_PORT).into()
+    }
+
+    /// Where the CA of a federated mesh serves its bundle.
+    pub fn bundle_address(&self) -> SocketAddr {
+        (self.network.address(Role::Control, 1), BUNDLE_PORT).into()
     }
 
     pub fn discovery_address(&self) -> SocketAddr {
@@ -159,6 +174,29 @@ impl Mesh {
         self.apply(&format!("{}-{}", workload.namespace, workload.name), workload.manifests())
     }
 
+    /// Makes many workloads of one namespace known at once.
+    pub fn announce_all(&self, namespace: &str, workloads: &[Workload]) -> Result<(), MeshError> {
+        let mut manifests = vec![manifest::namespace(namespace)];
+        manifests.extend(workloads.iter().flat_map(Workload::manifests));
+        self.apply(&format!("namespace-{namespace}"), manifests)
+    }
+
+    /// The process of the CA.
+    pub fn ca_process(&self) -> Option<u32> {
+        self.processes.iter().find(|process| process.name() == CA_NAME).map(Process::id)
+    }
+
+    /// Makes a Service known whose one endpoint is a workload of another trust domain.
+    pub fn elsewhere(
+        &self,
+        namespace: &str,
+        service: &Service,
+        endpoint: Ipv4Addr,
+        identity: &str,
+    ) -> Result<(), MeshError> {
+        self.apply(&format!("elsewhere-{}", service.name), service.elsewhere(namespace, endpoint, identity))
+    }
+
     /// Makes a workload known and starts its proxy, which also listens on the addresses of the Services
     /// that the workload calls. `extra` are further flags.
     pub async fn join(
@@ -181,6 +219,7 @@ impl Mesh {
                 ("pod-namespace", workload.namespace.clone()),
                 ("service-account", workload.service_account.clone()),
                 ("pod-ips", pod.to_string()),
+                ("trust-domain", self.options.trust_domain.clone()),
                 ("ca-address", self.ca_address().to_string()),
                 ("discovery-address", self.discovery_address().to_string()),
                 ("token-file", self.token(workload)?.display().to_string()),
@@ -237,6 +276,21 @@ impl Mesh {
         self.processes.iter().map(|process| process.log() + "\n").collect()
     }
 
+    /// Ends the CA, runs `work` while there is none, and starts it again.
+    pub async fn without_ca<T>(&mut self, work: impl AsyncFnOnce(&Self) -> T) -> Result<T, MeshError> {
+        if let Some(at) = self.processes.iter().position(|process| process.name() == CA_NAME) {
+            self.processes.remove(at).stop().await;
+        }
+        let done = work(self).await;
+        self.start_ca().await?;
+        Ok(done)
+    }
+
+    /// Where the CA keeps trust.
+    pub fn root(&self) -> PathBuf {
+        self.path("root")
+    }
+
     /// Stops everything, the last started first.
     pub async fn stop(mut self) {
         while let Some(process) = self.processes.pop() {
@@ -248,7 +302,7 @@ impl Mesh {
         let at = |port| SocketAddr::new(self.network.address(Role::Control, 1).into(), port);
         let arguments = [
             ("source", format!("folder:{}", self.path("manifests").display())),
-            ("root", format!("file:{}", self.path("root").display())),
+            ("root", format!("file:{}", self.root().display())),
             ("attest", format!("jwks:{}", self.path("jwks.json").display())),
             ("jwks-issuer", ISSUER.to_owned()),
             ("publish", format!("file:{}", self.bundle().display())),
@@ -256,13 +310,21 @@ impl Mesh {
             ("root-algorithm", self.options.root_algorithm.clone()),
             ("signatures", self.options.signatures.clone()),
             ("listen", at(CA_PORT).to_string()),
+            ("api-listen", at(CA_API_PORT).to_string()),
             ("metrics-listen", at(METRICS_PORT).to_string()),
             ("ready-listen", at(READY_PORT).to_string()),
+            ("trust-domain", self.options.trust_domain.clone()),
             ("log", self.options.log.clone()),
-        ]
-        .map(|(flag, value)| format!("--{flag}={value}"));
+        ];
+        let federated = [
+            ("bundle-listen", self.bundle_address().to_string()),
+            ("bundle-refresh-hint", "1s".to_owned()),
+            ("federation-fetch-interval", "1s".to_owned()),
+        ];
+        let more = federated.into_iter().filter(|_| self.options.federated);
+        let arguments = arguments.into_iter().chain(more).map(|(flag, value)| format!("--{flag}={value}"));
         let ready = at(READY_PORT);
-        let mut process = self.spawn("trellis-ca", "ca", arguments.to_vec())?;
+        let mut process = self.spawn("trellis-ca", CA_NAME, arguments.collect())?;
         process.ready(ready, PATIENCE).await?;
         self.processes.push(process);
         Ok(())
@@ -286,6 +348,7 @@ impl Mesh {
             ("source", format!("folder:{}", self.path("manifests").display())),
             ("ca-address", self.ca_address().to_string()),
             ("pod-name", own.name.clone()),
+            ("trust-domain", self.options.trust_domain.clone()),
             ("signatures", self.options.signatures.clone()),
             ("token-file", self.token(&own)?.display().to_string()),
             ("bundle-file", self.bundle().display().to_string()),

@@ -63,6 +63,10 @@ impl Process {
         Ok(Self { name: name.to_owned(), child, log })
     }
 
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     pub fn id(&self) -> u32 {
         self.child.id()
     }

@@ -101,6 +101,10 @@ impl Anchor {
         })
     }
 
+    pub fn public_key(&self) -> &PublicKey {
+        &self.key
+    }
+
     /// SHA-256 of the certificate, in lower case hex.
     pub fn fingerprint(&self) -> &Arc<str> {
         &self.fingerprint

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::bundle::Bundle;
+use crate::foreign::Foreign;
 use crate::leaf::Leaf;
 use crate::spiffe::{SpiffeError, SpiffeId};
 
@@ -77,11 +78,15 @@ impl Credential {
         }
     }
 
-    pub fn standing(&self, bundle: &Bundle, denials: &Denials) -> Standing {
+    /// Judged by the bundle of its own trust domain, as it was when the connection came to be.
+    pub fn standing(&self, bundle: &Bundle, foreign: &Foreign, denials: &Denials) -> Standing {
         if denials.find(self).is_some() {
             return Standing::Denied;
         }
-        match bundle.holds(&self.anchor) {
+        let trust_domain = self.identity.trust_domain();
+        let judge =
+            if trust_domain == bundle.trust_domain() { Some(bundle) } else { foreign.get(trust_domain) };
+        match judge.is_some_and(|judge| judge.holds(&self.anchor)) {
             true => Standing::Good,
             false => Standing::AnchorRemoved,
         }

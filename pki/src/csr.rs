@@ -8,7 +8,7 @@ use x509_parser::certification_request::X509CertificationRequest;
 use x509_parser::cri_attributes::ParsedCriAttribute;
 use x509_parser::extensions::{GeneralName, ParsedExtension};
 use x509_parser::prelude::FromDer;
-use x509_parser::x509::X509Version;
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Version};
 
 use crate::algorithm::Algorithm;
 use crate::key::{KeyError, PrivateKey, PublicKey};
@@ -29,6 +29,10 @@ pub enum CsrError {
     KeyTypeNotAllowed { found: String, allowed: String },
     #[error("the signing request holds a key of {key} but is signed with {signature}")]
     AlgorithmMismatch { key: &'static str, signature: String },
+    #[error("the public key is not a SubjectPublicKeyInfo in DER, well-formed and alone")]
+    MalformedKey,
+    #[error("the proof of possession does not verify: it must be made with the key that it is for")]
+    BadProof,
     #[error("the signing request's own signature does not verify: it must be signed by the key it holds")]
     BadSignature,
 }
@@ -70,6 +74,35 @@ pub fn check(der: &[u8], allowed: &[Algorithm]) -> Result<PublicKey, CsrError> {
     }
     if !key.algorithm.verifies(&key.raw, info.raw, &request.signature_value.data) {
         return Err(CsrError::BadSignature);
+    }
+    Ok(key)
+}
+
+/// The key in a SubjectPublicKeyInfo, if its holder signed `message` and its algorithm is `allowed`: what
+/// is asked for without a signing request.
+pub fn check_key(
+    der: &[u8],
+    message: &[u8],
+    proof: &[u8],
+    allowed: &[Algorithm],
+) -> Result<PublicKey, CsrError> {
+    if der.len() > MAX_LEN {
+        return Err(CsrError::TooLarge { len: der.len() });
+    }
+    let not_allowed = |found: String| CsrError::KeyTypeNotAllowed { found, allowed: list(allowed) };
+    let (rest, info) = SubjectPublicKeyInfo::from_der(der).map_err(|_| CsrError::MalformedKey)?;
+    if !rest.is_empty() {
+        return Err(CsrError::TrailingBytes(rest.len()));
+    }
+    let key = x509::public_key(&info).map_err(|problem| match problem {
+        KeyProblem::Foreign(foreign) => not_allowed(foreign.name),
+        KeyProblem::Malformed => CsrError::MalformedKey,
+    })?;
+    if !allowed.contains(&key.algorithm) {
+        return Err(not_allowed(key.algorithm.name().to_owned()));
+    }
+    if !key.algorithm.verifies(&key.raw, message, proof) {
+        return Err(CsrError::BadProof);
     }
     Ok(key)
 }

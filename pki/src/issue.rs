@@ -1,5 +1,6 @@
 //! Issuing: a root that signs workloads' certificates directly, every name decided by the issuer.
 
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use rcgen::string::Ia5String;
@@ -12,8 +13,9 @@ use time::OffsetDateTime;
 
 use crate::bundle::{Anchor, AnchorError};
 use crate::clock::{rfc3339, unix_seconds};
-use crate::key::{PrivateKey, PublicKey};
+use crate::key::PublicKey;
 use crate::leaf::{Leaf, LeafError};
+use crate::signer::{Attempt, Signer, SignerError};
 use crate::spiffe::{self, SpiffeError, SpiffeId};
 use crate::x509;
 
@@ -29,11 +31,15 @@ pub const MAX_DNS_NAMES: usize = 32;
 /// X.520's bound on a common name.
 const MAX_COMMON_NAME: usize = 64;
 
-/// Signs leaves with the key of one root. It has no `Debug`.
+/// The least that must be left of the issuing certificate for a leaf that ends with it.
+pub const SHORTEST_LEAF: Duration = Duration::from_secs(10 * 60);
+
+/// Signs leaves with the key of one issuing certificate. It has no `Debug`.
+#[derive(Clone)]
 pub struct Issuer {
     anchor: Anchor,
     trust_domain: String,
-    signer: rcgen::Issuer<'static, PrivateKey>,
+    signer: Arc<dyn Signer>,
 }
 
 /// What a leaf shall say. Nothing in it comes from the signing request but the public key.
@@ -44,6 +50,18 @@ pub struct LeafRequest<'a> {
     pub dns_names: &'a [String],
     pub now: SystemTime,
     pub validity: Duration,
+}
+
+/// What a leaf may be used for: to answer, to call, or both.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Purposes {
+    pub server: bool,
+    pub client: bool,
+}
+
+impl Purposes {
+    /// As every member of the mesh needs.
+    pub const BOTH: Self = Self { server: true, client: true };
 }
 
 #[derive(Clone, Debug)]
@@ -61,15 +79,17 @@ pub enum IssueError {
     Root(#[from] AnchorError),
     #[error("the root certificate names no trust domain: it must carry the URI name spiffe://<trust domain>")]
     RootWithoutTrustDomain,
+    #[error("the issuing certificate is for trust domain {found:?}, and it is to issue for {wanted:?}")]
+    RootOfOtherDomain { found: String, wanted: String },
     #[error("the root certificate is for another key than the one that was loaded with it")]
     OtherKey,
     #[error("the root is not valid at {now}: it is valid from {from} to {until}")]
     RootNotValid { now: String, from: String, until: String },
     #[error(
-        "a certificate until {wanted} would outlive the root, which ends at {root}: rotate the root, or \
-         issue for a shorter time"
+        "the root ends at {root}, too soon for a certificate that cannot outlive it: rotate it with \
+         trellis trust rotate"
     )]
-    OutlivesRoot { wanted: String, root: String },
+    OutlivesRoot { root: String },
     #[error("{identity} is not of trust domain {trust_domain}, which is all that this root issues for")]
     ForeignTrustDomain { identity: String, trust_domain: String },
     #[error("the {0}")]
@@ -82,10 +102,14 @@ pub enum IssueError {
     Validity(Duration),
     #[error("the time {0:?} cannot be written into a certificate")]
     Time(SystemTime),
+    #[error("a certificate for neither servers nor clients is good for nothing: choose at least one")]
+    NoPurpose,
     #[error("the operating system gave no randomness for a serial number")]
     Randomness,
     #[error("the certificate could not be signed: {0}")]
     Signing(String),
+    #[error("the certificate could not be signed: {0}")]
+    Signer(#[from] SignerError),
     #[error("what was signed is not a certificate that Trellis accepts: {0}")]
     Unacceptable(#[from] LeafError),
 }
@@ -94,32 +118,46 @@ impl Issuer {
     /// A new self-signed root for `trust_domain`.
     pub fn new_root(
         trust_domain: &str,
-        key: PrivateKey,
+        key: impl Signer + 'static,
         now: SystemTime,
         validity: Duration,
     ) -> Result<Self, IssueError> {
         spiffe::check_trust_domain(trust_domain)?;
         let mut params = dated(now, validity)?;
-        params.distinguished_name = common_name(&root_name(trust_domain, &key));
+        params.distinguished_name = common_name(&root_name(trust_domain, key.public_key()));
         params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
         // Directly below the root are leaves, and nothing else.
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let certificate = params.self_signed(&key).map_err(signing)?;
+        let attempt = Attempt::new(&key);
+        let certificate = params.self_signed(&attempt).map_err(|error| attempt.failure(error))?;
         Self::load(certificate.der(), key)
     }
 
-    /// The root in `cert_der` with its key.
-    pub fn load(cert_der: &[u8], key: PrivateKey) -> Result<Self, IssueError> {
+    /// The root in `cert_der` with its key, for the trust domain that it names.
+    pub fn load(cert_der: &[u8], key: impl Signer + 'static) -> Result<Self, IssueError> {
+        let trust_domain = Anchor::parse(cert_der)?.trust_domain.ok_or(IssueError::RootWithoutTrustDomain)?;
+        Self::load_for(&trust_domain, cert_der, key)
+    }
+
+    /// The issuing certificate in `cert_der` with its key. One that an outside CA signed may name no
+    /// trust domain, but no other one than this.
+    pub fn load_for(
+        trust_domain: &str,
+        cert_der: &[u8],
+        key: impl Signer + 'static,
+    ) -> Result<Self, IssueError> {
         let anchor = Anchor::parse(cert_der)?;
         if anchor.key != *key.public_key() {
             return Err(IssueError::OtherKey);
         }
-        let trust_domain = anchor.trust_domain.clone().ok_or(IssueError::RootWithoutTrustDomain)?;
-        spiffe::check_trust_domain(&trust_domain)?;
-        let certificate = CertificateDer::from(cert_der);
-        let signer = rcgen::Issuer::from_ca_cert_der(&certificate, key).map_err(signing)?;
-        Ok(Self { anchor, trust_domain, signer })
+        spiffe::check_trust_domain(trust_domain)?;
+        match &anchor.trust_domain {
+            Some(found) if found != trust_domain => {
+                Err(IssueError::RootOfOtherDomain { found: found.clone(), wanted: trust_domain.to_owned() })
+            }
+            _ => Ok(Self { anchor, trust_domain: trust_domain.to_owned(), signer: Arc::new(key) }),
+        }
     }
 
     pub fn anchor(&self) -> &Anchor {
@@ -130,11 +168,17 @@ impl Issuer {
         &self.trust_domain
     }
 
-    pub fn private_key(&self) -> &PrivateKey {
-        self.signer.key()
+    pub fn signer(&self) -> &dyn Signer {
+        &*self.signer
     }
 
+    /// A leaf ends with its issuer at the latest, however long a life was asked for.
     pub fn issue(&self, request: &LeafRequest<'_>) -> Result<IssuedLeaf, IssueError> {
+        self.issue_for(request, Purposes::BOTH)
+    }
+
+    /// A leaf for less than both purposes: for programs that do their own TLS.
+    pub fn issue_for(&self, request: &LeafRequest<'_>, purposes: Purposes) -> Result<IssuedLeaf, IssueError> {
         let LeafRequest { public_key, identity, dns_names, now, validity } = *request;
         if identity.trust_domain() != self.trust_domain {
             return Err(IssueError::ForeignTrustDomain {
@@ -143,37 +187,45 @@ impl Issuer {
             });
         }
         let mut params = dated(now, validity)?;
-        self.check_lifetime(now, &params)?;
+        self.limit_lifetime(now, &mut params)?;
         params.distinguished_name = common_name(identity.service_account());
         params.distinguished_name.push(DnType::OrganizationName, identity.namespace());
         params.subject_alt_names = alternative_names(identity, dns_names)?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let server = purposes.server.then_some(ExtendedKeyUsagePurpose::ServerAuth);
+        let client = purposes.client.then_some(ExtendedKeyUsagePurpose::ClientAuth);
+        params.extended_key_usages = server.into_iter().chain(client).collect();
+        if params.extended_key_usages.is_empty() {
+            return Err(IssueError::NoPurpose);
+        }
         params.use_authority_key_identifier_extension = true;
-        let certificate = params.signed_by(public_key, &self.signer).map_err(signing)?;
+        let attempt = Attempt::new(&*self.signer);
+        let anchor = CertificateDer::from(self.anchor.der.as_slice());
+        let issuer = rcgen::Issuer::from_ca_cert_der(&anchor, &attempt).map_err(signing)?;
+        let certificate = params.signed_by(public_key, &issuer).map_err(|error| attempt.failure(error))?;
         let der = certificate.der().to_vec();
         // What no peer would accept must not leave.
         let leaf = Leaf::parse(&der)?;
         Ok(IssuedLeaf { der, serial: leaf.serial, not_before: leaf.not_before, not_after: leaf.not_after })
     }
 
-    fn check_lifetime(&self, now: SystemTime, leaf: &CertificateParams) -> Result<(), IssueError> {
+    fn limit_lifetime(&self, now: SystemTime, leaf: &mut CertificateParams) -> Result<(), IssueError> {
+        let end = self.anchor.not_after;
         if !self.anchor.is_valid_at(now) {
             return Err(IssueError::RootNotValid {
                 now: rfc3339(now),
                 from: rfc3339(self.anchor.not_before),
-                until: rfc3339(self.anchor.not_after),
+                until: rfc3339(end),
             });
         }
-        let end = SystemTime::from(leaf.not_after);
-        if end > self.anchor.not_after {
-            return Err(IssueError::OutlivesRoot {
-                wanted: rfc3339(end),
-                root: rfc3339(self.anchor.not_after),
-            });
+        if SystemTime::from(leaf.not_after) <= end {
+            return Ok(());
         }
+        if end.duration_since(now).unwrap_or_default() < SHORTEST_LEAF {
+            return Err(IssueError::OutlivesRoot { root: rfc3339(end) });
+        }
+        leaf.not_after = OffsetDateTime::from(end);
         Ok(())
     }
 }
@@ -219,7 +271,7 @@ pub(crate) fn common_name(name: &str) -> DistinguishedName {
 
 /// The short id keeps two roots of one trust domain apart, so that a verifier never has to guess by
 /// which of them a leaf was signed.
-fn root_name(trust_domain: &str, key: &PrivateKey) -> String {
+pub(crate) fn root_name(trust_domain: &str, key: &PublicKey) -> String {
     const HEAD: &str = "Trellis root ";
     const ID_BYTES: usize = 4;
     let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &key.subject_public_key_info());
@@ -248,7 +300,7 @@ pub(crate) fn dns(name: &str) -> Result<SanType, IssueError> {
     Ok(SanType::DnsName(Ia5String::try_from(name).map_err(|_| wrong())?))
 }
 
-fn uri(text: &str) -> Result<SanType, IssueError> {
+pub(crate) fn uri(text: &str) -> Result<SanType, IssueError> {
     Ok(SanType::URI(Ia5String::try_from(text).map_err(|error| IssueError::Signing(error.to_string()))?))
 }
 

@@ -153,7 +153,7 @@ impl PrivateKey {
         key
     }
 
-    fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
+    pub(crate) fn sign_message(&self, message: &[u8]) -> Result<Vec<u8>, KeyError> {
         match &self.secret {
             Secret::MlDsa { pair, .. } => {
                 let mut signature = vec![0; pair.algorithm().signature_len()];
@@ -199,7 +199,23 @@ impl rcgen::SigningKey for PrivateKey {
     }
 }
 
+/// The bytes that lower case hexadecimal digits stand for.
+pub fn bytes_of(hex: &str) -> Option<Vec<u8>> {
+    x509::from_hex(hex)
+}
+
 impl PublicKey {
+    /// The raw bits of a key, if such a key can have as many.
+    pub fn new(algorithm: Algorithm, raw: Vec<u8>) -> Option<Self> {
+        let uncompressed = algorithm != Algorithm::EcdsaP256 || raw.first() == Some(&4);
+        (uncompressed && raw.len() == algorithm.public_key_len()).then_some(Self { algorithm, raw })
+    }
+
+    /// Whether this key signed `message`.
+    pub fn verifies(&self, message: &[u8], signature: &[u8]) -> bool {
+        self.algorithm.verifies(&self.raw, message, signature)
+    }
+
     /// SHA-256 of the SubjectPublicKeyInfo, in lower case hex.
     pub fn fingerprint(&self) -> String {
         x509::hex(digest(&SHA256, &self.subject_public_key_info()).as_ref())

@@ -20,6 +20,7 @@ use crate::algorithm::Algorithm;
 use crate::bundle::Bundle;
 use crate::clock::{Clock, TlsTime, rfc3339};
 use crate::credential::{Denials, Standing};
+use crate::foreign::Foreign;
 use crate::identity::Identity;
 use crate::leaf::Leaf;
 use crate::policy::Policy;
@@ -37,6 +38,8 @@ pub struct MeshTls {
     clock: Arc<dyn Clock>,
     provider: Arc<CryptoProvider>,
     alpn: Vec<Vec<u8>>,
+    /// Whether peers of other trust domains may come.
+    federated: bool,
     held: Arc<ArcSwap<Held>>,
 }
 
@@ -47,6 +50,7 @@ struct Held {
     /// The classical one beside it, for peers that cannot verify ML-DSA.
     companion: Option<Arc<Identity>>,
     bundle: Option<Arc<Bundle>>,
+    foreign: Foreign,
     denials: Denials,
 }
 
@@ -117,11 +121,13 @@ impl MeshTls {
             clock,
             provider: provider::mesh(policy),
             alpn: vec![b"h2".to_vec()],
+            federated: false,
             held: Arc::default(),
         }
     }
 
-    /// The same identity and trust, now and after every swap, under another policy.
+    /// The same identity and trust, now and after every swap, under another policy. Peers of other trust
+    /// domains are admitted only by what says so itself.
     pub fn under(&self, policy: Policy) -> Self {
         Self {
             policy,
@@ -129,8 +135,17 @@ impl MeshTls {
             clock: Arc::clone(&self.clock),
             provider: provider::mesh(policy),
             alpn: self.alpn.clone(),
+            federated: false,
             held: Arc::clone(&self.held),
         }
+    }
+
+    /// Peers of the trust domains that we federate with may come, too: on the data path, and never on the
+    /// control plane's own connections.
+    #[must_use]
+    pub fn federated(mut self) -> Self {
+        self.federated = true;
+        self
     }
 
     pub fn with_alpn(mut self, protocols: &[&[u8]]) -> Self {
@@ -198,13 +213,18 @@ impl MeshTls {
         self.swap(|held| held.denials = denials.clone());
     }
 
+    /// Believes these of other trust domains from the next handshake on.
+    pub fn federate(&self, foreign: Foreign) {
+        self.swap(|held| held.foreign = foreign.clone());
+    }
+
     /// Whether a connection that was good once still is.
     pub fn standing(&self, posture: &Posture) -> Standing {
         let held = self.held.load();
         let Some(bundle) = &held.bundle else { return Standing::Good };
         let own_removed = posture.own_anchor.as_ref().is_some_and(|anchor| !bundle.holds(anchor));
-        match posture.credential.as_ref().map_or(Standing::Good, |peer| peer.standing(bundle, &held.denials))
-        {
+        let peer = posture.credential.as_ref();
+        match peer.map_or(Standing::Good, |peer| peer.standing(bundle, &held.foreign, &held.denials)) {
             Standing::Good if own_removed => Standing::AnchorRemoved,
             standing => standing,
         }
@@ -244,6 +264,16 @@ impl MeshTls {
 
     pub fn bundle(&self) -> Option<Arc<Bundle>> {
         self.held.load().bundle.clone()
+    }
+
+    pub fn foreign(&self) -> Foreign {
+        self.held.load().foreign.clone()
+    }
+
+    /// Whether peers of `trust_domain` can be believed at all: it is our own, or we federate with it.
+    pub fn knows(&self, trust_domain: &str) -> bool {
+        trust_domain == self.trust_domain
+            || (self.federated && self.held.load().foreign.get(trust_domain).is_some())
     }
 
     /// Changes with each installed identity or bundle.
@@ -310,6 +340,7 @@ impl MeshTls {
         PeerVerifier {
             policy: self.policy,
             bundle: Arc::clone(bundle),
+            foreign: if self.federated { held.foreign.clone() } else { Foreign::default() },
             denials: held.denials.clone(),
             optional: false,
             expected,

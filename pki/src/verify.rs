@@ -1,5 +1,5 @@
 //! The verifier of the mesh, stricter than the web's: one certificate, directly below an anchor, with
-//! one SPIFFE ID of our trust domain, of the algorithms that policy allows.
+//! one SPIFFE ID of our trust domain or of one that we federate with, of the algorithms that policy allows.
 
 use std::fmt;
 use std::sync::Arc;
@@ -19,6 +19,7 @@ use crate::algorithm::Algorithm;
 use crate::bundle::Bundle;
 use crate::clock::rfc3339;
 use crate::credential::{Credential, Denials};
+use crate::foreign::Foreign;
 use crate::leaf::{Leaf, LeafError};
 use crate::policy::{Ladder, Policy};
 use crate::provider;
@@ -40,6 +41,8 @@ pub(crate) enum Role {
 pub(crate) struct PeerVerifier {
     pub(crate) policy: Policy,
     pub(crate) bundle: Arc<Bundle>,
+    /// Of other trust domains; none where only our own may come.
+    pub(crate) foreign: Foreign,
     pub(crate) denials: Denials,
     /// A client may also come without any certificate.
     pub(crate) optional: bool,
@@ -91,11 +94,7 @@ impl PeerVerifier {
         check_role(&leaf, role)?;
         check_policy(&leaf, self.policy)?;
         check_time(&leaf, now)?;
-        if leaf.identity.trust_domain() != self.bundle.trust_domain() {
-            let detail = format!("{} is not of trust domain {}", leaf.identity, self.bundle.trust_domain());
-            return Err(Rejection { refusal: Refusal::ForeignTrustDomain, detail });
-        }
-        let anchor = check_chain(der, &self.bundle, role, now)?;
+        let anchor = check_chain(der, self.bundle_of(&leaf)?, role, now)?;
         let credential = Credential::new(&leaf, &anchor);
         if let Some(denied) = self.denials.find(&credential) {
             let detail = format!("{} is denied by {denied}", leaf.identity);
@@ -109,6 +108,25 @@ impl PeerVerifier {
             }
             _ => Ok((leaf, credential)),
         }
+    }
+
+    /// The one bundle that may vouch for the leaf: that of the domain which it says to be of.
+    fn bundle_of(&self, leaf: &Leaf) -> Result<&Bundle, Rejection> {
+        let trust_domain = leaf.identity.trust_domain();
+        if trust_domain == self.bundle.trust_domain() {
+            return Ok(&self.bundle);
+        }
+        self.foreign.get(trust_domain).ok_or_else(|| {
+            let own = self.bundle.trust_domain();
+            let detail = match self.foreign.is_empty() {
+                true => format!("{} is not of trust domain {own}", leaf.identity),
+                false => format!(
+                    "{} is neither of trust domain {own} nor of one that it federates with",
+                    leaf.identity
+                ),
+            };
+            Rejection { refusal: Refusal::ForeignTrustDomain, detail }
+        })
     }
 
     fn verify_proof(

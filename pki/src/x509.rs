@@ -101,7 +101,7 @@ pub(crate) fn time(at: &ASN1Time) -> Option<SystemTime> {
 }
 
 /// PEM of `der`. The text is allocated once, so that a caller who wipes it has wiped the only copy.
-pub(crate) fn pem(label: &str, der: &[u8]) -> String {
+pub fn pem(label: &str, der: &[u8]) -> String {
     /// One line of 64 characters.
     const LINE: usize = 48;
     let lines = der.len().div_ceil(LINE);

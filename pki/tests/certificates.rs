@@ -186,8 +186,9 @@ fn a_long_trust_domain_still_gets_a_root() {
 #[test]
 fn a_stored_root_issues_what_its_bundle_verifies() {
     for algorithm in Algorithm::ALL {
-        let first = root(algorithm);
-        let pkcs8 = first.private_key().pkcs8().unwrap();
+        let key = PrivateKey::generate(algorithm).unwrap();
+        let pkcs8 = key.pkcs8().unwrap();
+        let first = Issuer::new_root(DOMAIN, key, start(), YEARS).unwrap();
         let again = Issuer::load(&first.anchor().der, PrivateKey::from_pkcs8(&pkcs8).unwrap()).unwrap();
         let key = PrivateKey::generate(algorithm).unwrap();
         let leaf = issued(&again, &key, "pay").unwrap();
@@ -243,14 +244,26 @@ fn what_must_not_be_issued_is_refused_with_its_remedy() {
     for short in [Duration::ZERO, Duration::from_secs(60)] {
         assert_eq!(attempt(&home, &[], start(), short), Some(IssueError::Validity(short)));
     }
-    let message = error(attempt(&home, &[], start(), YEARS + DAY));
-    assert!(message.contains("outlive the root"), "{message}");
+    let late = start() + YEARS - Duration::from_secs(5 * 60);
+    let message = error(attempt(&home, &[], late, DAY));
+    assert!(message.contains("cannot outlive it") && message.contains("trust rotate"), "{message}");
     for wrong in [start() - DAY, start() + YEARS] {
         let found = attempt(&home, &[], wrong, DAY);
         assert!(matches!(found, Some(IssueError::RootNotValid { .. })), "{found:?}");
     }
     let centuries = Duration::from_secs(u64::MAX / 4);
     assert_eq!(attempt(&home, &[], start(), centuries), Some(IssueError::Time(start())));
+}
+
+#[test]
+fn a_leaf_ends_with_its_issuer_at_the_latest() {
+    let root = root(Algorithm::EcdsaP256);
+    let key = PrivateKey::generate(Algorithm::EcdsaP256).unwrap();
+    let identity = SpiffeId::new(DOMAIN, "shop", "pay").unwrap();
+    let now = root.anchor().not_after - DAY / 2;
+    let request =
+        LeafRequest { public_key: key.public_key(), identity: &identity, dns_names: &[], now, validity: DAY };
+    assert_eq!(root.issue(&request).unwrap().not_after, root.anchor().not_after);
 }
 
 #[test]
@@ -348,7 +361,7 @@ fn a_wrong_bundle_says_which_certificate_is_wrong_and_why() {
 fn algorithms_that_are_not_ours_are_named_and_told_apart() {
     let root = root(Algorithm::MlDsa44);
     let der = rustls_pki_types::CertificateDer::from(root.anchor().der.clone());
-    let issuer = rcgen::Issuer::from_ca_cert_der(&der, root.private_key()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_der(&der, root.signer()).unwrap();
     let params = leaf_params("pay", start());
     for (algorithm, said) in
         [(&rcgen::PKCS_ED25519, "Ed25519"), (&rcgen::PKCS_ECDSA_P384_SHA384, "1.3.132.0.34")]

@@ -191,3 +191,25 @@ fn names_that_cannot_be_read_are_never_taken_for_none() {
     let names = csr::names(request.der());
     assert!(!names.is_empty() && names.iter().all(|name| name.starts_with("unreadable:")), "{names:?}");
 }
+
+#[test]
+fn a_key_without_a_request_needs_its_holders_signature_over_what_was_agreed() {
+    for algorithm in Algorithm::ALL {
+        let key = PrivateKey::generate(algorithm).unwrap();
+        let (info, proof) = (key.subject_public_key_info(), key.sign(b"uid").unwrap());
+        let check =
+            |info: &[u8], message: &[u8], proof: &[u8]| csr::check_key(info, message, proof, &Algorithm::ALL);
+        assert_eq!(check(&info, b"uid", &proof).as_ref(), Ok(key.public_key()), "{algorithm}");
+        assert_eq!(check(&info, b"another", &proof), Err(CsrError::BadProof));
+        assert_eq!(check(&info, b"uid", b""), Err(CsrError::BadProof));
+        assert_eq!(check(&[info.as_slice(), b"x"].concat(), b"uid", &proof), Err(CsrError::TrailingBytes(1)));
+        assert_eq!(check(b"junk", b"uid", &proof), Err(CsrError::MalformedKey));
+        assert_eq!(
+            check(&vec![0; MAX_LEN + 1], b"uid", &proof),
+            Err(CsrError::TooLarge { len: MAX_LEN + 1 })
+        );
+    }
+    let key = PrivateKey::generate(Algorithm::EcdsaP256).unwrap();
+    let refused = csr::check_key(&key.subject_public_key_info(), b"", b"", &ML_DSA);
+    assert!(matches!(refused, Err(CsrError::KeyTypeNotAllowed { .. })), "{refused:?}");
+}

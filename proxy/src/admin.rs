@@ -13,7 +13,7 @@ use trellis_telemetry::{
     log::Reload,
 };
 
-use crate::{directory::Directory, ledger::Ledger};
+use crate::{directory::Directory, ledger::Ledger, workload::Rotate};
 
 /// `/metrics` and `/evidence`.
 pub fn public(registry: &Registry, ledger: &Arc<Ledger>, tls: &Arc<MeshTls>) -> Routes {
@@ -22,13 +22,14 @@ pub fn public(registry: &Registry, ledger: &Arc<Ledger>, tls: &Arc<MeshTls>) -> 
 }
 
 /// What only the pod itself may ask for.
-pub fn local(rotator: Rotator, reload: Reload, directory: &Directory) -> Routes {
+pub fn local(rotator: Rotator, application: Rotate, reload: Reload, directory: &Directory) -> Routes {
     let directory = directory.clone();
     let debug = reload.clone();
     Routes::new()
         .get("/destinations", move || Response::json(&directory.describe()))
         .post("/identity/rotate", move || {
             let rotator = rotator.clone();
+            application.now();
             tokio::spawn(async move {
                 match rotator.rotate_now().await {
                     Ok(rotated) => {

@@ -143,6 +143,12 @@ pub struct Run {
     /// How long open connections may take to end after SIGTERM.
     #[arg(long, env = "TRELLIS_DRAIN_SECONDS", default_value_t = 25)]
     pub drain_seconds: u32,
+    /// Serve the SPIFFE Workload API on this Unix socket.
+    #[arg(long, env = "TRELLIS_WORKLOAD_API_SOCKET")]
+    pub workload_api_socket: Option<PathBuf>,
+    /// The algorithm of the certificate that the application gets there, where it is not that of the proxy.
+    #[arg(long, env = "TRELLIS_WORKLOAD_API_ALGORITHM", requires = "workload_api_socket")]
+    pub workload_api_algorithm: Option<Algorithm>,
     /// Send metrics to this OpenTelemetry collector, http://HOST:4317.
     #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,

@@ -83,6 +83,8 @@ pub enum ConnectError {
     Unreachable { address: SocketAddr, kind: io::ErrorKind },
     #[error("handshake with {address} failed: {}", .refusal.as_str())]
     Refused { address: SocketAddr, refusal: Refusal },
+    #[error("the mesh does not federate with trust domain {0}")]
+    NotFederated(String),
     #[error("this proxy has no valid certificate")]
     NotReady,
     #[error(transparent)]
@@ -97,6 +99,7 @@ impl ConnectError {
         match self {
             Self::Unreachable { .. } => "unreachable",
             Self::Refused { refusal, .. } => refusal.as_str(),
+            Self::NotFederated(_) => "trust_domain_not_federated",
             Self::NotReady => NOT_READY,
             Self::Unavailable(Unavailable::Abandoned) => "shutting_down",
             Self::Unavailable(Unavailable::Unsettled) => "tunnel_unsettled",
@@ -143,6 +146,10 @@ async fn connect(
     ledger: &Ledger,
     timeout: Duration,
 ) -> Result<Secured, ConnectError> {
+    // Whoever answered could not be believed: nobody is called.
+    if !tls.knows(expected.trust_domain()) {
+        return Err(ConnectError::NotFederated(expected.trust_domain().to_owned()));
+    }
     let unreachable = |kind| ConnectError::Unreachable { address, kind };
     let socket = match time::timeout(timeout, TcpStream::connect(address)).await {
         Ok(socket) => socket.map_err(|error| unreachable(error.kind()))?,

@@ -26,3 +26,4 @@ mod standing;
 mod transport;
 mod tunnel;
 mod worker;
+mod workload;

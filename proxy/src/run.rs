@@ -20,9 +20,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 use trellis_api::{annotations::Switch, names, proto::ca::Holding};
-use trellis_channel::identity::{self, IdentityConfig, Resting};
+use trellis_channel::identity::{self, Application, IdentityConfig, IdentityTask, Resting};
 use trellis_pki::{
     clock::{Clock, SystemClock},
+    spiffe::SpiffeId,
     tls::MeshTls,
 };
 use trellis_telemetry::{Registry, health::Health, http, log, otlp, shutdown};
@@ -37,6 +38,7 @@ use crate::{
     listen, node,
     quota::Quota,
     worker::{self, Listeners, Shared, Stage},
+    workload::{Leaf, Rotate, WorkloadApi},
 };
 
 /// How often a change of identity or trust is looked for that nobody told of.
@@ -72,22 +74,15 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     tokio::spawn(http::serve(ready, health.routes(), serve_until.clone()));
 
     let own = config.identity().context("the proxy's own identity")?;
-    let tls = Arc::new(MeshTls::new(config.policy(), config.trust_domain.clone(), clock.clone()));
+    // What is derived of it for the control plane admits peers of our own domain only.
+    let tls = Arc::new(MeshTls::new(config.policy(), config.trust_domain.clone(), clock.clone()).federated());
     let resting = Resting::default();
-    let renewal = {
-        let config = IdentityConfig {
-            ca_address: config.ca_address.clone(),
-            trust_domain: config.trust_domain.clone(),
-            token_file: config.token_file.clone(),
-            bundle_file: config.bundle_file.clone(),
-            algorithm: config.leaf_algorithm,
-            ca_identity: config.system_identity(names::CA)?,
-            pod: format!("{}/{}", config.pod_namespace, config.pod_name),
-            pinned: config.leaf_pinned,
-            dual: config.dual_identity.map(|switch| switch == Switch::Enabled),
-            control: config.control().signatures,
-            resting: resting.clone(),
-        };
+    let workload_api = match config.workload_api_socket.clone() {
+        Some(socket) => Some(WorkloadApi::open(socket, stop.clone(), &registry)?),
+        None => None,
+    };
+    let mut renewal = {
+        let config = identity_config(&config, resting.clone())?;
         let started = identity::start(config, tls.clone(), clock.clone(), health.clone(), &registry);
         tokio::select! {
             started = started => started?,
@@ -96,6 +91,10 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     };
     let rotator = renewal.rotator();
     let holding = renewal.holding();
+    if let Some(api) = &workload_api {
+        let leaf = application(&config, own.clone(), &mut renewal, tls.clone(), clock.clone(), &registry)?;
+        api.offer(leaf, stop.clone());
+    }
     tokio::spawn(renewal.run(stop.clone()));
 
     let (directory, wishes) = Directory::new();
@@ -107,9 +106,14 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
         let channel = trellis_channel::client::channel(&config.discovery_address, control, expected, true)?;
         discovery::run(channel, directory.clone(), wishes, health.clone(), rand::random)
     });
+    let rotate = workload_api.as_ref().map_or_else(Rotate::default, WorkloadApi::rotate);
     let routes = admin::public(&registry, &ledger, &tls);
     tokio::spawn(http::serve(metrics, routes.clone(), serve_until.clone()));
-    tokio::spawn(http::serve(admin, routes.merge(admin::local(rotator, reload, &directory)), serve_until));
+    tokio::spawn(http::serve(
+        admin,
+        routes.merge(admin::local(rotator, rotate, reload, &directory)),
+        serve_until,
+    ));
     let _otlp = match &config.otlp_endpoint {
         Some(endpoint) => Some(otlp::start(&registry, endpoint, &resource(&config), EXPORT_EVERY)?),
         None => None,
@@ -134,10 +138,57 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     if time::timeout(config.drain(), threads.drained()).await.is_err() {
         warn!(open = shared.ledger.open_connections(), "connections were still open at the end of the drain");
     }
+    if let Some(api) = workload_api {
+        api.close().await;
+    }
     if let Some(otlp) = _otlp {
         otlp.shutdown().await;
     }
     Ok(())
+}
+
+fn identity_config(config: &Run, resting: Resting) -> anyhow::Result<IdentityConfig> {
+    Ok(IdentityConfig {
+        ca_address: config.ca_address.clone(),
+        trust_domain: config.trust_domain.clone(),
+        token_file: config.token_file.clone(),
+        bundle_file: config.bundle_file.clone(),
+        algorithm: config.leaf_algorithm,
+        ca_identity: config.system_identity(names::CA)?,
+        pod: format!("{}/{}", config.pod_namespace, config.pod_name),
+        pinned: config.leaf_pinned,
+        dual: config.dual_identity.map(|switch| switch == Switch::Enabled),
+        control: config.control().signatures,
+        resting,
+    })
+}
+
+/// The certificate of the application, which hears of trust by what the proxy hears.
+fn application(
+    config: &Run,
+    identity: SpiffeId,
+    renewal: &mut IdentityTask,
+    own: Arc<MeshTls>,
+    clock: Arc<dyn Clock>,
+    registry: &Registry,
+) -> anyhow::Result<Leaf> {
+    let wanted = IdentityConfig {
+        algorithm: config.workload_api_algorithm.unwrap_or(config.leaf_algorithm),
+        pinned: config.workload_api_algorithm.is_some() || config.leaf_pinned,
+        ..identity_config(config, Resting::default())?
+    };
+    let application = Application::new(wanted, &own, renewal.heard(), clock.clone(), registry)?;
+    let (beside, besides) = watch::channel(None);
+    renewal.speak_for(besides);
+    Ok(Leaf {
+        identity,
+        lifecycle: Box::new(move || application.lifecycle()),
+        own,
+        holding: renewal.holding(),
+        beside,
+        clock,
+        registry: registry.clone(),
+    })
 }
 
 /// As many open files as this process may have: each connection takes two.

@@ -257,7 +257,8 @@ fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(256)?;
+    // Those who wait to be accepted; the kernel takes less where it is told to.
+    socket.listen(4096)?;
     TcpListener::from_std(socket.into())
 }
 

@@ -283,7 +283,8 @@ fn check_names(spec: &PodSpec) -> Result<(), Refusal> {
         }
     }
     let taken = |name: &str| spec.volumes.iter().flatten().any(|volume| volume.name == name);
-    match [names::IDENTITY_VOLUME, NO_API_TOKEN_VOLUME].into_iter().find(|name| taken(name)) {
+    let ours = [names::IDENTITY_VOLUME, NO_API_TOKEN_VOLUME, names::WORKLOAD_API_VOLUME];
+    match ours.into_iter().find(|name| taken(name)) {
         Some(name) => Err(Refusal::NameTaken { kind: "volume", name }),
         None => Ok(()),
     }

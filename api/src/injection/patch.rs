@@ -42,17 +42,20 @@ fn object(
     }
 }
 
-/// Knows two ways in which a list changes: elements come in between, or some of them change.
+/// Knows two ways in which a list changes: elements come in between, where those of the same name are the
+/// same, or some of them change.
 fn array(before: &[Value], after: &[Value], at: PointerBuf, out: &mut Vec<PatchOperation>) {
     let mut old = before.iter().peekable();
-    let mut added = Vec::new();
+    let mut changes = Vec::new();
     for (index, new) in after.iter().enumerate() {
-        if old.next_if_eq(&new).is_none() {
-            added.push(add(below(&at, &index.to_string()), new));
+        let at = below(&at, &index.to_string());
+        match old.next_if(|old| *old == new || is_namesake(old, new)) {
+            Some(old) => value(old, new, at, &mut changes),
+            None => changes.push(add(at, new)),
         }
     }
     if old.peek().is_none() {
-        out.append(&mut added);
+        out.append(&mut changes);
     } else if before.len() == after.len() {
         for (index, (old, new)) in before.iter().zip(after).enumerate() {
             value(old, new, below(&at, &index.to_string()), out);
@@ -60,6 +63,11 @@ fn array(before: &[Value], after: &[Value], at: PointerBuf, out: &mut Vec<PatchO
     } else {
         out.push(replace(at, &Value::Array(after.to_vec())));
     }
+}
+
+fn is_namesake(one: &Value, other: &Value) -> bool {
+    let name = |value: &Value| value.get("name").and_then(Value::as_str).map(str::to_owned);
+    name(one).is_some_and(|own| name(other) == Some(own))
 }
 
 fn below(at: &PointerBuf, name: &str) -> PointerBuf {
@@ -101,6 +109,21 @@ mod tests {
                 {"op": "add", "path": "/c/0", "value": 0},
                 {"op": "add", "path": "/c/2", "value": 1},
                 {"op": "add", "path": "/c/4", "value": 2},
+            ])
+        );
+    }
+
+    #[test]
+    fn what_changes_behind_what_comes_in_is_changed_in_place() {
+        assert_eq!(
+            operations(
+                &json!({"c": [{"name": "a", "unknown": 1}, {"name": "b"}]}),
+                &json!({"c": [{"name": "new"}, {"name": "a", "unknown": 1, "e": [1]}, {"name": "b", "e": []}]})
+            ),
+            json!([
+                {"op": "add", "path": "/c/0", "value": {"name": "new"}},
+                {"op": "add", "path": "/c/1/e", "value": [1]},
+                {"op": "add", "path": "/c/2/e", "value": []},
             ])
         );
     }

@@ -12,7 +12,7 @@ use k8s_openapi::{
     apimachinery::pkg::{api::resource::Quantity, util::intstr::IntOrString},
 };
 
-use super::{Amounts, Plan, Resources, Settings, probes::Called};
+use super::{Amounts, Plan, Resources, Settings, probes::Called, workload_api};
 use crate::{annotations::Ports, names};
 
 /// The kubelet replaces the token when four fifths of this are over.
@@ -36,6 +36,9 @@ pub fn inject(pod: &Pod, plan: &Plan, settings: &Settings) -> Pod {
     let inits = spec.init_containers.get_or_insert_default();
     inits.splice(0..0, [capture(plan, settings), proxy(plan, settings)]);
     spec.volumes.get_or_insert_default().extend([identity(), no_api_token()]);
+    if plan.annotations.workload_api.is_enabled() {
+        workload_api::add(spec, plan.annotations.workload_api);
+    }
     pod
 }
 
@@ -51,6 +54,8 @@ pub(super) fn refresh(pod: &mut Pod, settings: &Settings) -> Vec<String> {
     if let Some(proxy) = inits.iter_mut().find(|container| container.name == names::PROXY_CONTAINER) {
         set_probe_ports(proxy.env.get_or_insert_default(), &ports);
     }
+    workload_api::refresh(spec);
+    let inits = spec.init_containers.get_or_insert_default();
     inits
         .iter()
         .take_while(|container| container.name != names::CAPTURE_CONTAINER)
@@ -195,7 +200,7 @@ fn set_probe_ports(environment: &mut Vec<EnvVar>, ports: &Ports) {
     }
 }
 
-fn text(name: &str, value: String) -> EnvVar {
+pub(super) fn text(name: &str, value: String) -> EnvVar {
     EnvVar { name: name.to_owned(), value: Some(value), value_from: None }
 }
 
@@ -219,7 +224,7 @@ fn port(name: &str, number: u16) -> ContainerPort {
     }
 }
 
-fn mount(volume: &str, path: &str) -> VolumeMount {
+pub(super) fn mount(volume: &str, path: &str) -> VolumeMount {
     VolumeMount {
         name: volume.to_owned(),
         mount_path: path.to_owned(),

@@ -62,22 +62,37 @@ fn caller(status: TokenReviewStatus) -> Result<Caller, Refusal> {
     }
     let user = status.user.unwrap_or_default();
     let name = user.username.unwrap_or_default();
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
-    let Some((namespace, service_account)) = account else {
-        return Err(Refusal::new(
+    account_pod(&name, &user.extra.unwrap_or_default()).map_err(|unbound| match unbound {
+        Unbound::NoAccount => Refusal::new(
             Reason::NotBoundToPod,
             format!("token: it is of user {name:?}; send the token of a pod's ServiceAccount"),
-        ));
-    };
-    let extra = user.extra.unwrap_or_default();
-    match (single(&extra, POD_NAME), single(&extra, POD_UID)) {
+        ),
+        Unbound::NoPod { namespace, service_account } => not_bound(&namespace, &service_account),
+    })
+}
+
+/// What a user is that the API server knows from a token, if it is no pod.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unbound {
+    NoAccount,
+    NoPod { namespace: String, service_account: String },
+}
+
+/// The pod whose token a user came with, as the API server writes users.
+pub fn account_pod(name: &str, extra: &BTreeMap<String, Vec<String>>) -> Result<Caller, Unbound> {
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let (namespace, service_account) = account.ok_or(Unbound::NoAccount)?;
+    match (single(extra, POD_NAME), single(extra, POD_UID)) {
         (Some(pod), Some(uid)) => Ok(Caller {
             namespace: namespace.to_owned(),
             service_account: service_account.to_owned(),
             pod: pod.to_owned(),
             pod_uid: uid.to_owned(),
         }),
-        _ => Err(not_bound(namespace, service_account)),
+        _ => Err(Unbound::NoPod {
+            namespace: namespace.to_owned(),
+            service_account: service_account.to_owned(),
+        }),
     }
 }
 

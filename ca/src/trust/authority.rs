@@ -1,18 +1,31 @@
 //! What this replica issues from and tells members to trust: the state that was stored last, ready for
 //! use. Everything in the CA that needs an anchor asks here, each time.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use arc_swap::ArcSwap;
-use tokio::sync::watch;
-use trellis_api::{proto::ca::Trusted, trust::Part};
+use tokio::{sync::watch, task::spawn_blocking};
+use trellis_api::{
+    proto::ca::{ForeignBundle, Trusted},
+    trust::Part,
+};
 use trellis_pki::{
     bundle::{Anchor, Bundle},
     credential::{Denials, Denied},
-    issue::Issuer,
+    foreign::Foreign,
+    issue::{IssueError, IssuedLeaf, Issuer, LeafRequest, Purposes},
+    key::PublicKey,
+    signer::SignerError,
+    spiffe::SpiffeId,
 };
 
+use crate::federation::held_bundles;
+
 use super::{
+    keys::Keys,
     state::TrustState,
     store::{Read, Version},
     vault::{Vault, certificate},
@@ -26,7 +39,42 @@ pub struct Current {
     /// What companion certificates are issued from, if anything is.
     pub companion: Option<Arc<Issuer>>,
     pub bundle: Bundle,
+    pub foreign: Foreign,
     pub denials: Denials,
+}
+
+/// A leaf that is to be issued.
+pub struct Wanted {
+    pub public_key: PublicKey,
+    pub identity: SpiffeId,
+    pub dns_names: Vec<String>,
+    pub now: SystemTime,
+    pub validity: Duration,
+    pub purposes: Purposes,
+}
+
+impl Wanted {
+    /// Has `issuer` issue it. A key that is elsewhere is asked where waiting holds up nobody.
+    pub async fn issued_by(self, issuer: &Arc<Issuer>) -> Result<IssuedLeaf, IssueError> {
+        if !issuer.signer().is_remote() {
+            return issuer.issue_for(&self.request(), self.purposes);
+        }
+        let issuer = issuer.clone();
+        match spawn_blocking(move || issuer.issue_for(&self.request(), self.purposes)).await {
+            Ok(issued) => issued,
+            Err(error) => Err(IssueError::Signer(SignerError::Local(error.to_string()))),
+        }
+    }
+
+    fn request(&self) -> LeafRequest<'_> {
+        LeafRequest {
+            public_key: &self.public_key,
+            identity: &self.identity,
+            dns_names: &self.dns_names,
+            now: self.now,
+            validity: self.validity,
+        }
+    }
 }
 
 /// The newest state of this replica. Clones are the same.
@@ -34,17 +82,18 @@ pub struct Current {
 pub struct Authority(Arc<Inner>);
 
 struct Inner {
+    keys: Keys,
     current: ArcSwap<Current>,
     revision: watch::Sender<u64>,
     pem: watch::Sender<String>,
 }
 
 impl Authority {
-    pub fn new(trust_domain: &str, read: Read) -> Result<Self, String> {
-        let current = Current::new(trust_domain, read)?;
+    pub fn new(trust_domain: &str, keys: Keys, read: Read) -> Result<Self, String> {
+        let current = Current::new(trust_domain, &keys, read)?;
         let revision = watch::Sender::new(current.state().revision);
         let pem = watch::Sender::new(current.pem());
-        Ok(Self(Arc::new(Inner { current: ArcSwap::from_pointee(current), revision, pem })))
+        Ok(Self(Arc::new(Inner { keys, current: ArcSwap::from_pointee(current), revision, pem })))
     }
 
     pub fn current(&self) -> Arc<Current> {
@@ -67,7 +116,7 @@ impl Authority {
         if read.vault.state.revision < before.state().revision || read.version == before.version {
             return Ok(());
         }
-        let current = Current::new(before.bundle.trust_domain(), read)?;
+        let current = Current::new(before.bundle.trust_domain(), &self.0.keys, read)?;
         let (revision, pem) = (current.state().revision, current.pem());
         self.0.current.store(Arc::new(current));
         self.0.revision.send_replace(revision);
@@ -78,13 +127,12 @@ impl Authority {
 }
 
 impl Current {
-    fn new(trust_domain: &str, read: Read) -> Result<Self, String> {
+    fn new(trust_domain: &str, keys: &Keys, read: Read) -> Result<Self, String> {
         let Read { vault, version } = read;
         let issuing = vault.state.anchor(&vault.state.issuing).ok_or("no anchor issues")?;
-        let issuer = Arc::new(vault.issuer(issuing)?);
-        let companion =
-            vault.state.issuing(Part::Companion).map(|anchor| vault.issuer(anchor)).transpose()?;
-        let companion = companion.map(Arc::new);
+        let issuer = |anchor| vault.issuer(trust_domain, anchor, keys).map(Arc::new);
+        let companion = vault.state.issuing(Part::Companion).map(issuer).transpose()?;
+        let issuer = issuer(issuing)?;
         let anchors = vault
             .state
             .trusted()
@@ -94,7 +142,8 @@ impl Current {
         let denied = vault.state.denied.iter().map(|denied| denied.parse::<Denied>());
         let denied = denied.collect::<Result<Vec<_>, _>>().map_err(|error| format!("denied: {error}"))?;
         let denials = Denials::new(denied).map_err(|error| error.to_string())?;
-        Ok(Self { vault, version, issuer, companion, bundle, denials })
+        let foreign = held_bundles(&bundle, &vault.state.foreign)?;
+        Ok(Self { vault, version, issuer, companion, bundle, foreign, denials })
     }
 
     pub fn state(&self) -> &TrustState {
@@ -113,12 +162,20 @@ impl Current {
             denied: state.denied.clone(),
             companion: state.companion.clone().unwrap_or_default(),
             dual: state.dual,
+            foreign: self.foreign.bundles().map(told).collect(),
         }
     }
 
-    /// The bundle as it is published: the revision stands above it, for those who also hear of trust in
+    /// The bundle as it is published, our own anchors only: the revision stands above it, for those who also hear of trust in
     /// other ways.
-    fn pem(&self) -> String {
+    pub fn pem(&self) -> String {
         trellis_pki::bundle::published(&self.bundle, self.state().revision)
+    }
+}
+
+fn told(bundle: &Bundle) -> ForeignBundle {
+    ForeignBundle {
+        trust_domain: bundle.trust_domain().to_owned(),
+        anchors: bundle.anchors().iter().map(|anchor| anchor.der.clone()).collect(),
     }
 }

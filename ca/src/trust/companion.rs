@@ -39,6 +39,12 @@ pub fn refused(wished: &TrustDomainSpec) -> Option<String> {
             companion.algorithm
         ));
     }
+    if !companion.signed_by.is_self() {
+        return Some(format!(
+            "companion.signedBy is {}: a companion signs itself; remove signedBy",
+            companion.signed_by
+        ));
+    }
     (wished.issuing.algorithm == KeyAlgorithm::EcdsaP256).then(|| {
         "companion is set and issuing.algorithm is ecdsa-p256: what is issued is classical already; choose an ML-DSA \
          algorithm for issuing, or remove companion"

@@ -7,13 +7,14 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use parking_lot::Mutex;
 use serde_json::json;
 use thiserror::Error;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
 };
-use trellis_api::trust::{Issuing, Part, TrustDomainSpec, TrustDomainStatus};
+use trellis_api::trust::{TrustDomainSpec, TrustDomainStatus};
 use trellis_pki::clock::{Clock, unix_seconds};
 use trellis_telemetry::{
     Counter, Family, Gauge, Registry,
@@ -25,12 +26,14 @@ use super::{
     machine::{self, Bounds, Verdict},
     members::Members,
     object::{self, Known, Wishes},
+    signing::{OutsideCa, Signing},
     state::{Step, TrustState},
     status,
     store::{Making, Read, Store, StoreError},
 };
 use crate::{
     audit::{Audit, Event},
+    federation::{self, Fetched, Held},
     leader::Role,
 };
 
@@ -45,10 +48,15 @@ pub struct Keeper {
     pub store: Store,
     pub authority: Authority,
     pub making: Making,
+    pub lasting: Lasting,
+    pub outside: OutsideCa,
+    pub signing: Mutex<Signing>,
     pub bounds: Bounds,
     pub members: Members,
     pub wishes: Wishes,
     pub roles: watch::Receiver<Role>,
+    /// What was fetched of other trust domains.
+    pub fetched: watch::Receiver<Fetched>,
     /// Whether the world is known: before that, nobody seems to be alive.
     pub known: Box<dyn Fn() -> bool + Send + Sync>,
     pub clock: Arc<dyn Clock>,
@@ -57,8 +65,17 @@ pub struct Keeper {
     pub metrics: Metrics,
 }
 
+/// What an issuing certificate has to be good for.
+#[derive(Clone, Debug)]
+pub struct Lasting {
+    /// What names of Services end with.
+    pub service_domain: String,
+    /// How long leaves live.
+    pub leaf: Duration,
+}
+
 #[derive(Debug, Error)]
-enum TurnError {
+pub(super) enum TurnError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error("{0}")]
@@ -67,7 +84,7 @@ enum TurnError {
 
 /// What a turn came to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
+pub(super) enum Turn {
     /// The state changed; there may be more to do.
     Took,
     Rests,
@@ -79,28 +96,34 @@ impl Keeper {
         tokio::pin!(stop);
         let mut members = self.members.changes();
         let mut revision = self.authority.revision();
+        let mut answers = self.outside.answers();
         loop {
+            answers.borrow_and_update();
             members.borrow_and_update();
             revision.borrow_and_update();
             self.wishes.borrow_and_update();
+            self.fetched.borrow_and_update();
             let leads = matches!(*self.roles.borrow_and_update(), Role::Leader { .. });
             let again = match self.turn(leads).await {
                 Ok(Turn::Took) => continue,
-                Ok(Turn::Rests) => GLANCE,
+                Ok(Turn::Rests) => self.glance(),
                 Err(error) => {
                     tracing::error!(%error, "trust stays as it is; trying again");
                     self.metrics.failed.with(&[]).inc();
                     RETRY
                 }
             };
-            let again = sleep_until(Instant::now() + again);
+            let again = Instant::now() + again;
+            let again = sleep_until(self.outside.again().map_or(again, |sooner| sooner.min(again)));
             tokio::select! {
                 () = &mut stop => return,
                 () = again => {}
                 Ok(()) = members.changed() => {}
                 Ok(()) = revision.changed() => {}
+                Ok(()) = answers.changed() => {}
                 Ok(()) = self.wishes.changed() => {}
                 Ok(()) = self.roles.changed() => {}
+                Ok(()) = self.fetched.changed() => {}
             }
             tokio::time::sleep(GATHER).await;
         }
@@ -119,35 +142,57 @@ impl Keeper {
         }
         let wished =
             wish.as_ref().map_or_else(|| object::as_it_is(current.state()), |wish| wish.spec.clone());
-        let verdict =
-            self.members.read(|census| machine::decide(&wished, &self.bounds, current.state(), census));
+        let verdict = self
+            .members
+            .read(|census| machine::decide(&wished, &self.bounds, current.state(), census, self.now()));
         let generation = wish.map_or(0, |wish| wish.generation);
-        self.show(&wished, generation, &current, &verdict);
+        let (foreign, federation) = self.federation(&wished, &current);
+        self.show(&wished, generation, &current, &verdict, federation);
         if !leads {
             return Ok(Turn::Rests);
         }
+        if foreign != current.state().foreign {
+            return self.take(&current, Step::Federate(foreign), None).await;
+        }
+        if !matches!(verdict, Verdict::Begin { .. }) {
+            *self.signing.lock() = Signing::Idle;
+        }
         match verdict {
-            Verdict::Begin { of, kind, cut_off } => self.begin(&current, of, kind, cut_off).await,
+            Verdict::Begin { of, kind, cut_off } => self.begin(&current, &wished, of, kind, cut_off).await,
             Verdict::Take { step, cut_off } => self.take(&current, step, cut_off).await,
+            _ if !current.state().doomed.is_empty() => self.bury(&current).await,
             _ => Ok(Turn::Rests),
         }
     }
 
-    async fn begin(
-        &self,
-        current: &Current,
-        of: Part,
-        kind: Issuing,
-        cut_off: Option<Vec<String>>,
-    ) -> Result<Turn, TurnError> {
-        let issuer = self.making.anchor(kind, self.clock.now())?;
-        let mut vault = current.vault.clone();
-        let anchor = vault.add(&issuer, kind).map_err(TurnError::State)?;
-        vault.state = vault.state.after(Step::Begin { of, anchor }, self.now(), cut_off.clone());
-        self.write(current, vault, "Begin", cut_off).await
+    /// What is to be held of other trust domains, and what is to be said of them.
+    fn federation(&self, wished: &TrustDomainSpec, current: &Current) -> (Vec<Held>, status::Federation) {
+        let fetched = self.fetched.borrow();
+        let (partners, mut faults) = federation::partners(current.bundle.trust_domain(), &wished.federation);
+        let (held, wrong) = federation::merge(
+            &current.bundle,
+            &current.state().foreign,
+            &partners,
+            &faults,
+            &fetched.bundles,
+        );
+        faults.extend(wrong);
+        let statuses = federation::statuses(&held, &partners, &faults, &fetched);
+        let condition = federation::condition(&statuses, &faults);
+        (held, status::Federation { statuses, condition })
     }
 
-    async fn take(
+    /// How long nothing needs to be looked at unless something calls for it.
+    fn glance(&self) -> Duration {
+        let current = self.authority.current();
+        let rotation = current.state().rotation.as_ref();
+        match rotation.map_or(0, |rotation| rotation.unpublished(&self.bounds, self.now())) {
+            0 => GLANCE,
+            left => GLANCE.min(Duration::from_secs(left)),
+        }
+    }
+
+    pub(super) async fn take(
         &self,
         current: &Current,
         step: Step,
@@ -158,7 +203,7 @@ impl Keeper {
         self.write(current, current.vault.with(state), word, cut_off).await
     }
 
-    async fn write(
+    pub(super) async fn write(
         &self,
         current: &Current,
         vault: super::vault::Vault,
@@ -208,6 +253,7 @@ impl Keeper {
             "leaf": state.leaf,
             "dual": state.dual.then_some(true),
             "denied": state.denied,
+            "foreign": foreign(state),
             "cutOff": cut_off,
         });
         if let Err(error) = self.audit.record(Event::Trust, fields) {
@@ -215,11 +261,29 @@ impl Keeper {
         }
     }
 
-    fn show(&self, wished: &TrustDomainSpec, generation: i64, current: &Current, verdict: &Verdict) {
+    fn show(
+        &self,
+        wished: &TrustDomainSpec,
+        generation: i64,
+        current: &Current,
+        verdict: &Verdict,
+        federation: status::Federation,
+    ) {
         let now = self.now();
         self.status.send_if_modified(|before| {
             let status = self.members.read(|census| {
-                status::of(wished, &self.bounds, generation, current, census, verdict, before, now)
+                let signing = self.signing.lock();
+                status::of(
+                    wished,
+                    &self.bounds,
+                    generation,
+                    current,
+                    census,
+                    (verdict, &signing),
+                    federation,
+                    before,
+                    now,
+                )
             });
             let changed = *before != status;
             *before = status;
@@ -227,9 +291,23 @@ impl Keeper {
         });
     }
 
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(unix_seconds(self.clock.now())).unwrap_or_default()
     }
+}
+
+/// The anchors of each other trust domain, for the record.
+fn foreign(state: &TrustState) -> Option<Vec<serde_json::Value>> {
+    let one = |held: &Held| {
+        let bundle = held.bundle().ok();
+        let anchors = bundle.iter().flat_map(|bundle| bundle.anchors());
+        json!({
+            "trustDomain": held.trust_domain,
+            "sequence": held.sequence,
+            "anchors": anchors.map(|anchor| anchor.fingerprint().to_string()).collect::<Vec<_>>(),
+        })
+    };
+    (!state.foreign.is_empty()).then(|| state.foreign.iter().map(one).collect())
 }
 
 /// Reads the store again whenever it may have changed, for replicas that do not write it themselves.
@@ -257,6 +335,7 @@ pub async fn follow(store: Store, authority: Authority, shutdown: Shutdown) {
 pub struct Metrics {
     steps: Family<Counter>,
     failed: Family<Counter>,
+    unsigned: Family<Counter>,
     revision: Gauge,
     rotating: Gauge,
     expiry: Family<Gauge>,
@@ -271,6 +350,10 @@ impl Metrics {
                 "trellis_ca_trust_failures_total",
                 "Changes of trust that failed and are tried again.",
             ),
+            unsigned: registry.counter(
+                "trellis_ca_issuing_unsigned_total",
+                "Times that a new issuing key got no certificate, by reason.",
+            ),
             revision: registry.gauge("trellis_ca_trust_revision", "The revision of trust in use.").with(&[]),
             rotating: registry
                 .gauge("trellis_ca_trust_rotating", "1 while an anchor takes the place of another.")
@@ -280,6 +363,10 @@ impl Metrics {
                 "When the first of the anchors that issue ends, in seconds since 1970.",
             ),
         }
+    }
+
+    pub(super) fn refused(&self, signing: &Signing) {
+        self.unsigned.with(&[("reason", signing.reason())]).inc();
     }
 
     #[expect(clippy::cast_precision_loss, reason = "a gauge is a float; revisions stay far below 2^52")]

@@ -2,7 +2,7 @@
 //! stores nothing and asks nobody; the same answer comes from the same facts, however often and by
 //! whichever replica it is asked.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use trellis_api::trust::{Issuing, KeyAlgorithm, Part, Phase, TrustDomainSpec};
 use trellis_pki::{
@@ -15,6 +15,9 @@ use super::{
     companion,
     state::{Anchor, Rotation, Step, TrustState},
 };
+
+/// Who has no pod of ours, where those are named that a phase waits for.
+const OTHERS: &str = "other trust domains";
 
 /// What to do now.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,9 +45,19 @@ pub struct Bounds {
     pub leaves: Vec<KeyAlgorithm>,
     /// Who cannot be denied: the CA itself, since nobody could be told of it any more.
     pub own: SpiffeId,
+    /// How long other trust domains are shown a new anchor before certificates are issued from it: members
+    /// say what they hold, others do not.
+    pub advance: Duration,
 }
 
-pub fn decide(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, census: &Census) -> Verdict {
+/// `now` is in seconds since 1970.
+pub fn decide(
+    wished: &TrustDomainSpec,
+    bounds: &Bounds,
+    state: &TrustState,
+    census: &Census,
+    now: u64,
+) -> Verdict {
     if let Some(refused) = refused(wished, bounds) {
         let denied = denied(wished, &bounds.own);
         return match denied == state.denied {
@@ -59,9 +72,26 @@ pub fn decide(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, cen
     if let Some(step) = adopt(wished, bounds, state, census) {
         return Verdict::Take { step, cut_off: None };
     }
+    let forget = Verdict::Take { step: Step::Forget, cut_off: None };
+    let pending = state.pending.as_ref();
+    if pending.is_some_and(|pending| Some(pending.kind) != target(wished, pending.of)) {
+        return forget;
+    }
     match &state.rotation {
-        None => begin(wished, state, census),
-        Some(rotation) => go_on(wished, state, rotation, census),
+        None => match begin(wished, state, census) {
+            // The key was made for the other part, whose turn comes later.
+            Verdict::Begin { of, .. } if pending.is_some_and(|pending| pending.of != of) => forget,
+            verdict => verdict,
+        },
+        Some(rotation) => go_on(wished, state, rotation, census, rotation.unpublished(bounds, now)),
+    }
+}
+
+/// What the part is wished to be in the end.
+fn target(wished: &TrustDomainSpec, of: Part) -> Option<Issuing> {
+    match of {
+        Part::Issuing => Some(wished.issuing),
+        Part::Companion => wished.companion,
     }
 }
 
@@ -137,12 +167,25 @@ fn begin(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdi
     }
 }
 
-fn go_on(wished: &TrustDomainSpec, state: &TrustState, rotation: &Rotation, census: &Census) -> Verdict {
+impl Rotation {
+    /// Seconds that other trust domains still have to fetch the new anchor.
+    pub fn unpublished(&self, bounds: &Bounds, now: u64) -> u64 {
+        match self.phase {
+            Phase::Distributing => self.since.saturating_add(bounds.advance.as_secs()).saturating_sub(now),
+            Phase::Issuing | Phase::Removing => 0,
+        }
+    }
+}
+
+fn go_on(
+    wished: &TrustDomainSpec,
+    state: &TrustState,
+    rotation: &Rotation,
+    census: &Census,
+    unpublished: u64,
+) -> Verdict {
     let kind = |fingerprint: Option<&String>| state.anchor(fingerprint?).map(|anchor: &Anchor| anchor.kind);
-    let target = match rotation.of {
-        Part::Issuing => Some(wished.issuing),
-        Part::Companion => wished.companion,
-    };
+    let target = target(wished, rotation.of);
     let back = target == kind(rotation.from.as_ref());
     if back && rotation.phase != Phase::Removing {
         let step = Step::RollBack { leaf: wished.leaf.algorithm };
@@ -155,13 +198,17 @@ fn go_on(wished: &TrustDomainSpec, state: &TrustState, rotation: &Rotation, cens
     let of = |anchor: &Option<String>, missing: fn(&Census, &str) -> Vec<Missing>| {
         anchor.as_ref().map(|anchor| missing(census, anchor)).unwrap_or_default()
     };
-    let (step, missing) = match rotation.phase {
+    let (step, mut missing) = match rotation.phase {
         Phase::Distributing => {
             (Step::Issue { leaf: wished.leaf.algorithm }, of(&rotation.to, Census::lacking))
         }
         Phase::Issuing => (Step::Remove, of(&rotation.from, Census::living_by)),
         Phase::Removing => (Step::Settle, of(&rotation.from, Census::clinging_to)),
     };
+    if unpublished > 0 {
+        let why = format!("they are shown the new anchor for {unpublished} s more, to fetch it in time");
+        missing.push(Missing { pod: OTHERS.to_owned(), why });
+    }
     if wished.paused {
         return Verdict::Paused(missing);
     }

@@ -21,7 +21,7 @@ use trellis_api::{
 use trellis_telemetry::shutdown::{Shutdown, requested};
 
 use super::{authority::Authority, state::TrustState};
-use crate::leader::Role;
+use crate::{federation, leader::Role};
 
 /// What is wished, and as which generation of the object.
 #[derive(Clone, Debug, PartialEq)]
@@ -178,7 +178,7 @@ impl Shown {
 pub fn as_it_is(state: &TrustState) -> TrustDomainSpec {
     let kind = |of| state.destined(of).map(|anchor| anchor.kind);
     TrustDomainSpec {
-        issuing: kind(Part::Issuing).unwrap_or(Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1 }),
+        issuing: kind(Part::Issuing).unwrap_or(Issuing::own(KeyAlgorithm::MlDsa65, 1)),
         companion: kind(Part::Companion),
         leaf: Leaves { algorithm: state.leaf, dual: state.dual },
         paused: false,
@@ -188,5 +188,8 @@ pub fn as_it_is(state: &TrustState) -> TrustDomainSpec {
             .iter()
             .map(|what| Denial { what: what.clone(), reason: String::new() })
             .collect(),
+        federation: federation::as_it_is(&state.foreign),
+        imported: String::new(),
+        allow_classical_parents: false,
     }
 }

@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use trellis_api::trust::{Issuing, KeyAlgorithm, Part, Phase};
 
+use super::keys::TokenKey;
+use crate::federation::Held;
+
 /// Rotations that are remembered.
 const PAST: usize = 20;
 /// Names of those cut off that are remembered per rotation.
@@ -18,6 +21,10 @@ const CUT_OFF: usize = 100;
 pub struct TrustState {
     /// Grows with every change that members are told.
     pub revision: u64,
+    /// The revision in which the anchors that members trust last changed: what other trust domains are
+    /// told. If it grew with every revision, two domains that follow each other would never come to rest.
+    #[serde(default = "first")]
+    pub anchors_revision: u64,
     /// The oldest first.
     pub anchors: Vec<Anchor>,
     /// Fingerprint of the anchor that certificates are issued from.
@@ -34,11 +41,20 @@ pub struct TrustState {
     /// Who is denied, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<String>,
+    /// What is held of other trust domains, by their names.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreign: Vec<Held>,
     /// The number of the last rotation that began.
     #[serde(default)]
     pub rotations: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rotation: Option<Rotation>,
+    /// The key that the next rotation is to begin with, while its certificate is not there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pending: Option<Pending>,
+    /// Keys in tokens that nothing rests on any more, and that are to be destroyed there.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doomed: Vec<TokenKey>,
     #[serde(default, skip_serializing_if = "VecDeque::is_empty")]
     pub past: VecDeque<Past>,
 }
@@ -51,6 +67,33 @@ pub struct Anchor {
     pub kind: Issuing,
     /// PEM.
     pub certificate: String,
+    /// Where its key is, unless that is kept with the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenKey>,
+    /// PEM of the certificates above it, where an outside CA signed it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub parents: String,
+}
+
+/// A key that waits for its certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Pending {
+    /// What the rotation that begins with it is of.
+    #[serde(default, skip_serializing_if = "is_issuing")]
+    pub of: Part,
+    #[serde(flatten)]
+    pub kind: Issuing,
+    /// Where the key is, or is to be made, unless it is kept with the state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenKey>,
+    /// SHA-256 of its SubjectPublicKeyInfo, once it is made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub key: String,
+    /// The signing request, as PEM, once it is made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub request: String,
+    pub since: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +153,12 @@ pub struct Past {
 /// One step of a rotation. Who is named was cut off by it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// A key is made, or about to be, that the new anchor shall have.
+    Prepare(Pending),
+    /// The pending key is not wanted any more.
+    Forget,
+    /// These keys were destroyed.
+    Destroyed(Vec<TokenKey>),
     /// The new anchor joins the bundle.
     Begin { of: Part, anchor: Anchor },
     /// The companion issues no more; who holds a certificate of it drops it.
@@ -125,6 +174,8 @@ pub enum Step {
     RollBack { leaf: Option<KeyAlgorithm> },
     /// What needs no rotation.
     Adopt { leaf: Option<KeyAlgorithm>, dual: bool, denied: Vec<String> },
+    /// What is held of other trust domains from now on.
+    Federate(Vec<Held>),
 }
 
 /// What makes a stored state unusable.
@@ -136,18 +187,26 @@ pub enum StateError {
     Unknown { what: &'static str, fingerprint: String, anchors: usize },
 }
 
+fn first() -> u64 {
+    1
+}
+
 impl TrustState {
     pub fn new(anchor: Anchor) -> Self {
         Self {
             revision: 1,
+            anchors_revision: 1,
             issuing: anchor.fingerprint.clone(),
             anchors: vec![anchor],
             companion: None,
             leaf: None,
             dual: false,
             denied: Vec::new(),
+            foreign: Vec::new(),
             rotations: 0,
             rotation: None,
+            pending: None,
+            doomed: Vec::new(),
             past: VecDeque::new(),
         }
     }
@@ -219,6 +278,7 @@ impl TrustState {
                 let to = Some(anchor.fingerprint.clone());
                 next.rotation = Some(Rotation { cut_off, ..next.begun(of, to, now) });
                 next.anchors.push(anchor);
+                next.pending = None;
             }
             (Step::Forgo, None) if next.companion.is_some() => {
                 let phase = Phase::Issuing;
@@ -248,7 +308,23 @@ impl TrustState {
                 next.dual = dual;
                 next.denied = denied;
             }
+            (Step::Federate(foreign), rotation) => {
+                next.rotation = rotation;
+                next.foreign = foreign;
+            }
+            (Step::Prepare(pending), None) => next.pending = Some(pending),
+            (Step::Forget, rotation) => {
+                next.rotation = rotation;
+                next.doomed.extend(next.pending.take().and_then(|pending| pending.token));
+            }
+            (Step::Destroyed(keys), rotation) => {
+                next.rotation = rotation;
+                next.doomed.retain(|key| !keys.contains(key));
+            }
             _ => return self.clone(),
+        }
+        if !next.trusted().eq(self.trusted()) {
+            next.anchors_revision = next.revision;
         }
         next
     }
@@ -305,6 +381,9 @@ impl TrustState {
             cut_off: rotation.cut_off,
         });
         self.past.truncate(PAST);
+        let removed = rotation.from.as_ref().and_then(|from| self.anchor(from));
+        let token = removed.and_then(|anchor| anchor.token.clone());
+        self.doomed.extend(token);
         self.anchors.retain(|anchor| Some(&anchor.fingerprint) != rotation.from.as_ref());
     }
 }
@@ -330,6 +409,9 @@ impl Step {
     /// For logs and metrics.
     pub fn word(&self) -> &'static str {
         match self {
+            Self::Prepare(_) => "Prepare",
+            Self::Forget => "Forget",
+            Self::Destroyed(_) => "Destroyed",
             Self::Begin { .. } => "Begin",
             Self::Forgo => "Forgo",
             Self::Issue { .. } => "Issue",
@@ -337,6 +419,7 @@ impl Step {
             Self::Settle => "Settle",
             Self::RollBack { .. } => "RollBack",
             Self::Adopt { .. } => "Adopt",
+            Self::Federate(_) => "Federate",
         }
     }
 }

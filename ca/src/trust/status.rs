@@ -3,8 +3,8 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use trellis_api::trust::{
-    AnchorStatus, Condition, Issuing, Part, PastPhase, PastRotation, RotationStatus, TrustDomainSpec,
-    TrustDomainStatus, WaitingFor,
+    AnchorStatus, Condition, FederationStatus, Issuing, Part, PastPhase, PastRotation, PendingStatus,
+    RotationStatus, SignedBy, TrustDomainSpec, TrustDomainStatus, WaitingFor,
 };
 use trellis_pki::{clock::rfc3339, credential::Denied, spiffe::SpiffeId};
 
@@ -12,7 +12,8 @@ use super::{
     authority::Current,
     census::{Census, Missing},
     machine::{Bounds, Verdict},
-    state::{Done, Past, Step},
+    signing::Signing,
+    state::{Done, Past, Step, TrustState},
 };
 
 /// Names in a status; the count tells of the rest.
@@ -22,7 +23,15 @@ const DIGITS: usize = 12;
 const NONE: &str = "none";
 
 pub const SETTLED: &str = "Settled";
+pub const AWAITING: &str = "AwaitingSignature";
 pub const DENIALS: &str = "DenialsApplied";
+pub const FEDERATED: &str = "Federated";
+
+/// What is known of other trust domains.
+pub struct Federation {
+    pub statuses: Vec<FederationStatus>,
+    pub condition: (bool, &'static str, String),
+}
 
 #[expect(clippy::too_many_arguments, reason = "a status is made of all that is known")]
 pub fn of(
@@ -31,7 +40,8 @@ pub fn of(
     generation: i64,
     current: &Current,
     census: &Census,
-    verdict: &Verdict,
+    (verdict, signing): (&Verdict, &Signing),
+    federation: Federation,
     before: &TrustDomainStatus,
     now: u64,
 ) -> TrustDomainStatus {
@@ -59,10 +69,13 @@ pub fn of(
         waiting: count(missing.len()),
         waiting_for: waiting_for(missing),
     });
-    let conditions = [settled(wished, state.rotation.is_some(), verdict), denials(wished, &bounds.own)];
+    let (holds, reason, message) = federation.condition;
+    let federated = Said { type_: FEDERATED, holds, reason, message };
+    let settled = settled(wished, state.rotation.is_some(), verdict, signing);
+    let conditions = [settled, denials(wished, &bounds.own), federated];
     TrustDomainStatus {
         observed_generation: generation,
-        phase: state.rotation.as_ref().map_or(SETTLED.to_owned(), |rotation| rotation.phase.to_string()),
+        phase: phase_of(state),
         issuing: name(&state.issuing),
         issuing_kind: state.anchor(&state.issuing).map(|anchor| anchor.kind),
         leaf: state.leaf,
@@ -82,12 +95,33 @@ pub fn of(
                 not_after: not_after(current, &anchor.fingerprint),
                 held_by: count(census.held_by(&anchor.fingerprint)),
                 leaves: count(census.leaves(&anchor.fingerprint)),
+                key: anchor.token.as_ref().map(ToString::to_string).unwrap_or_default(),
+                chain: match anchor.parents.is_empty() {
+                    true => String::new(),
+                    false => format!("{}{}", anchor.certificate, anchor.parents),
+                },
             })
             .collect(),
         members: count(census.in_reach()),
         rotation,
+        pending: state.pending.as_ref().map(|pending| PendingStatus {
+            kind: pending.kind,
+            key: pending.key.clone(),
+            request: pending.request.clone(),
+            since: at(pending.since),
+        }),
         past: state.past.iter().map(past).collect(),
+        federation: federation.statuses,
         conditions: conditions.into_iter().map(|one| dated(one, before, generation, now)).collect(),
+    }
+}
+
+fn phase_of(state: &TrustState) -> String {
+    let outside = state.pending.as_ref().is_some_and(|pending| !pending.kind.signed_by.is_self());
+    match &state.rotation {
+        Some(rotation) => rotation.phase.to_string(),
+        None if outside => AWAITING.to_owned(),
+        None => SETTLED.to_owned(),
     }
 }
 
@@ -105,9 +139,12 @@ struct Said {
     message: String,
 }
 
-fn settled(wished: &TrustDomainSpec, rotating: bool, verdict: &Verdict) -> Said {
+fn settled(wished: &TrustDomainSpec, rotating: bool, verdict: &Verdict, signing: &Signing) -> Said {
     let (holds, reason, message) = match verdict {
         Verdict::Settled => (true, "AsWished", "certificates are issued as wished".to_owned()),
+        Verdict::Begin { kind, .. } if *signing != Signing::Idle => {
+            (false, signing.reason(), unsigned(*kind, signing))
+        }
         Verdict::Begin { of: Part::Companion, .. } | Verdict::Take { step: Step::Forgo, .. } => {
             let companion = wished.companion.map_or_else(|| NONE.to_owned(), |kind| kind.to_string());
             (false, "Rotating", format!("moving the companion to {companion}"))
@@ -130,6 +167,19 @@ fn settled(wished: &TrustDomainSpec, rotating: bool, verdict: &Verdict) -> Said 
         Verdict::Refused(why) => (false, "Refused", why.clone()),
     };
     Said { type_: SETTLED, holds, reason, message }
+}
+
+fn unsigned(kind: Issuing, signing: &Signing) -> String {
+    match signing {
+        Signing::Refused(why) => format!("the certificate for {kind} is refused: {why}"),
+        Signing::Unavailable(why) => format!("{kind} is not signed yet, and is asked for again: {why}"),
+        Signing::Key(why) => format!("the key of {kind} cannot be used: {why}"),
+        Signing::Awaits | Signing::Idle if kind.signed_by == SignedBy::Import => format!(
+            "{kind} waits for its certificate: have signed what trellis trust csr prints, and hand it over with \
+             trellis trust import"
+        ),
+        Signing::Awaits | Signing::Idle => format!("{kind} waits for its certificate"),
+    }
 }
 
 fn denials(wished: &TrustDomainSpec, own: &SpiffeId) -> Said {

@@ -12,15 +12,20 @@ use std::{
 };
 
 use thiserror::Error;
+use tokio::task::spawn_blocking;
 use trellis_api::trust::{Issuing, KeyAlgorithm};
 use trellis_pki::{
     algorithm::Algorithm,
+    bundle::Anchor,
     clock::rfc3339,
     issue::{IssueError, Issuer},
     key::{KeyError, PrivateKey},
 };
 
-use super::vault::{Items, Vault, algorithm_of};
+use super::{
+    keys::{Key, Keys},
+    vault::{Items, Vault, certificate},
+};
 
 pub use self::{folder::Folder, secret::Secret};
 
@@ -67,10 +72,11 @@ pub enum Store {
 }
 
 /// How anchors are made.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Making {
     pub trust_domain: String,
     pub validity: Duration,
+    pub keys: Keys,
 }
 
 /// Names one writing of the store; whoever writes says which one it follows.
@@ -107,6 +113,8 @@ pub enum StoreError {
     Key(#[from] KeyError),
     #[error("cannot make the root: {0}")]
     Issue(#[from] IssueError),
+    #[error("cannot make the root's key: {0}")]
+    Token(String),
     #[error("the root in {0} appears and disappears; something else deletes it")]
     Unstable(String),
 }
@@ -145,10 +153,17 @@ impl Store {
                 tracing::info!(place = %self, revision = read.vault.state.revision, "loaded the root");
                 return Ok(read);
             }
-            let kind = Issuing { algorithm, generation: 1 };
-            let issuer = making.anchor(kind, now)?;
-            let vault = Vault::new(&issuer, kind).map_err(|reason| self.unwritable(reason))?;
-            if let Some(version) = self.write(&vault, None).await? {
+            let kind = Issuing::own(algorithm, 1);
+            let key = making.key(kind).await?;
+            let issuer = making.anchor(&key, now).await?;
+            let vault = Vault::new(issuer.anchor(), kind, &key).map_err(|reason| self.unwritable(reason))?;
+            let written = self.write(&vault, None).await;
+            if let Some(reference) = key.reference().filter(|_| !matches!(written, Ok(Some(_))))
+                && let Err(error) = making.keys.destroy(&reference).await
+            {
+                tracing::warn!(key = %reference, %error, "a key that nobody uses stays in the token");
+            }
+            if let Some(version) = written? {
                 tracing::info!(
                     place = %self,
                     subject = issuer.anchor().subject,
@@ -221,15 +236,16 @@ impl Store {
         let state = &vault.state;
         let issuing =
             state.anchor(&state.issuing).ok_or_else(|| self.damaged("no anchor issues".to_owned()))?;
-        let issuer = vault.issuer(issuing).map_err(|reason| self.damaged(reason))?;
-        if issuer.trust_domain() != making.trust_domain {
+        let der = certificate(issuing).map_err(|reason| self.damaged(reason))?;
+        let anchor = Anchor::parse(&der).map_err(|error| self.damaged(error.to_string()))?;
+        if let Some(found) = anchor.trust_domain.as_ref().filter(|found| **found != making.trust_domain) {
             return Err(StoreError::TrustDomain {
                 place: self.to_string(),
-                found: issuer.trust_domain().to_owned(),
+                found: found.clone(),
                 wanted: making.trust_domain.clone(),
             });
         }
-        let anchor = issuer.anchor();
+        vault.issuer(&making.trust_domain, issuing, &making.keys).map_err(|reason| self.damaged(reason))?;
         if !anchor.is_valid_at(now) {
             return Err(StoreError::NotValid {
                 place: self.to_string(),
@@ -268,10 +284,23 @@ impl Store {
 }
 
 impl Making {
-    /// A new anchor with a fresh key.
-    pub fn anchor(&self, kind: Issuing, now: SystemTime) -> Result<Issuer, StoreError> {
-        let key = PrivateKey::generate(algorithm_of(kind.algorithm))?;
-        Ok(Issuer::new_root(&self.trust_domain, key, now, self.validity)?)
+    /// A fresh key where keys are made now.
+    pub async fn key(&self, kind: Issuing) -> Result<Key, StoreError> {
+        match self.keys.reserve() {
+            None => Ok(Key::kept(kind)?),
+            Some(reference) => {
+                let made = self.keys.make(&reference, &self.trust_domain, kind).await;
+                made.map_err(StoreError::Token)
+            }
+        }
+    }
+
+    /// A certificate for `key` that it signs itself.
+    pub async fn anchor(&self, key: &Key, now: SystemTime) -> Result<Issuer, StoreError> {
+        let (signer, trust_domain, validity) = (key.signer(), self.trust_domain.clone(), self.validity);
+        // A token may take its time.
+        let made = spawn_blocking(move || Issuer::new_root(&trust_domain, signer, now, validity)).await;
+        Ok(made.map_err(|error| StoreError::Token(error.to_string()))??)
     }
 }
 

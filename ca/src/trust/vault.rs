@@ -4,22 +4,29 @@
 use std::collections::BTreeMap;
 
 use pem::{EncodeConfig, LineEnding, Pem};
-use trellis_api::trust::{Issuing, KeyAlgorithm};
-use trellis_pki::{algorithm::Algorithm, bundle::fingerprint, issue::Issuer, key::PrivateKey};
+use trellis_api::{
+    names::{ANCHOR_KEY, ANCHOR_KEY_DIGITS, TRUST_STATE},
+    trust::{Issuing, KeyAlgorithm},
+};
+use trellis_pki::{
+    algorithm::Algorithm,
+    bundle::{Anchor as Certificate, fingerprint},
+    issue::Issuer,
+    key::PrivateKey,
+    upstream::chain_pem,
+};
 use zeroize::Zeroizing;
 
-use super::state::{Anchor, TrustState};
+use super::{
+    keys::{Key, Keys},
+    state::{Anchor, Pending, TrustState},
+};
 
 /// Everything that is kept, by name. Values are wiped when dropped.
 pub type Items = BTreeMap<String, Zeroizing<Vec<u8>>>;
 
-/// What is not secret: see [`TrustState`].
-pub const STATE: &str = "trust.json";
-/// Behind the first digits of the fingerprint of the anchor that the key belongs to.
-const KEY: &str = ".key";
 /// The key that signs the audit trail; it outlives every anchor.
 const AUDIT: &str = "audit.pem";
-const KEY_DIGITS: usize = 16;
 const PEM_KEY: &str = "PRIVATE KEY";
 const PEM_CERTIFICATE: &str = "CERTIFICATE";
 
@@ -45,17 +52,17 @@ impl Vault {
     }
 
     /// A new domain with one anchor.
-    pub fn new(issuer: &Issuer, kind: Issuing) -> Result<Self, String> {
+    pub fn new(certificate: &Certificate, kind: Issuing, key: &Key) -> Result<Self, String> {
         let mut items = Items::new();
-        let anchor = put(&mut items, issuer, kind)?;
+        let anchor = put(&mut items, certificate, &[], kind, key)?;
         Ok(Self { state: TrustState::new(anchor), items })
     }
 
     pub fn decode(items: Items) -> Result<Self, String> {
-        let state = items.get(STATE).ok_or_else(|| format!("it holds no {STATE}"))?;
-        let state: TrustState =
-            serde_json::from_slice(state).map_err(|error| format!("{STATE} cannot be read: {error}"))?;
-        state.check().map_err(|error| format!("{STATE}: {error}"))?;
+        let state = items.get(TRUST_STATE).ok_or_else(|| format!("it holds no {TRUST_STATE}"))?;
+        let state: TrustState = serde_json::from_slice(state)
+            .map_err(|error| format!("{TRUST_STATE} cannot be read: {error}"))?;
+        state.check().map_err(|error| format!("{TRUST_STATE}: {error}"))?;
         Ok(Self { state, items })
     }
 
@@ -63,11 +70,12 @@ impl Vault {
     pub fn encode(&self) -> Result<Items, String> {
         let mut items = self.items.clone();
         items.retain(|name, _| {
-            !name.ends_with(KEY)
+            !name.ends_with(ANCHOR_KEY)
                 || self.state.anchors.iter().any(|anchor| key_item(&anchor.fingerprint) == *name)
+                || self.state.pending.as_ref().is_some_and(|pending| pending_item(&pending.key) == *name)
         });
         let state = serde_json::to_vec_pretty(&self.state).map_err(|error| error.to_string())?;
-        items.insert(STATE.to_owned(), Zeroizing::new(state));
+        items.insert(TRUST_STATE.to_owned(), Zeroizing::new(state));
         Ok(items)
     }
 
@@ -77,18 +85,49 @@ impl Vault {
     }
 
     /// Keeps the key of an anchor that is about to join the state.
-    pub fn add(&mut self, issuer: &Issuer, kind: Issuing) -> Result<Anchor, String> {
-        put(&mut self.items, issuer, kind)
+    pub fn add(
+        &mut self,
+        certificate: &Certificate,
+        parents: &[Vec<u8>],
+        kind: Issuing,
+        key: &Key,
+    ) -> Result<Anchor, String> {
+        put(&mut self.items, certificate, parents, kind, key)
     }
 
-    /// The anchor with its key, ready to sign.
-    pub fn issuer(&self, anchor: &Anchor) -> Result<Issuer, String> {
-        let name = key_item(&anchor.fingerprint);
-        let item = self.items.get(&name).ok_or_else(|| format!("the key {name} is missing"))?;
+    /// The anchor with its key, ready to sign for `trust_domain`.
+    pub fn issuer(&self, trust_domain: &str, anchor: &Anchor, keys: &Keys) -> Result<Issuer, String> {
+        let wrong = |error: &dyn std::fmt::Display| format!("anchor {}: {error}", anchor.fingerprint);
+        let der = certificate(anchor)?;
+        let key = match &anchor.token {
+            None => self.kept(&key_item(&anchor.fingerprint))?,
+            Some(reference) => {
+                let public = Certificate::parse(&der).map_err(|error| wrong(&error))?.public_key().clone();
+                keys.in_token(reference, public)?
+            }
+        };
+        Issuer::load_for(trust_domain, &der, key.signer()).map_err(|error| wrong(&error))
+    }
+
+    /// Keeps the key that waits for its certificate.
+    pub fn set_pending(&mut self, pending: &mut Pending, key: &Key) -> Result<(), String> {
+        pending.key = key.signer().public_key().fingerprint();
+        if let Key::Kept(key) = key {
+            self.items.insert(pending_item(&pending.key), private_pem(key)?);
+        }
+        Ok(())
+    }
+
+    /// The key that waits for its certificate, where it is kept here.
+    pub fn pending_key(&self, pending: &Pending) -> Result<Key, String> {
+        self.kept(&pending_item(&pending.key))
+    }
+
+    fn kept(&self, name: &str) -> Result<Key, String> {
+        let item = self.items.get(name).ok_or_else(|| format!("the key {name} is missing"))?;
         let key = block(item, PEM_KEY).map_err(|error| format!("{name}: {error}"))?;
         let key = PrivateKey::from_pkcs8(&key).map_err(|error| format!("{name}: {error}"))?;
-        let certificate = certificate(anchor)?;
-        Issuer::load(&certificate, key).map_err(|error| format!("anchor {}: {error}", anchor.fingerprint))
+        Ok(Key::Kept(key.into()))
     }
 }
 
@@ -120,12 +159,20 @@ pub fn algorithm_of(kind: KeyAlgorithm) -> Algorithm {
     }
 }
 
-fn put(items: &mut Items, issuer: &Issuer, kind: Issuing) -> Result<Anchor, String> {
-    let der = &issuer.anchor().der;
-    let fingerprint = issuer.anchor().fingerprint().to_string();
-    items.insert(key_item(&fingerprint), private_pem(issuer.private_key())?);
-    let certificate = pem::encode_config(&Pem::new(PEM_CERTIFICATE, der.as_slice()), form());
-    Ok(Anchor { fingerprint, kind, certificate })
+fn put(
+    items: &mut Items,
+    certificate: &Certificate,
+    parents: &[Vec<u8>],
+    kind: Issuing,
+    key: &Key,
+) -> Result<Anchor, String> {
+    let fingerprint = certificate.fingerprint().to_string();
+    if let Key::Kept(key) = key {
+        items.insert(key_item(&fingerprint), private_pem(key)?);
+    }
+    let parents = chain_pem(parents.iter().map(Vec::as_slice));
+    let certificate = chain_pem([certificate.der.as_slice()]);
+    Ok(Anchor { fingerprint, kind, certificate, token: key.reference(), parents })
 }
 
 fn form() -> EncodeConfig {
@@ -141,8 +188,12 @@ fn private_pem(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, String> {
     Ok(text)
 }
 
+fn pending_item(key: &str) -> String {
+    format!("pending-{}", key_item(key))
+}
+
 fn key_item(fingerprint: &str) -> String {
-    format!("{}{KEY}", fingerprint.get(..KEY_DIGITS).unwrap_or(fingerprint))
+    format!("{}{ANCHOR_KEY}", fingerprint.get(..ANCHOR_KEY_DIGITS).unwrap_or(fingerprint))
 }
 
 /// The one PEM block of a text.

@@ -3,8 +3,11 @@
 
 mod audit;
 mod companion;
+mod federation;
+mod https;
 mod rotation;
 mod support;
+mod upstream;
 
 use std::{
     fs,

@@ -54,7 +54,11 @@ impl Workload {
 }
 
 pub fn wish(issuing: &str, generation: u32, more: Value) -> Value {
-    let mut spec = json!({ "issuing": { "algorithm": issuing, "generation": generation } });
+    wish_of(json!({ "algorithm": issuing, "generation": generation }), more)
+}
+
+pub fn wish_of(issuing: Value, more: Value) -> Value {
+    let mut spec = json!({ "issuing": issuing });
     for (key, value) in more.as_object().unwrap() {
         spec[key] = value.clone();
     }

@@ -211,9 +211,10 @@ pub struct Ca {
     metrics: SocketAddr,
 }
 
-fn spawn(args: &[String]) -> (Child, watch::Receiver<Vec<Value>>) {
+fn spawn(args: &[String], env: &[(&str, String)]) -> (Child, watch::Receiver<Vec<Value>>) {
     let mut process = Command::new(env!("CARGO_BIN_EXE_trellis-ca"))
         .args(args)
+        .envs(env.iter().map(|(name, value)| (name, value)))
         // The audit trail, unless it goes elsewhere.
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
@@ -233,7 +234,7 @@ fn spawn(args: &[String]) -> (Child, watch::Receiver<Vec<Value>>) {
 
 /// Runs a CA that is expected to stop by itself; what it said comes back too.
 pub async fn run_to_its_end(args: &[String]) -> (ExitStatus, String) {
-    let (mut process, log) = spawn(args);
+    let (mut process, log) = spawn(args, &[]);
     let status = timeout(PATIENCE, process.wait()).await.unwrap().unwrap();
     let mut ended = log.clone();
     // The pipe ends with the process.
@@ -249,7 +250,12 @@ impl Ca {
     }
 
     pub async fn with(args: &[String]) -> Self {
-        let ca = Self::without_waiting(args).await;
+        Self::with_env(args, &[]).await
+    }
+
+    /// With more in its environment.
+    pub async fn with_env(args: &[String], env: &[(&str, String)]) -> Self {
+        let ca = Self::answering(args, env).await;
         for condition in ["root", "source", "publish", "identity", "audit"] {
             wait(&mut ca.log.clone(), "condition met", "condition", Some(condition)).await;
         }
@@ -258,11 +264,21 @@ impl Ca {
 
     /// Starts, and waits until it answers.
     pub async fn without_waiting(args: &[String]) -> Self {
-        let (process, mut log) = spawn(args);
-        let address = |record: &Value| record["address"].as_str().unwrap().parse().unwrap();
+        Self::answering(args, &[]).await
+    }
+
+    async fn answering(args: &[String], env: &[(&str, String)]) -> Self {
+        let mut ca = Self::starting(args, env).await;
+        let issuing = wait(&mut ca.log, "issuing certificates", "address", None).await;
+        ca.address = address(&issuing);
+        ca
+    }
+
+    /// Starts, and waits only until it shows how it is.
+    pub async fn starting(args: &[String], env: &[(&str, String)]) -> Self {
+        let (process, mut log) = spawn(args, env);
         let metrics = address(&wait(&mut log, "serving metrics", "address", None).await);
-        let ca = address(&wait(&mut log, "issuing certificates", "address", None).await);
-        Self { process, log, address: ca, metrics }
+        Self { process, log, address: metrics, metrics }
     }
 
     /// Starts with another place for the bundle.
@@ -276,6 +292,17 @@ impl Ca {
     /// The log record with this message, and this value in a field.
     pub async fn logged(&self, message: &str, field: &str, value: &str) -> Value {
         wait(&mut self.log.clone(), message, field, Some(value)).await
+    }
+
+    /// The first log record with this message.
+    pub async fn record(&self, message: &str) -> Value {
+        wait(&mut self.log.clone(), message, "message", None).await
+    }
+
+    /// Where its HTTPS API is.
+    pub async fn api(&self) -> SocketAddr {
+        let said = wait(&mut self.log.clone(), "serving the HTTPS API", "address", None).await;
+        said["address"].as_str().unwrap().parse().unwrap()
     }
 
     pub fn whole_log(&self) -> String {
@@ -328,6 +355,10 @@ impl Ca {
         self.signal("-TERM").await;
         timeout(PATIENCE, self.process.wait()).await.unwrap().unwrap()
     }
+}
+
+fn address(record: &Value) -> SocketAddr {
+    record["address"].as_str().unwrap().parse().unwrap()
 }
 
 async fn wait(

@@ -15,8 +15,8 @@ use crate::{
     handshakes::Handshakes,
 };
 
-/// From the dial to the answer.
-const TIMEOUT: Duration = Duration::from_secs(15);
+/// From the dial to the answer: when a whole cluster starts at once, thousands stand in line.
+const TIMEOUT: Duration = Duration::from_secs(30);
 /// A leaf and a bundle with more anchors than any rotation needs.
 const MAX_ANSWER: usize = 1 << 20;
 const MAX_TOKEN: usize = 16 << 10;
@@ -93,7 +93,7 @@ impl CaClient {
         handshakes: Handshakes,
     ) -> Self {
         // The CA knows its callers by their tokens: who asks for the first time has nothing else.
-        let dialer = Dialer::new(tls, ca_identity, false).counting(handshakes);
+        let dialer = Dialer::new(tls, ca_identity, false).patient(TIMEOUT).counting(handshakes);
         Self { address, dialer, token_file }
     }
 

@@ -1,13 +1,16 @@
 //! Drives one identity through its life: the schedule says when, the CA says what, and this puts it into
 //! the TLS configurations. At most one request is ever under way.
 
+mod beside;
 mod companion;
+mod handing;
 mod hearing;
+mod metrics;
 
 use std::{
     collections::BTreeSet,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use futures::future::BoxFuture;
@@ -21,12 +24,11 @@ use trellis_pki::{
     csr,
     identity::Identity,
     key::PrivateKey,
-    leaf::Leaf,
     renewal::{Renewal, Step},
     tls::{InstallError, MeshTls},
 };
 use trellis_telemetry::{
-    Counter, Family, Gauge, Registry,
+    Registry,
     health::Health,
     shutdown::{Shutdown, requested},
 };
@@ -40,6 +42,9 @@ use super::{
     trust::{Follower, Heard},
 };
 use crate::client::InvalidAddress;
+pub use handing::Handed;
+use handing::{Export, Handout};
+use metrics::Metrics;
 
 /// The health condition that holds while there is a valid certificate.
 pub const CONDITION: &str = "identity";
@@ -98,8 +103,17 @@ pub enum TrustSource {
 
 impl Lifecycle {
     /// Obtains the first certificate.
-    pub async fn start(mut self, registry: &Registry) -> Result<IdentityTask, BootstrapError> {
-        let metrics = Metrics::new(registry);
+    pub async fn start(self, registry: &Registry) -> Result<IdentityTask, BootstrapError> {
+        let companion = Companion::new(self.dual, registry);
+        self.begin(Metrics::new(registry), companion, None).await
+    }
+
+    async fn begin(
+        mut self,
+        metrics: Metrics,
+        companion: Companion,
+        handout: Option<Handout>,
+    ) -> Result<IdentityTask, BootstrapError> {
         self.health.set(CONDITION, Err("there is no certificate yet".to_owned()));
         let mut revision = 0;
         if let Some(file) = &mut self.bundle {
@@ -110,7 +124,6 @@ impl Lifecycle {
             revision = published.revision.unwrap_or_default();
         }
         let renewal = Renewal::new(self.jitter);
-        let companion = Companion::new(self.dual, registry);
         let mut task = IdentityTask {
             lifecycle: self,
             renewal,
@@ -122,6 +135,9 @@ impl Lifecycle {
             revision,
             issuing: String::new(),
             holding: watch::Sender::default(),
+            heard: watch::Sender::default(),
+            beside: watch::Sender::default().subscribe(),
+            handout,
         };
         task.first().await?;
         Ok(task)
@@ -143,10 +159,16 @@ pub struct IdentityTask {
     /// The anchor that the CA issues from by now; empty until it said so.
     issuing: String,
     holding: watch::Sender<Holding>,
+    /// What the CA said last, where this follows it.
+    heard: watch::Sender<Heard>,
+    /// What another identity of the same pod holds.
+    beside: watch::Receiver<Option<Holding>>,
+    /// Where the certificate goes with its key, if it is not for this process.
+    handout: Option<Handout>,
 }
 
-/// What came of a request: an identity, what it is believed by, and what else holds.
-type Obtained = (Identity, Bundle, Trusted);
+/// What came of a request: an identity, what it is believed by, what else holds, and what is handed out.
+type Obtained = (Identity, Bundle, Trusted, Option<Export>);
 /// A request that is under way.
 type Attempt = BoxFuture<'static, Result<Obtained, IssueError>>;
 
@@ -194,10 +216,17 @@ impl IdentityTask {
                     ends.borrow_and_update();
                     self.tell();
                 }
+                Ok(()) = self.beside.changed() => {
+                    self.beside.borrow_and_update();
+                    self.tell();
+                }
                 () = sleep(pause) => self.follow_bundle().await,
             }
         }
         self.rotator.stop();
+        if self.handout.is_some() {
+            self.metrics.ended();
+        }
     }
 
     /// The start: one attempt after the other, until one succeeds or the schedule gives up.
@@ -253,16 +282,18 @@ impl IdentityTask {
         let clock = self.lifecycle.clock.clone();
         let trust_domain = self.lifecycle.trust_domain.clone();
         let algorithm = self.lifecycle.algorithm;
+        let exports = self.handout.is_some();
         Box::pin(async move {
             let key = PrivateKey::generate(algorithm).map_err(|error| IssueError::Key(error.to_string()))?;
             let csr = csr::make(&key).map_err(|error| IssueError::Key(error.to_string()))?;
             let issued = issue.issue(csr).await?;
+            let export = exports.then(|| Export::of(&key, &issued.leaf)).transpose()?;
             let refused = |reason: String| IssueError::Answer(reason);
             let bundle = Bundle::from_der(&trust_domain, issued.trusted.anchors.iter().cloned())
                 .map_err(|error| refused(error.to_string()))?;
             let identity = Identity::new(key, issued.leaf, &bundle, algorithm, clock.now())
                 .map_err(|error| refused(error.to_string()))?;
-            Ok((identity, bundle, issued.trusted))
+            Ok((identity, bundle, issued.trusted, export))
         })
     }
 
@@ -282,7 +313,7 @@ impl IdentityTask {
         self.rotator.answer(&answer);
     }
 
-    fn install(&mut self, (identity, bundle, trusted): Obtained) -> Result<Rotated, IssueError> {
+    fn install(&mut self, (identity, bundle, trusted, export): Obtained) -> Result<Rotated, IssueError> {
         if trusted.revision < self.revision {
             return Err(IssueError::Answer(format!(
                 "it is of trust revision {}, and revision {} is in use already: that CA is behind",
@@ -314,6 +345,7 @@ impl IdentityTask {
         );
         self.reflect(leaf.not_after.duration_since(now).ok());
         self.catch_up(CATCH_UP, 2 * CATCH_UP);
+        self.hand_over(export, &leaf);
         self.tell();
         Ok(Rotated {
             identity: leaf.identity.to_string(),
@@ -400,35 +432,4 @@ fn fingerprints(bundle: &Bundle) -> BTreeSet<String> {
 
 fn hours(end: SystemTime, now: SystemTime) -> f64 {
     end.duration_since(now).unwrap_or_default().as_secs_f64() / 3600.0
-}
-
-struct Metrics {
-    expiry: Gauge,
-    renewals: Family<Counter>,
-}
-
-impl Metrics {
-    fn new(registry: &Registry) -> Self {
-        Self {
-            expiry: registry
-                .gauge(
-                    "trellis_identity_expiry_timestamp_seconds",
-                    "When the certificate in use ends, in seconds since 1970.",
-                )
-                .with(&[]),
-            renewals: registry.counter(
-                "trellis_identity_renewals_total",
-                "Certificates asked for, by result and by the reason of a failure.",
-            ),
-        }
-    }
-
-    fn issued(&self, leaf: &Leaf) {
-        self.expiry.set(leaf.not_after.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64());
-        self.renewals.with(&[("result", "ok"), ("reason", "")]).inc();
-    }
-
-    fn failed(&self, reason: &str) {
-        self.renewals.with(&[("result", "failed"), ("reason", reason)]).inc();
-    }
 }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use trellis_pki::{bundle::Bundle, posture::Posture};
+use trellis_pki::{bundle::Bundle, foreign::Foreign, posture::Posture};
 
 /// All connections of one process, by anchor. Clones are the same.
 #[derive(Clone, Debug, Default)]
@@ -35,10 +35,11 @@ impl Resting {
         Rests { resting: self.clone(), anchors }
     }
 
-    /// Connections that rest on an anchor which is not in `bundle`.
-    pub(super) fn fallen(&self, bundle: Option<&Bundle>) -> u32 {
+    /// Connections that rest on an anchor which is neither in `bundle` nor in one of another trust domain.
+    pub(super) fn fallen(&self, bundle: Option<&Bundle>, foreign: &Foreign) -> u32 {
         let counts = self.0.counts.lock();
-        let fallen = counts.iter().filter(|(anchor, _)| bundle.is_none_or(|bundle| !bundle.holds(anchor)));
+        let held = |anchor: &str| bundle.is_some_and(|bundle| bundle.holds(anchor)) || foreign.holds(anchor);
+        let fallen = counts.iter().filter(|(anchor, _)| !held(anchor));
         fallen.map(|(_, count)| count).sum()
     }
 

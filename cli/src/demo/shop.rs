@@ -8,7 +8,10 @@ use std::{
     path::PathBuf,
 };
 
-use trellis_api::trust::{Issuing, KeyAlgorithm, Leaves, PastPhase, TrustDomainSpec};
+use trellis_api::{
+    names::DEFAULT_TRUST_DOMAIN,
+    trust::{Issuing, KeyAlgorithm, Leaves, PastPhase, TrustDomainSpec},
+};
 use trellis_local::{Mesh, Options, Role, Running, Service, Workload};
 
 const NAMESPACE: &str = "shop";
@@ -36,6 +39,8 @@ impl Shop {
             leaf_algorithms: "ml-dsa-65,ecdsa-p256".to_owned(),
             root_algorithm: CLASSICAL.to_string(),
             signatures: "prefer".to_owned(),
+            trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+            federated: false,
             log: "info".to_owned(),
         };
         let mut mesh = Mesh::start(options).await?;
@@ -84,12 +89,8 @@ impl Shop {
     /// Has the mesh move to post-quantum certificates.
     pub fn migrate(&self) -> anyhow::Result<()> {
         let spec = TrustDomainSpec {
-            issuing: Issuing { algorithm: POST_QUANTUM, generation: 1 },
-            companion: None,
             leaf: Leaves { algorithm: Some(POST_QUANTUM), dual: false },
-            paused: false,
-            force: None,
-            denied: Vec::new(),
+            ..TrustDomainSpec::of(Issuing::own(POST_QUANTUM, 1))
         };
         Ok(self.mesh.wish(&spec)?)
     }

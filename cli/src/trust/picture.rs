@@ -24,6 +24,12 @@ pub fn of(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> String {
         let reason = if denial.reason.is_empty() { String::new() } else { format!(" ({})", denial.reason) };
         let _ = writeln!(text, "denied: {}{reason}", denial.what);
     }
+    for anchor in status.anchors.iter().filter(|anchor| !anchor.key.is_empty()) {
+        let _ = writeln!(text, "key of {}.{}: {}", anchor.algorithm, anchor.generation, anchor.key);
+    }
+    if let Some(pending) = &status.pending {
+        let _ = writeln!(text, "\nwaits for its certificate since {}: {}", pending.since, pending.kind);
+    }
     if let Some(rotation) = &status.rotation {
         let _ = write!(text, "\n{}", under_way(rotation));
     }
@@ -136,6 +142,8 @@ mod tests {
             not_after: "2036-11-26T00:00:00Z".to_owned(),
             held_by,
             leaves,
+            key: String::new(),
+            chain: String::new(),
         };
         let status = TrustDomainStatus {
             issuing: "ecdsa-p256.1 aaaaaaaaaaaa".to_owned(),
@@ -151,7 +159,7 @@ mod tests {
                 phase: Phase::Distributing,
                 from: "ecdsa-p256.1 aaaaaaaaaaaa".to_owned(),
                 to: "ml-dsa-65.1 bbbbbbbbbbbb".to_owned(),
-                from_kind: Some(Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 }),
+                from_kind: Some(Issuing::own(KeyAlgorithm::EcdsaP256, 1)),
                 leaf_before: None,
                 started: "2026-11-26T00:00:00Z".to_owned(),
                 since: "2026-11-26T00:00:00Z".to_owned(),
@@ -163,12 +171,8 @@ mod tests {
             ..TrustDomainStatus::default()
         };
         let spec = TrustDomainSpec {
-            issuing: Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1 },
-            companion: None,
             leaf: Leaves { algorithm: Some(KeyAlgorithm::MlDsa65), dual: false },
-            paused: false,
-            force: None,
-            denied: Vec::new(),
+            ..TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, 1))
         };
         let picture = of(&spec, &status);
         let expected = "    ANCHOR         FINGERPRINT    ROLE     UNTIL                  TRUSTED BY   LEAVES\n\
@@ -193,9 +197,11 @@ mod tests {
             not_after: String::new(),
             held_by: 3,
             leaves,
+            key: String::new(),
+            chain: String::new(),
         };
-        let issuing = Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1 };
-        let companion = Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 };
+        let issuing = Issuing::own(KeyAlgorithm::MlDsa65, 1);
+        let companion = Issuing::own(KeyAlgorithm::EcdsaP256, 1);
         let status = TrustDomainStatus {
             issuing: "ml-dsa-65.1 aaaaaaaaaaaa".to_owned(),
             companion: "ecdsa-p256.1 bbbbbbbbbbbb".to_owned(),
@@ -219,12 +225,9 @@ mod tests {
             ..TrustDomainStatus::default()
         };
         let spec = TrustDomainSpec {
-            issuing,
             companion: Some(companion),
             leaf: Leaves { algorithm: None, dual: true },
-            paused: false,
-            force: None,
-            denied: Vec::new(),
+            ..TrustDomainSpec::of(issuing)
         };
         let picture = of(&spec, &status);
         let expected = "    ANCHOR         FINGERPRINT    ROLE        UNTIL   TRUSTED BY   LEAVES\n\

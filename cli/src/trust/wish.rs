@@ -32,9 +32,11 @@ pub fn rotate(
         None => spec.leaf.algorithm,
     };
     Ok(TrustDomainSpec {
-        issuing: Issuing { algorithm, generation },
+        issuing: Issuing { algorithm, generation, ..spec.issuing },
         leaf: Leaves { algorithm: leaf, ..spec.leaf },
         force: None,
+        // It was for the key before.
+        imported: String::new(),
         ..spec.clone()
     })
 }
@@ -77,7 +79,7 @@ pub fn companion(
     }
     let companion = to.map(|algorithm| {
         let before = spec.companion.filter(|before| before.algorithm == algorithm);
-        Issuing { algorithm, generation: before.map_or(1, |before| before.generation + 1) }
+        Issuing::own(algorithm, before.map_or(1, |before| before.generation + 1))
     });
     Ok(TrustDomainSpec { companion, force: None, ..spec.clone() })
 }
@@ -158,12 +160,15 @@ mod tests {
 
     fn spec(algorithm: KeyAlgorithm, generation: u32) -> TrustDomainSpec {
         TrustDomainSpec {
-            issuing: Issuing { algorithm, generation },
+            issuing: Issuing::own(algorithm, generation),
             companion: None,
             leaf: Leaves { algorithm: Some(KeyAlgorithm::EcdsaP256), dual: false },
             paused: true,
             force: None,
             denied: Vec::new(),
+            federation: Vec::new(),
+            imported: String::new(),
+            allow_classical_parents: false,
         }
     }
 
@@ -174,7 +179,7 @@ mod tests {
             phase,
             from: "ecdsa-p256.1 00".to_owned(),
             to: "ml-dsa-65.1 11".to_owned(),
-            from_kind: Some(Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 }),
+            from_kind: Some(Issuing::own(KeyAlgorithm::EcdsaP256, 1)),
             leaf_before: None,
             started: String::new(),
             since: String::new(),
@@ -220,7 +225,7 @@ mod tests {
 
     #[test]
     fn a_companion_comes_is_replaced_goes_and_each_can_be_taken_back() {
-        let ecdsa = |generation| Some(Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation });
+        let ecdsa = |generation| Some(Issuing::own(KeyAlgorithm::EcdsaP256, generation));
         let settled = TrustDomainStatus::default();
         let none = spec(KeyAlgorithm::MlDsa65, 1);
         let one = companion(&none, &settled, Some(KeyAlgorithm::EcdsaP256)).unwrap();
@@ -246,7 +251,7 @@ mod tests {
     #[test]
     fn a_wish_that_was_refused_can_be_taken_back() {
         let wished = spec(KeyAlgorithm::EcdsaP256, 1);
-        let issuing = Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 3 };
+        let issuing = Issuing::own(KeyAlgorithm::MlDsa65, 3);
         let status = TrustDomainStatus { issuing_kind: Some(issuing), ..TrustDomainStatus::default() };
         let back = roll_back(&wished, &status).unwrap();
         assert_eq!((back.issuing, back.leaf.algorithm), (issuing, None));

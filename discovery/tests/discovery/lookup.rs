@@ -97,3 +97,30 @@ fn only_what_can_be_answered_is_kept() {
     // Neither headless nor ExternalName Services, no FQDN slices, no pods that ended or have no address.
     assert_eq!((counts.services, counts.slices, counts.pods), (5, 7, 10));
 }
+
+#[test]
+fn a_service_says_who_is_at_its_endpoints_in_another_trust_domain() {
+    use serde_json::json;
+    let told = |identity: Option<&str>| {
+        let mut objects = manifests(WORLD);
+        for object in &mut objects {
+            if object["kind"] == "Service" && object["metadata"]["name"] == "billing" {
+                object["metadata"]["annotations"] = json!({ "trellis.dev/identity": identity });
+            }
+        }
+        let at = destination("10.96.0.20 443");
+        told(&state(&objects).lookup(at), at)
+    };
+    let partner = "spiffe://b.example/ns/billing/sa/api";
+    // Pods of this cluster go on saying themselves who they are.
+    let pod = "10.244.3.1 8443 legacy/old-0/old NOT_INJECTED";
+    for (identity, reach) in [
+        (Some(partner), format!("tunnel 15008 {partner}")),
+        (Some("b.example/billing"), "no reach".into()),
+        (Some("spiffe://b.example/billing"), "no reach".into()),
+        (Some(""), "no reach".into()),
+    ] {
+        let expected = format!("service legacy/billing [{pod}, 203.0.113.9 8443 legacy// {reach}]");
+        assert_eq!(told(identity), expected, "{identity:?}");
+    }
+}

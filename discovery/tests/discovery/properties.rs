@@ -34,11 +34,15 @@ fn address() -> impl Strategy<Value = &'static str> {
 }
 
 fn service() -> impl Strategy<Value = Value> {
-    (vec(address(), 0..3), vec(address(), 0..2), any::<bool>(), 0..3i64).prop_map(
-        |(cluster, external, early, age)| {
+    let identity = select([None, Some("spiffe://b.example/ns/x/sa/y"), Some("nobody")].as_slice());
+    (vec(address(), 0..3), vec(address(), 0..2), any::<bool>(), 0..3i64, identity).prop_map(
+        |(cluster, external, early, age, identity)| {
             json!({
                 "kind": "Service",
-                "metadata": {"creationTimestamp": format!("2026-01-0{}T00:00:00Z", age + 1)},
+                "metadata": {
+                    "creationTimestamp": format!("2026-01-0{}T00:00:00Z", age + 1),
+                    "annotations": identity.map(|identity| json!({"trellis.dev/identity": identity}))
+                },
                 "spec": {
                     "clusterIPs": cluster, "externalIPs": external, "publishNotReadyAddresses": early,
                     "ports": [{"name": "http", "port": 80}]
@@ -133,6 +137,13 @@ fn check_borders(world: &World, answer: &Answer) -> Result<(), TestCaseError> {
         }
         match &endpoint.who {
             Who::Nobody => prop_assert!(name.is_some(), "a workload that is nobody"),
+            Who::Elsewhere(_) | Who::Unreadable => {
+                let name = name.ok_or_else(|| TestCaseError::fail("a pod that is elsewhere"))?;
+                let service = ("Service".to_owned(), name.namespace.to_string(), name.name.to_string());
+                let said = &world[&service]["metadata"]["annotations"]["trellis.dev/identity"];
+                let identity = said.as_str().and_then(|text| text.parse().ok());
+                prop_assert_eq!(identity.map_or(Who::Unreadable, Who::Elsewhere), endpoint.who.clone());
+            }
             Who::Pod { pod, plaintext, .. } => {
                 let known = ("Pod".to_owned(), endpoint.namespace.to_string(), pod.to_string());
                 let Some(pod) = world.get(&known) else {

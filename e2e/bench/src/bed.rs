@@ -6,6 +6,7 @@ use std::{net::SocketAddr, path::Path, time::Duration};
 use anyhow::{Result, bail, ensure};
 use tokio::{net::TcpStream, time};
 use trellis_api::evidence::{Class, Connections, REFUSED};
+use trellis_api::names::DEFAULT_TRUST_DOMAIN;
 use trellis_local::{Mesh, Options, Role, Running, Service, Workload};
 
 use crate::{
@@ -51,6 +52,8 @@ impl Bed {
             binaries: binaries.to_owned(),
             root_algorithm: "ml-dsa-65".to_owned(),
             signatures: "require".to_owned(),
+            trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+            federated: false,
             leaf_algorithms: "ml-dsa-65".to_owned(),
             log: "info".to_owned(),
         };

@@ -40,6 +40,7 @@ pub struct Figure {
 pub enum Target {
     OursAtMost(f64),
     RatioAtMost(f64),
+    RatioAtLeast(f64),
 }
 
 impl Figure {
@@ -78,6 +79,7 @@ impl Figure {
         Some(match self.target? {
             Target::OursAtMost(limit) => self.ours <= limit,
             Target::RatioAtMost(limit) => self.ratio.is_some_and(|ratio| ratio <= limit),
+            Target::RatioAtLeast(limit) => self.ratio.is_some_and(|ratio| ratio >= limit),
         })
     }
 
@@ -94,6 +96,7 @@ impl Figure {
             None => String::new(),
             Some(Target::OursAtMost(limit)) => format!("at most {}", readable(limit)),
             Some(Target::RatioAtMost(limit)) => format!("ratio at most {}", readable(limit)),
+            Some(Target::RatioAtLeast(limit)) => format!("ratio at least {}", readable(limit)),
         };
         let verdict = match self.met() {
             None => "",

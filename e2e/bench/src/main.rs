@@ -3,6 +3,7 @@
 #![forbid(unsafe_code)]
 
 mod application;
+mod authority;
 mod bed;
 mod clock;
 mod cores;
@@ -84,7 +85,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     let cores = Cores::choose()?;
     // Everything that is started from here on inherits the place; the proxies are moved.
     cores::pin_self(cores.load)?;
-    allow_files(plan.idle_connections)?;
+    allow_files(plan.idle_connections.max(plan.crowd))?;
     let mut report = Report::begin(cores, &plan)?;
 
     let bed = Bed::open(&cli.binaries, cores).await?;
@@ -93,6 +94,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     measured.with_context(|| format!("the mesh said:\n{logs}"))?;
     bed.close().await;
 
+    authority::measure(&cli.binaries, cores, &plan, &mut report).await?;
     handshake::measure(cores, &plan, &mut report).await?;
     memory::measure(&cli.binaries, cores, &plan, &mut report).await?;
     soak::measure(&cli.binaries, cores, &plan, &mut report).await?;

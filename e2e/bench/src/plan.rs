@@ -18,6 +18,12 @@ pub struct Plan {
     pub idle_connections: u32,
     /// In memory and over sockets, in each round and for each kind.
     pub handshakes: usize,
+    /// Certificates in each round, and as many raw signatures.
+    pub leaves: usize,
+    /// Workloads that ask for their first certificate at once.
+    pub crowd: u32,
+    /// Streams that hear of a change of trust.
+    pub followers: usize,
     pub soak: Duration,
     steady: Duration,
     burst: Duration,
@@ -37,6 +43,9 @@ impl Plan {
                 weighings: 1,
                 idle_connections: 5_000,
                 handshakes: 300,
+                leaves: 1_000,
+                crowd: 5_000,
+                followers: 500,
                 soak,
                 steady: Duration::from_secs(2),
                 burst: Duration::from_millis(700),
@@ -47,6 +56,9 @@ impl Plan {
             weighings: 3,
             idle_connections: 5_000,
             handshakes: 1_000,
+            leaves: 4_000,
+            crowd: 5_000,
+            followers: 500,
             soak,
             steady: Duration::from_secs(6),
             burst: Duration::from_secs(2),

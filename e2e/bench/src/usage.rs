@@ -48,6 +48,18 @@ pub fn resident(process: u32) -> Result<u64> {
     Ok(kilobytes.with_context(|| format!("{path} names no Rss"))? * 1024)
 }
 
+/// The most that a process has had resident, in bytes.
+pub fn peak(process: u32) -> Result<u64> {
+    let path = format!("/proc/{process}/status");
+    let text = fs::read_to_string(&path).with_context(|| path.clone())?;
+    let kilobytes: Option<u64> = text
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .and_then(|rest| rest.trim().strip_suffix("kB"))
+        .and_then(|number| number.trim().parse().ok());
+    Ok(kilobytes.with_context(|| format!("{path} names no VmHWM"))? * 1024)
+}
+
 /// Watches processes for a while.
 pub struct Watch {
     cores: Cores,

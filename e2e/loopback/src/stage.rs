@@ -2,8 +2,10 @@
 //! as both applications.
 
 use std::{
+    ffi::OsStr,
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
+    process::Output,
     sync::Arc,
 };
 
@@ -38,6 +40,8 @@ impl Stage {
             binaries: binaries()?,
             root_algorithm: "ml-dsa-65".to_owned(),
             signatures: "require".to_owned(),
+            trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+            federated: false,
             leaf_algorithms: "ml-dsa-65,ml-dsa-44,ml-dsa-87,ecdsa-p256".into(),
             log: "info".into(),
         })
@@ -110,6 +114,7 @@ impl Stage {
     }
 }
 
+/// The workload `name` of account `name`.
 pub fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
     Workload {
         namespace: NAMESPACE.into(),
@@ -123,7 +128,16 @@ pub fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> 
     }
 }
 
-fn binaries() -> Result<PathBuf, Error> {
+/// Runs the command line as a user does, with these arguments.
+pub async fn trellis(arguments: &[&OsStr]) -> Result<Output, Error> {
+    let program = binaries()?.join("trellis");
+    // It ends by itself; what it needs is in its arguments.
+    let output = tokio::process::Command::new(program).args(arguments).env_clear().output().await?;
+    Ok(output)
+}
+
+/// The folder with the built programs.
+pub fn binaries() -> Result<PathBuf, Error> {
     let given = std::env::vars_os().find(|(name, _)| name == "TRELLIS_BINARIES").map(|(_, value)| value);
     let folder = match given {
         Some(folder) => PathBuf::from(folder),

@@ -1,11 +1,19 @@
 //! The mesh on loopback: what peers may and may not do, and what traffic must survive.
 
+#[path = "mesh/backup.rs"]
+mod backup;
+#[path = "mesh/federation.rs"]
+mod federation;
 #[path = "mesh/foreign.rs"]
 mod foreign;
 #[path = "mesh/hostile.rs"]
 mod hostile;
+#[path = "mesh/program.rs"]
+mod program;
 #[path = "mesh/traffic.rs"]
 mod traffic;
+#[path = "mesh/workload.rs"]
+mod workload;
 
 use std::{future::Future, process::ExitCode, time::Duration};
 
@@ -22,7 +30,16 @@ fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
     // Each test runs a mesh of its own: two at a time keep two cores busy.
     arguments.test_threads = arguments.test_threads.or(Some(2));
-    let trials = [hostile::trials(), foreign::trials(), traffic::trials()].into_iter().flatten().collect();
+    let trials = [
+        backup::trials(),
+        hostile::trials(),
+        foreign::trials(),
+        traffic::trials(),
+        workload::trials(),
+        federation::trials(),
+        program::trials(),
+    ];
+    let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -327,7 +327,7 @@ pub fn uri(text: &str) -> SanType {
 /// Signs `params` for `key` with the key of `root`, asking no questions.
 pub fn forge(params: &CertificateParams, key: &PrivateKey, root: &Issuer) -> Vec<u8> {
     let der = CertificateDer::from(root.anchor().der.clone());
-    let issuer = rcgen::Issuer::from_ca_cert_der(&der, root.private_key()).unwrap();
+    let issuer = rcgen::Issuer::from_ca_cert_der(&der, root.signer()).unwrap();
     params.signed_by(key.public_key(), &issuer).unwrap().der().to_vec()
 }
 

@@ -6,19 +6,27 @@ use std::collections::BTreeSet;
 
 use trellis_api::{
     proto::ca::Holding,
-    trust::{Denial, Force, Leaves},
+    trust::{Denial, Force, Leaves, SignedBy},
 };
 
 use super::*;
 use crate::trust::{census::Origin, state::Anchor};
 
-const ECDSA: Issuing = Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1 };
-const ML_DSA: Issuing = Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1 };
+const ECDSA: Issuing =
+    Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1, signed_by: SignedBy::Itself };
+const ML_DSA: Issuing =
+    Issuing { algorithm: KeyAlgorithm::MlDsa65, generation: 1, signed_by: SignedBy::Itself };
 const OLD: &str = "old";
 const NEW: &str = "new";
 
 fn anchor(fingerprint: &str, kind: Issuing) -> Anchor {
-    Anchor { fingerprint: fingerprint.to_owned(), kind, certificate: String::new() }
+    Anchor {
+        fingerprint: fingerprint.to_owned(),
+        kind,
+        certificate: String::new(),
+        token: None,
+        parents: String::new(),
+    }
 }
 
 fn wish(issuing: Issuing) -> TrustDomainSpec {
@@ -29,12 +37,19 @@ fn wish(issuing: Issuing) -> TrustDomainSpec {
         paused: false,
         force: None,
         denied: Vec::new(),
+        federation: Vec::new(),
+        imported: String::new(),
+        allow_classical_parents: false,
     }
 }
 
 fn bounds() -> Bounds {
     let leaves = KeyAlgorithm::ALL.into_iter().filter(|one| *one != KeyAlgorithm::MlDsa44).collect();
-    Bounds { leaves, own: SpiffeId::new("cluster.local", "trellis-system", "trellis-ca").unwrap() }
+    Bounds {
+        leaves,
+        own: SpiffeId::new("cluster.local", "trellis-system", "trellis-ca").unwrap(),
+        advance: Duration::ZERO,
+    }
 }
 
 /// A mesh that obeys at once, unless told otherwise.
@@ -82,7 +97,7 @@ impl Mesh {
     }
 
     fn decide(&self) -> Verdict {
-        decide(&self.wished, &bounds(), &self.state, &self.census)
+        decide(&self.wished, &bounds(), &self.state, &self.census, self.now)
     }
 
     /// Takes what is decided; says what it was.
@@ -319,7 +334,7 @@ fn a_replica_that_dies_anywhere_leaves_a_state_to_go_on_from() {
         let stored = serde_json::to_string(&mesh.state).unwrap();
         let read: TrustState = serde_json::from_str(&stored).unwrap();
         assert_eq!(read, mesh.state);
-        assert_eq!(decide(&mesh.wished, &bounds(), &read, &mesh.census), mesh.decide());
+        assert_eq!(decide(&mesh.wished, &bounds(), &read, &mesh.census, mesh.now), mesh.decide());
         read.check().unwrap();
         mesh.step();
         mesh.obey("shop/a");
@@ -335,4 +350,39 @@ fn a_step_that_does_not_follow_changes_nothing() {
     {
         assert_eq!(state.after(step, 5, None), state);
     }
+}
+
+#[test]
+fn other_trust_domains_have_time_to_fetch_a_new_anchor_before_it_is_used() {
+    let mut mesh = Mesh::new(ECDSA, ML_DSA, &["shop/a"]);
+    let patient = Bounds { advance: Duration::from_secs(900), ..bounds() };
+    mesh.step();
+    mesh.obey("shop/a");
+    let began = mesh.state.rotation.as_ref().unwrap().since;
+    let at = |now: u64| decide(&mesh.wished, &patient, &mesh.state, &mesh.census, now);
+    assert_eq!(waiting_for(&at(began)), ["other trust domains"]);
+    assert_eq!(waiting_for(&at(began + 899)), ["other trust domains"]);
+    assert!(matches!(at(began + 900), Verdict::Take { step: Step::Issue { .. }, cut_off: None }));
+    mesh.wished.force = Some(Force { rotation: 1, phase: Phase::Distributing });
+    let forced = decide(&mesh.wished, &patient, &mesh.state, &mesh.census, began);
+    assert!(matches!(forced, Verdict::Take { cut_off: Some(names), .. } if names == ["other trust domains"]));
+}
+
+#[test]
+fn what_others_are_told_changes_only_with_the_anchors() {
+    let mut mesh = Mesh::new(ECDSA, ML_DSA, &["shop/a"]);
+    let mut told = vec![mesh.state.anchors_revision];
+    mesh.state = mesh.state.after(Step::Federate(Vec::new()), 1, None);
+    mesh.state =
+        mesh.state.after(Step::Adopt { leaf: None, dual: false, denied: vec!["serial=01".into()] }, 1, None);
+    told.push(mesh.state.anchors_revision);
+    mesh.wished.denied = vec![Denial { what: "serial=01".into(), reason: String::new() }];
+    for _ in 0..4 {
+        mesh.step();
+        mesh.obey("shop/a");
+        told.push(mesh.state.anchors_revision);
+    }
+    let at = mesh.state.revision;
+    // Begun, issued from, removed, settled: the second and the last changed nothing for others.
+    assert_eq!(told, [1, 1, at - 3, at - 3, at - 1, at - 1]);
 }

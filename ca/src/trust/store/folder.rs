@@ -10,12 +10,12 @@ use std::{
 };
 
 use tokio::task::spawn_blocking;
+use trellis_api::names::ROOT_FILE;
 use trellis_pki::bundle::fingerprint;
 use zeroize::Zeroizing;
 
 use super::{Items, Put, Trouble, Version};
 
-const FILE: &str = "trust-domain.json";
 /// Whoever replaces the file holds this one locked.
 const LOCK: &str = ".lock";
 /// A few keys and certificates are a tenth of it.
@@ -35,7 +35,7 @@ impl Folder {
     }
 
     pub(super) async fn get(&self) -> Result<Option<(Items, Version)>, Trouble> {
-        let path = self.path.join(FILE);
+        let path = self.path.join(ROOT_FILE);
         let Some(content) = run(move || read(&path)).await? else { return Ok(None) };
         let version = version(&content);
         Ok(Some((decode(&content).map_err(Trouble::Damaged)?, version)))
@@ -50,7 +50,7 @@ impl Folder {
 
 impl fmt::Display for Folder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.join(FILE).display())
+        write!(f, "{}", self.path.join(ROOT_FILE).display())
     }
 }
 
@@ -102,7 +102,7 @@ fn write(folder: &Path, content: &[u8], before: Option<&Version>) -> io::Result<
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     let lock = fs::OpenOptions::new().create(true).append(true).mode(0o600).open(folder.join(LOCK))?;
     lock.lock()?;
-    let path = folder.join(FILE);
+    let path = folder.join(ROOT_FILE);
     let found = read(&path)?.map(|content| version(&content));
     if found.as_ref() != before {
         return Ok(Put::Taken);

@@ -126,14 +126,14 @@ impl fmt::Display for Secret {
 mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
-    use trellis_api::trust::KeyAlgorithm;
+    use trellis_api::{names::TRUST_STATE, trust::KeyAlgorithm};
 
     use super::*;
     use crate::{
         fake_api::FakeApi,
         trust::{
+            keys::Keys,
             store::{Making, Store, StoreError},
-            vault::STATE,
         },
     };
 
@@ -147,6 +147,7 @@ mod tests {
         Making {
             trust_domain: "cluster.local".to_owned(),
             validity: Duration::from_secs(3650 * 24 * 60 * 60),
+            keys: Keys::default(),
         }
     }
 
@@ -195,7 +196,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_damaged_secret_is_never_overwritten() {
-        for data in [serde_json::json!({}), serde_json::json!({ STATE: "Z2FyYmFnZQ==" })] {
+        for data in [serde_json::json!({}), serde_json::json!({ TRUST_STATE: "Z2FyYmFnZQ==" })] {
             let api = FakeApi::new();
             let secret = serde_json::json!({
                 "apiVersion": "v1", "kind": "Secret",

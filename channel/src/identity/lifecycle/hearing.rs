@@ -9,10 +9,11 @@ use trellis_pki::{
     bundle::Bundle,
     clock::unix_seconds,
     credential::{Denials, Denied},
+    foreign::Foreign,
     policy::Ladder,
 };
 
-use super::{IdentityTask, TrustSource, fingerprints};
+use super::{IdentityTask, TrustSource, beside::older, fingerprints};
 use crate::identity::{issue::IssueError, trust::Heard};
 
 const LONGEST_SPREAD: Duration = Duration::from_secs(60 * 60);
@@ -20,7 +21,7 @@ const LONGEST_SPREAD: Duration = Duration::from_secs(60 * 60);
 impl IdentityTask {
     /// What is heard from now on. The tasks that come with it end the hearing when they are dropped.
     pub(super) fn listen(&mut self) -> (watch::Receiver<Heard>, JoinSet<()>) {
-        let (sender, receiver) = watch::channel(None);
+        let (sender, receiver) = (self.heard.clone(), self.heard.subscribe());
         let mut tasks = JoinSet::new();
         match std::mem::replace(&mut self.lifecycle.trust, TrustSource::Told(receiver.clone())) {
             TrustSource::Told(mut told) => {
@@ -81,12 +82,32 @@ impl IdentityTask {
             tracing::warn!(denied = trusted.denied.join(", "), "who is denied has changed");
             self.lifecycle.tls.deny(denials);
         }
+        self.federate(trusted)?;
         if !self.lifecycle.pinned && !trusted.leaf_algorithm.is_empty() {
             self.lifecycle.algorithm = trusted.leaf_algorithm.parse().map_err(|error| refused(&error))?;
         }
         self.issuing.clone_from(&trusted.issuing);
         self.companion.heed(trusted, &self.lifecycle);
         self.revision = trusted.revision;
+        Ok(())
+    }
+
+    /// Believes what the CA says of other trust domains, beside our own anchors.
+    fn federate(&self, trusted: &Trusted) -> Result<(), IssueError> {
+        let tls = &self.lifecycle.tls;
+        let Some(own) = tls.bundle() else { return Ok(()) };
+        let bundles = trusted.foreign.iter().map(|one| (one.trust_domain.as_str(), one.anchors.clone()));
+        let foreign =
+            Foreign::from_der(&own, bundles).map_err(|error| IssueError::Answer(error.to_string()))?;
+        if foreign != tls.foreign() {
+            let domains: Vec<_> = foreign.bundles().map(|bundle| bundle.trust_domain()).collect();
+            tracing::info!(
+                revision = trusted.revision,
+                trust_domains = domains.join(", "),
+                "what is trusted of other trust domains changed"
+            );
+            tls.federate(foreign);
+        }
         Ok(())
     }
 
@@ -117,7 +138,11 @@ impl IdentityTask {
             refuses_classical: tls.policy().signatures == Ladder::Require,
             companion_anchor: tls.companion_anchor().map(|anchor| anchor.to_string()).unwrap_or_default(),
             companion_not_after: tls.companion().map_or(0, |leaf| unix_seconds(leaf.not_after)),
-            draining: self.lifecycle.resting.fallen(bundle.as_deref()),
+            draining: self.lifecycle.resting.fallen(bundle.as_deref(), &tls.foreign()),
+        };
+        let holding = match &*self.beside.borrow() {
+            Some(beside) => older(holding, beside, &self.issuing),
+            None => holding,
         };
         self.holding.send_if_modified(|told| {
             let changed = *told != holding;

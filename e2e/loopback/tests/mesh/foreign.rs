@@ -58,14 +58,10 @@ const OPEN: Policy = Policy { key_exchange: Ladder::Require, signatures: Ladder:
 const ECDSA_ONLY: Policy = Policy { key_exchange: Ladder::Require, signatures: Ladder::Classical };
 
 fn wish(companion: bool) -> TrustDomainSpec {
-    let kind = |algorithm| Issuing { algorithm, generation: 1 };
     TrustDomainSpec {
-        issuing: kind(KeyAlgorithm::MlDsa65),
-        companion: companion.then(|| kind(KeyAlgorithm::EcdsaP256)),
+        companion: companion.then(|| Issuing::own(KeyAlgorithm::EcdsaP256, 1)),
         leaf: Leaves { algorithm: None, dual: true },
-        paused: false,
-        force: None,
-        denied: Vec::new(),
+        ..TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, 1))
     }
 }
 

@@ -1,6 +1,7 @@
 //! The companion comes, is replaced and goes, and waits for everybody each time.
 
 use super::*;
+use crate::trust::{keys::TokenKey, state::Pending};
 
 const SECOND: Issuing = Issuing { generation: 2, ..ECDSA };
 const FIRST: &str = "companion-1";
@@ -140,9 +141,55 @@ fn one_rotation_at_a_time_and_the_issuing_anchor_goes_first() {
 }
 
 #[test]
+fn a_key_that_waits_is_for_one_of_the_two_and_given_up_where_the_other_is_wished_first() {
+    let mut mesh = dual(&["shop/a"]);
+    let key = |id: &str| TokenKey { token: "mesh".to_owned(), id: id.to_owned() };
+    let pending = |of, kind, id| Pending {
+        of,
+        kind,
+        token: Some(key(id)),
+        key: String::new(),
+        request: String::new(),
+        since: 1_000,
+    };
+    // Its token cannot be reached, and meanwhile something else is wished.
+    let waits = Step::Prepare(pending(Part::Companion, ECDSA, "1"));
+    mesh.state = mesh.state.after(waits, mesh.now, None);
+    let stored = serde_json::to_string(&mesh.state).unwrap();
+    assert_eq!(serde_json::from_str::<TrustState>(&stored).unwrap(), mesh.state);
+    assert!(matches!(mesh.decide(), Verdict::Begin { of: Part::Companion, .. }));
+    mesh.wished.issuing = Issuing { generation: 2, ..ML_DSA };
+    assert_eq!(mesh.step(), Verdict::Take { step: Step::Forget, cut_off: None });
+    assert_eq!((&mesh.state.pending, &mesh.state.doomed), (&None, &vec![key("1")]));
+    assert!(matches!(mesh.decide(), Verdict::Begin { of: Part::Issuing, .. }));
+
+    // One that is not wished any more is given up as well.
+    let mut mesh = dual(&["shop/a"]);
+    mesh.state = mesh.state.after(Step::Prepare(pending(Part::Companion, ECDSA, "2")), mesh.now, None);
+    mesh.wished.companion = None;
+    assert_eq!(mesh.step(), Verdict::Take { step: Step::Forget, cut_off: None });
+    assert_eq!((mesh.decide(), &mesh.state.doomed), (Verdict::Settled, &vec![key("2")]));
+}
+
+#[test]
+fn the_key_of_one_that_has_gone_is_destroyed_in_its_token() {
+    let mut mesh = settled(&["shop/a"]);
+    let key = TokenKey { token: "mesh".to_owned(), id: "1".to_owned() };
+    mesh.state.anchors[1].token = Some(key.clone());
+    mesh.wished.companion = None;
+    while mesh.decide() != Verdict::Settled {
+        assert_eq!(mesh.state.doomed, []);
+        mesh.step();
+        mesh.obey("shop/a");
+    }
+    assert_eq!(mesh.state.doomed, [key]);
+}
+
+#[test]
 fn what_cannot_be_a_companion_is_refused_with_the_remedy() {
     for (issuing, companion, words) in [
-        (ML_DSA, Issuing { algorithm: KeyAlgorithm::MlDsa44, generation: 1 }, "use ecdsa-p256"),
+        (ML_DSA, Issuing::own(KeyAlgorithm::MlDsa44, 1), "use ecdsa-p256"),
+        (ML_DSA, Issuing { signed_by: SignedBy::Import, ..ECDSA }, "a companion signs itself"),
         (ECDSA, ECDSA, "classical already"),
     ] {
         let mut mesh = Mesh::new(issuing, issuing, &["shop/a"]);
@@ -190,7 +237,7 @@ fn a_ca_that_dies_anywhere_goes_on_and_reads_what_was_written_before_there_were_
         let read: TrustState = serde_json::from_str(&stored).unwrap();
         assert_eq!(read, mesh.state);
         read.check().unwrap();
-        assert_eq!(decide(&mesh.wished, &bounds(), &read, &mesh.census), mesh.decide());
+        assert_eq!(decide(&mesh.wished, &bounds(), &read, &mesh.census, mesh.now), mesh.decide());
         mesh.step();
         mesh.obey("shop/a");
     }

@@ -1,0 +1,151 @@
+//! Serves our trust bundle to other trust domains, over TLS by our own identity, to whoever asks: what it
+//! holds is what every peer is shown anyway.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode, header, header::HeaderValue};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use trellis_channel::{
+    admission::{Bounds, Gate},
+    handshakes::{Direction, Handshakes},
+    server::{CROWDED_OUT, NOT_READY},
+};
+use trellis_pki::{
+    jwks,
+    policy::{Ladder, Policy},
+    refusal::Refusal,
+    tls::{ClientAuth, MeshTls},
+};
+use trellis_telemetry::{
+    Counter, Family, Registry,
+    shutdown::{Shutdown, requested},
+};
+
+use crate::trust::Authority;
+
+/// Strangers come here; they must not fill the process.
+const BOUNDS: Bounds = Bounds { total: 128, per_source: 16 };
+const HANDSHAKE: Duration = Duration::from_secs(10);
+const HEAD: Duration = Duration::from_secs(10);
+/// Of a whole connection: it is there for one small document.
+const AGE: Duration = Duration::from_secs(30);
+const MAX_HEAD: usize = 16 * 1024;
+/// After a failure to accept, which is the machine's trouble.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// The bundle endpoint. Clones are the same.
+#[derive(Clone)]
+pub struct Endpoint {
+    tls: Arc<MeshTls>,
+    authority: Authority,
+    hint: Duration,
+    handshakes: Handshakes,
+    requests: Family<Counter>,
+}
+
+impl Endpoint {
+    /// `tls` is the CA's own identity; `hint` is how often others are to ask.
+    pub fn new(tls: &MeshTls, authority: Authority, hint: Duration, registry: &Registry) -> Self {
+        let policy = Policy { key_exchange: Ladder::Prefer, signatures: Ladder::Prefer };
+        Self {
+            tls: Arc::new(tls.under(policy).with_alpn(&[b"http/1.1"])),
+            authority,
+            hint,
+            handshakes: Handshakes::new(registry),
+            requests: registry.counter(
+                "trellis_ca_bundle_requests_total",
+                "Requests to the bundle endpoint, by the status of the answer.",
+            ),
+        }
+    }
+
+    /// Serves until asked to stop.
+    pub async fn serve(self, tcp: TcpListener, shutdown: Shutdown) {
+        let stop = requested(shutdown);
+        tokio::pin!(stop);
+        let gate = Gate::new(BOUNDS);
+        let mut connections = JoinSet::new();
+        loop {
+            while connections.try_join_next().is_some() {}
+            let accepted = tokio::select! {
+                () = &mut stop => return,
+                accepted = tcp.accept() => accepted,
+            };
+            let (stream, remote) = match accepted {
+                Ok(accepted) => accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection to the bundle endpoint");
+                    tokio::time::sleep(PAUSE).await;
+                    continue;
+                }
+            };
+            let mut pass = gate.enter(remote.ip());
+            let endpoint = self.clone();
+            connections.spawn(async move {
+                tokio::select! {
+                    biased;
+                    _ = &mut pass.evicted => endpoint.handshakes.refused(Direction::Inbound, CROWDED_OUT),
+                    () = endpoint.connection(stream, remote) => {}
+                }
+            });
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, remote: SocketAddr) {
+        let Ok(accepting) = self.tls.accept(ClientAuth::None) else {
+            return self.handshakes.refused(Direction::Inbound, NOT_READY);
+        };
+        let began = Instant::now();
+        let accepted = timeout(HANDSHAKE, TlsAcceptor::from(accepting.config).accept(stream)).await;
+        let refusal = match accepted {
+            Ok(Ok(stream)) => {
+                if let Some(posture) = accepting.recorder.posture(stream.get_ref().1) {
+                    self.handshakes.completed(Direction::Inbound, &posture, began.elapsed());
+                }
+                let answer = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request)) });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD)
+                    .max_buf_size(MAX_HEAD)
+                    .serve_connection(TokioIo::new(stream), answer);
+                if let Ok(Err(error)) = timeout(AGE, connection).await {
+                    tracing::debug!(%remote, %error, "a connection to the bundle endpoint broke");
+                }
+                return;
+            }
+            Ok(Err(error)) => Refusal::of_io(&error, &accepting.recorder),
+            Err(_) => Refusal::TimedOut,
+        };
+        tracing::debug!(%remote, reason = refusal.as_str(), "no TLS with who came to the bundle endpoint");
+        self.handshakes.refused(Direction::Inbound, refusal.as_str());
+    }
+
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let (status, body) = match (request.method(), request.uri().path()) {
+            (&Method::GET | &Method::HEAD, "/") => {
+                let current = self.authority.current();
+                let document = jwks::write(&current.bundle, current.state().anchors_revision, self.hint);
+                (StatusCode::OK, document)
+            }
+            (_, "/") => (StatusCode::METHOD_NOT_ALLOWED, "{\"error\": \"use GET\"}\n".to_owned()),
+            _ => (StatusCode::NOT_FOUND, "{\"error\": \"the bundle is at /\"}\n".to_owned()),
+        };
+        self.requests.with(&[("code", status.as_str())]).inc();
+        let mut response = Response::new(Full::new(Bytes::from(body)));
+        *response.status_mut() = status;
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        headers.insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+        response
+    }
+}

@@ -1,0 +1,138 @@
+//! The CA: what a certificate costs beside the signature in it, how it serves a whole cluster that starts
+//! at once, and how long a change of trust is on its way to the last of many.
+
+mod caller;
+mod leaves;
+
+use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use futures::future::join_all;
+use tokio::time;
+use trellis_api::{
+    names::DEFAULT_TRUST_DOMAIN,
+    trust::{Issuing, KeyAlgorithm, TrustDomainSpec},
+};
+use trellis_local::{Mesh, Options, Role, Workload};
+use trellis_pki::{bundle::Bundle, clock::SystemClock, policy::Policy, tls::MeshTls};
+
+use self::caller::{Asked, Caller};
+use crate::{
+    clock,
+    cores::{self, Cores},
+    figure::{Figure, Report, Target},
+    plan::Plan,
+    rounds::Rounds,
+    usage::{peak, resident},
+};
+
+const NAMESPACE: &str = "bench";
+/// Seconds until the last of a crowd has its certificate.
+const CROWD: f64 = 60.0;
+/// Seconds until the last follower has heard.
+const HEARD: f64 = 5.0;
+/// What was announced is known, and what was being done ends, in this time.
+const SETTLE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub async fn measure(binaries: &Path, cores: Cores, plan: &Plan, report: &mut Report) -> Result<()> {
+    report.section("The certificate authority: ML-DSA-65 leaves under an ML-DSA-65 anchor")?;
+    leaves::measure(cores, plan, report).await?;
+    let options = Options {
+        binaries: binaries.to_owned(),
+        root_algorithm: "ml-dsa-65".to_owned(),
+        signatures: "require".to_owned(),
+        trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
+        federated: false,
+        leaf_algorithms: "ml-dsa-65".to_owned(),
+        log: "warn".to_owned(),
+    };
+    let mesh = Mesh::start(options).await?;
+    let measured = crowd(&mesh, cores, plan, report).await;
+    measured.with_context(|| format!("the mesh said:\n{}", mesh.logs()))?;
+    mesh.stop().await;
+    Ok(())
+}
+
+async fn crowd(mesh: &Mesh, cores: Cores, plan: &Plan, report: &mut Report) -> Result<()> {
+    let ca = mesh.ca_process().context("there is no CA")?;
+    cores::pin(ca, cores.mesh)?;
+    let workloads: Vec<Workload> = (0..plan.crowd).map(|number| workload(mesh, number)).collect();
+    mesh.announce_all(NAMESPACE, &workloads)?;
+    let tls = MeshTls::new(Policy::default(), DEFAULT_TRUST_DOMAIN, Arc::new(SystemClock));
+    let pem = std::fs::read_to_string(mesh.bundle()).context("the bundle")?;
+    tls.trust(Bundle::from_pem(DEFAULT_TRUST_DOMAIN, &pem)?)?;
+    let tls = Arc::new(tls);
+    let callers = workloads
+        .into_iter()
+        .map(|workload| Caller::new(mesh, workload, tls.clone()))
+        .collect::<Result<Vec<_>>>()?;
+    time::sleep(SETTLE).await;
+    callers[0].ask().await.context("the first of all, alone")?;
+
+    let before = resident(ca)?;
+    let began = clock::now();
+    let asked = join_all(callers.iter().map(|caller| async {
+        let asked = caller.ask().await;
+        (asked, clock::now().saturating_sub(began).as_secs_f64())
+    }))
+    .await;
+    let last = asked.iter().map(|(_, at)| *at).fold(0.0, f64::max);
+    let mut issued = Vec::new();
+    for (caller, (asked, _)) in callers.iter().zip(asked) {
+        issued.push(asked.with_context(|| format!("{} was not served", caller.name()))?);
+    }
+    let one = |value: f64| Rounds::from(vec![value]);
+    let name = format!("the last of {} that start at once", issued.len());
+    report.add(Figure::alone(&name, "s", &one(last)).target(Target::OursAtMost(CROWD)))?;
+    let megabytes = |bytes: u64| bytes as f64 / 1e6;
+    let grown = Rounds::from(vec![(megabytes(peak(ca)?), megabytes(before))]);
+    report.add(Figure::compare("memory of the CA then, and before", "MB", &grown))?;
+    followers(mesh, &callers, issued, plan, report).await
+}
+
+/// Opens streams as proxies do, adds an anchor, and waits for the last to hear of it.
+async fn followers(
+    mesh: &Mesh,
+    callers: &[Caller],
+    issued: Vec<Asked>,
+    plan: &Plan,
+    report: &mut Report,
+) -> Result<()> {
+    let opening = callers.iter().zip(issued).take(plan.followers).map(|(caller, asked)| caller.follow(asked));
+    let mut streams = Vec::new();
+    for stream in join_all(opening).await {
+        streams.push(stream?);
+    }
+    let anchors = streams.iter().map(|stream| stream.anchors()).max().unwrap_or_default();
+    ensure!(anchors == 1, "trust changes already: {anchors} anchors");
+    let began = clock::now();
+    mesh.wish(&TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, 2)))?;
+    let heard = join_all(streams.iter_mut().map(|stream| async {
+        stream.hears_of_more_than(anchors).await?;
+        Ok(clock::now().saturating_sub(began).as_secs_f64())
+    }));
+    let heard: Result<Vec<f64>> =
+        time::timeout(PATIENCE, heard).await.context("a follower never heard")?.into_iter().collect();
+    let last = heard?.into_iter().fold(0.0, f64::max);
+    let name = format!("a new anchor with the last of {} streams", streams.len());
+    report.add(Figure::alone(&name, "s", &Rounds::from(vec![last])).target(Target::OursAtMost(HEARD)))
+}
+
+/// Each has an address of its own, as pods do: the CA bounds what one may have open.
+fn workload(mesh: &Mesh, number: u32) -> Workload {
+    let [net, part, ..] = mesh.network().address(Role::Pod, 1).octets();
+    let octet = |value: u32| u8::try_from(value).unwrap_or(u8::MAX);
+    let address = Ipv4Addr::new(net, part, 16 + octet(number / 250), 1 + octet(number % 250));
+    let name = format!("w-{number}");
+    Workload {
+        namespace: NAMESPACE.to_owned(),
+        uid: format!("{name}-uid"),
+        service_account: name.clone(),
+        name,
+        pod: address,
+        application: address,
+        services: Vec::new(),
+        meshed: true,
+    }
+}

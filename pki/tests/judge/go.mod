@@ -1,0 +1,3 @@
+module trellis.dev/pki/judge
+
+go 1.26
