@@ -27,6 +27,8 @@ pub const PROXY_MEMORY_REQUEST: &str = "trellis.dev/proxy-memory-request";
 pub const PROXY_MEMORY_LIMIT: &str = "trellis.dev/proxy-memory-limit";
 pub const PROXY_LOG_LEVEL: &str = "trellis.dev/proxy-log-level";
 pub const LEAF_ALGORITHM: &str = "trellis.dev/leaf-algorithm";
+/// Whether the workload also holds an ECDSA certificate, for peers that cannot verify ML-DSA.
+pub const DUAL_IDENTITY: &str = "trellis.dev/dual-identity";
 /// What becomes of peers without a certificate: `permissive` lets them in and counts them, `strict`
 /// refuses them.
 pub const PLAINTEXT: &str = "trellis.dev/plaintext";
@@ -37,7 +39,7 @@ pub const DRAIN_SECONDS: &str = "trellis.dev/drain-seconds";
 pub const WORKLOAD_API: &str = "trellis.dev/workload-api";
 
 /// What a namespace's pods inherit from it.
-pub const INHERITED: [&str; 12] = [
+pub const INHERITED: [&str; 13] = [
     SKIP_INBOUND_PORTS,
     SKIP_OUTBOUND_PORTS,
     OPAQUE_PORTS,
@@ -47,6 +49,7 @@ pub const INHERITED: [&str; 12] = [
     PROXY_MEMORY_LIMIT,
     PROXY_LOG_LEVEL,
     LEAF_ALGORITHM,
+    DUAL_IDENTITY,
     PLAINTEXT,
     DRAIN_SECONDS,
     WORKLOAD_API,
@@ -74,6 +77,8 @@ pub struct Annotations {
     pub proxy_memory_limit: Option<Memory>,
     pub proxy_log_level: Option<LogFilter>,
     pub leaf_algorithm: Option<KeyAlgorithm>,
+    /// Nothing where the mesh's default holds, as it stands in the TrustDomain at any time.
+    pub dual_identity: Option<Switch>,
     pub plaintext: Option<Plaintext>,
     pub drain_seconds: Option<u32>,
     pub workload_api: WorkloadApi,
@@ -127,6 +132,7 @@ impl Annotations {
                 .value(PROXY_LOG_LEVEL, "write a level, as in `info`, or `trellis=debug,warn`")?,
             leaf_algorithm: read
                 .value(LEAF_ALGORITHM, "write `ml-dsa-44`, `ml-dsa-65`, `ml-dsa-87` or `ecdsa-p256`")?,
+            dual_identity: read.value(DUAL_IDENTITY, "write `enabled` or `disabled`")?,
             plaintext: read.value(PLAINTEXT, "write `permissive` or `strict`")?,
             drain_seconds: read
                 .value::<Seconds>(DRAIN_SECONDS, "write whole seconds, as in `25`")?
@@ -215,7 +221,7 @@ impl fmt::Display for Holder {
     }
 }
 
-/// The value of the label or annotation that switches injection.
+/// The value of a label or annotation that switches something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Switch {
     Enabled,
@@ -369,6 +375,7 @@ mod tests {
                 (PROXY_MEMORY_LIMIT, "1Gi"),
                 (PROXY_LOG_LEVEL, "trellis_proxy=debug,warn"),
                 (LEAF_ALGORITHM, "ml-dsa-87"),
+                (DUAL_IDENTITY, "enabled"),
                 (PLAINTEXT, "strict"),
                 (DRAIN_SECONDS, "60"),
                 (WORKLOAD_API, "ecdsa-p256"),
@@ -390,6 +397,7 @@ mod tests {
                 proxy_memory_limit: Some("1Gi".parse().unwrap()),
                 proxy_log_level: Some("trellis_proxy=debug,warn".parse().unwrap()),
                 leaf_algorithm: Some(KeyAlgorithm::MlDsa87),
+                dual_identity: Some(Switch::Enabled),
                 plaintext: Some(Plaintext::Strict),
                 drain_seconds: Some(60),
                 workload_api: WorkloadApi::Of(KeyAlgorithm::EcdsaP256),
@@ -423,6 +431,7 @@ mod tests {
             (PROXY_MEMORY_LIMIT, "64m", "there are no parts of a byte"),
             (PROXY_LOG_LEVEL, "loud", "`loud` is not one of off, error, warn, info, debug, trace"),
             (LEAF_ALGORITHM, "rsa-2048", "leaves are not made with this algorithm"),
+            (DUAL_IDENTITY, "ecdsa-p256", "this is no position of the switch"),
             (PLAINTEXT, "allowed", "there is no such treatment of plaintext"),
             (DRAIN_SECONDS, "1m", "this is not between 1 and 3600"),
             (WORKLOAD_API, "ecdsa-p265", "there is no such choice, the nearest is `ecdsa-p256`"),

@@ -138,6 +138,9 @@ pub struct Rotation {
 pub struct ProxyEvidence {
     pub workload: String,
     pub leaf: Option<Leaf>,
+    /// The second certificate, for peers that cannot verify ML-DSA, of a workload with a dual identity.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion: Option<Leaf>,
     pub inbound: Vec<Connections>,
     /// Rows whose other end is a proxy are counted there too.
     pub outbound: Vec<Connections>,
@@ -219,6 +222,7 @@ mod tests {
         let client = ProxyEvidence {
             workload: "a/x".into(),
             leaf: None,
+            companion: None,
             inbound: vec![],
             outbound: vec![row(Class::Pq, None, 5), row(Class::Plaintext, Some("not_injected"), 2)],
             open_connections: 0,

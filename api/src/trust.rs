@@ -34,6 +34,10 @@ pub struct TrustDomainSpec {
     /// The anchor that certificates are issued from. Changing it begins a rotation; changing it back
     /// before the old anchor is removed rolls the rotation back.
     pub issuing: Issuing,
+    /// A second, classical anchor, from which workloads with a dual identity get the certificate for peers
+    /// that cannot verify ML-DSA. Absent: there is none, and one that is there is removed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion: Option<Issuing>,
     #[serde(default)]
     pub leaf: Leaves,
     /// Holds a rotation where it is.
@@ -69,7 +73,7 @@ pub struct Issuing {
     #[serde(default = "first")]
     #[schemars(range(min = 1))]
     pub generation: u32,
-    /// Who signs the issuing certificate. Changing it is a rotation to a fresh key.
+    /// Who signs the issuing certificate. Changing it is a rotation to a fresh key. A companion signs itself.
     #[serde(default, skip_serializing_if = "SignedBy::is_self")]
     pub signed_by: SignedBy,
 }
@@ -95,6 +99,9 @@ pub struct Leaves {
     /// For workloads that name none themselves. Absent: what they were started with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub algorithm: Option<KeyAlgorithm>,
+    /// Whether workloads that do not say so themselves hold a certificate of the companion as well.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dual: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -131,6 +138,14 @@ pub enum KeyAlgorithm {
     EcdsaP256,
 }
 
+/// Which of the two anchors that issue a rotation is about.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+pub enum Part {
+    #[default]
+    Issuing,
+    Companion,
+}
+
 /// Where a rotation is. Every phase ends when all whom it concerns have confirmed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
@@ -159,6 +174,14 @@ pub struct TrustDomainStatus {
     /// The algorithm of leaves, for workloads that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaf: Option<KeyAlgorithm>,
+    /// Algorithm and short fingerprint of the companion that certificates are issued from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub companion: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion_kind: Option<Issuing>,
+    /// Whether workloads that do not say so themselves hold a certificate of the companion as well.
+    #[serde(default)]
+    pub dual: bool,
     /// Grows with each change that proxies are told.
     #[serde(default)]
     pub revision: u64,
@@ -218,11 +241,16 @@ pub struct PendingStatus {
 #[serde(rename_all = "camelCase")]
 pub struct RotationStatus {
     pub number: u32,
+    #[serde(default)]
+    pub of: Part,
     pub phase: Phase,
+    /// `none` where a companion comes, and `to` where it goes.
     pub from: String,
     pub to: String,
-    /// What issuing goes back to when the rotation is rolled back, and leaves with it.
-    pub from_kind: Issuing,
+    /// What issuing goes back to when the rotation is rolled back, and leaves with it. A companion that is
+    /// new has nothing to go back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from_kind: Option<Issuing>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaf_before: Option<KeyAlgorithm>,
     pub started: String,
@@ -247,6 +275,8 @@ pub struct WaitingFor {
 #[serde(rename_all = "camelCase")]
 pub struct PastRotation {
     pub number: u32,
+    #[serde(default)]
+    pub of: Part,
     pub from: String,
     pub to: String,
     pub rolled_back: bool,
@@ -291,6 +321,7 @@ impl TrustDomainSpec {
     pub fn of(issuing: Issuing) -> Self {
         Self {
             issuing,
+            companion: None,
             leaf: Leaves::default(),
             paused: false,
             force: None,

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::Pod;
 use serde_json::{Value, json};
 use trellis_api::{
-    injection::{Admission, Decision, Namespace, Outcome, Refusal, Settings, Skip, admit, decide, patch},
+    injection::{
+        Admission, Decision, Ladder, Namespace, Outcome, Refusal, Settings, Skip, admit, decide, patch,
+    },
     names,
 };
 
@@ -454,6 +456,69 @@ fn every_way_to_stay_outside_has_a_name_and_an_explanation_of_its_own() {
     let explanations: std::collections::BTreeSet<_> =
         Skip::ALL.iter().map(|skip| skip.explanation()).collect();
     assert_eq!((names.len(), explanations.len()), (Skip::ALL.len(), Skip::ALL.len()));
+}
+
+/// What a proxy is told of its certificates: the pod's word, or its namespace's, or, from the first two
+/// columns being empty, the mesh's, which it hears from the CA at any time.
+#[test]
+fn the_pod_goes_before_its_namespace_and_both_before_the_mesh() {
+    const LEAF: &str = "trellis.dev/leaf-algorithm";
+    const DUAL: &str = "trellis.dev/dual-identity";
+    type Said<'a> = &'a [(&'a str, &'a str)];
+    let rows: [(Said<'_>, Said<'_>, [Option<&str>; 3]); 9] = [
+        // pod, namespace: algorithm, whether it is the workload's own, and dual
+        (&[], &[], [Some("ml-dsa-65"), Some("false"), None]),
+        (&[], &[(LEAF, "ml-dsa-87")], [Some("ml-dsa-87"), Some("true"), None]),
+        (&[(LEAF, "ml-dsa-44")], &[(LEAF, "ml-dsa-87")], [Some("ml-dsa-44"), Some("true"), None]),
+        (&[], &[(DUAL, "enabled")], [Some("ml-dsa-65"), Some("false"), Some("enabled")]),
+        (&[(DUAL, "disabled")], &[(DUAL, "enabled")], [Some("ml-dsa-65"), Some("false"), Some("disabled")]),
+        (&[(DUAL, "enabled")], &[(DUAL, "disabled")], [Some("ml-dsa-65"), Some("false"), Some("enabled")]),
+        (&[(DUAL, "enabled")], &[], [Some("ml-dsa-65"), Some("false"), Some("enabled")]),
+        // Each of the two is inherited by itself.
+        (
+            &[(LEAF, "ml-dsa-44")],
+            &[(DUAL, "enabled"), (LEAF, "ml-dsa-87")],
+            [Some("ml-dsa-44"), Some("true"), Some("enabled")],
+        ),
+        (
+            &[(DUAL, "disabled")],
+            &[(DUAL, "enabled"), (LEAF, "ml-dsa-87")],
+            [Some("ml-dsa-87"), Some("true"), Some("disabled")],
+        ),
+    ];
+    for (of_pod, of_namespace, expected) in rows {
+        let map = |said: Said<'_>| -> BTreeMap<String, String> {
+            said.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+        };
+        let pod = with(json!({"metadata": {"annotations": map(of_pod)}}));
+        let namespace = Namespace { annotations: map(of_namespace), ..enabled() };
+        let after = admitted(&pod, &namespace).pod;
+        let inits = after.spec.unwrap().init_containers.unwrap();
+        let proxy = inits.into_iter().find(|container| container.name == names::PROXY_CONTAINER).unwrap();
+        let told = ["TRELLIS_LEAF_ALGORITHM", "TRELLIS_LEAF_PINNED", "TRELLIS_DUAL_IDENTITY"].map(|name| {
+            let variable = proxy.env.iter().flatten().find(|variable| variable.name == name);
+            variable.and_then(|variable| variable.value.clone())
+        });
+        assert_eq!(told.each_ref().map(Option::as_deref), expected, "{of_pod:?} in {of_namespace:?}");
+        // What the CA goes by stands on the pod itself.
+        let annotations = after.metadata.annotations.unwrap();
+        assert_eq!(annotations.get(DUAL).map(String::as_str), expected[2], "{of_pod:?} in {of_namespace:?}");
+    }
+}
+
+#[test]
+fn a_second_identity_that_cannot_be_is_refused_or_said_to_have_no_effect() {
+    let both = json!({"trellis.dev/dual-identity": "enabled", "trellis.dev/leaf-algorithm": "ecdsa-p256"});
+    let message = refusal(&with(json!({"metadata": {"annotations": both}})));
+    assert!(
+        message.contains("`trellis.dev/dual-identity: enabled`") && message.contains("remove"),
+        "{message}"
+    );
+    let dual = with(json!({"metadata": {"annotations": {"trellis.dev/dual-identity": "enabled"}}}));
+    let warnings = admitted(&dual, &enabled()).warnings;
+    assert!(warnings.iter().any(|one| one.contains("`signatures` is `require`")), "{warnings:?}");
+    let open = Settings { signatures: Ladder::Prefer, ..Settings::default() };
+    assert_eq!(admit(&dual, &enabled(), &open).unwrap().warnings, Vec::<String>::new());
 }
 
 #[test]

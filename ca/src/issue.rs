@@ -16,7 +16,7 @@ use trellis_pki::{
     algorithm::Algorithm,
     clock::Clock,
     csr,
-    issue::{IssuedLeaf, Purposes},
+    issue::{IssuedLeaf, Issuer, Purposes},
     key::PublicKey,
     spiffe::SpiffeId,
 };
@@ -27,6 +27,7 @@ pub use self::rules::{bearer_token, csr_pem};
 use crate::{
     attest::{Attestor, Caller, find_pod},
     audit::Audit,
+    companion,
     limit::Limit,
     refuse::{Reason, Refusal},
     trust::authority::{Authority, Current, Wanted},
@@ -125,6 +126,8 @@ pub struct Ask<'a> {
     pub names: &'a [String],
     pub life: Life,
     pub purposes: Purposes,
+    /// Below the companion anchor instead of the issuing one. Only proxies ask for that.
+    pub companion: bool,
     pub source: Option<IpAddr>,
 }
 
@@ -152,6 +155,7 @@ pub struct Weighed {
     way: Way,
     validity: Duration,
     purposes: Purposes,
+    companion: bool,
     source: Option<IpAddr>,
 }
 
@@ -163,6 +167,8 @@ pub struct Granted {
     pub leaf: IssuedLeaf,
     /// What was in force when it was signed.
     pub current: Arc<Current>,
+    /// What it was signed with.
+    pub issuer: Arc<Issuer>,
 }
 
 impl Issuing {
@@ -282,15 +288,21 @@ impl Issuing {
             rules::check_names(field, &csr::names(request), &identity, &names.dns)?;
         }
         rules::check_names("sans", ask.names, &identity, &names.dns)?;
-        rules::check_denials(&self.authority.current(), &identity, &key)?;
-        let (way, purposes, source) = (ask.way, ask.purposes, ask.source);
-        Ok(Weighed { caller, identity, key, dns_names: names.dns, way, validity, purposes, source })
+        let current = self.authority.current();
+        rules::check_denials(&current, &identity, &key)?;
+        if ask.companion {
+            companion::check(&current, &pod, &caller)?;
+        }
+        let (way, purposes, companion, source) = (ask.way, ask.purposes, ask.companion, ask.source);
+        let dns_names = names.dns;
+        Ok(Weighed { caller, identity, key, dns_names, way, validity, purposes, companion, source })
     }
 
     fn key(&self, ask: &Ask<'_>) -> Result<PublicKey, csr::CsrError> {
         let allowed = match ask.way {
-            Way::Grpc | Way::Https => &self.terms.algorithms,
-            Way::SigningRequest | Way::PodCertificate => &self.terms.request_algorithms,
+            _ if ask.companion => companion::ALGORITHMS,
+            Way::Grpc | Way::Https => self.terms.algorithms.as_slice(),
+            Way::SigningRequest | Way::PodCertificate => self.terms.request_algorithms.as_slice(),
         };
         match ask.proof {
             Proof::Request(request) => csr::check(request, allowed),
@@ -299,10 +311,15 @@ impl Issuing {
     }
 
     async fn sign(&self, weighed: &Weighed) -> Result<Granted, Refusal> {
-        let Weighed { identity, key, dns_names, validity, purposes, .. } = weighed;
+        let Weighed { identity, key, dns_names, validity, purposes, companion, .. } = weighed;
         let current = self.authority.current();
         // Trust may have changed since the request was weighed.
         rules::check_denials(&current, identity, key)?;
+        let issuer = match companion {
+            true => companion::issuer(&current)?,
+            false => &current.issuer,
+        };
+        let issuer = Arc::clone(issuer);
         let wanted = Wanted {
             public_key: key.clone(),
             identity: identity.clone(),
@@ -311,7 +328,7 @@ impl Issuing {
             validity: *validity,
             purposes: *purposes,
         };
-        let issued = current.issue(wanted).await;
+        let issued = wanted.issued_by(&issuer).await;
         let leaf = issued.map_err(|error| rules::cannot_issue(identity, &error))?;
         Ok(Granted {
             identity: identity.clone(),
@@ -319,6 +336,7 @@ impl Issuing {
             dns_names: dns_names.clone(),
             leaf,
             current,
+            issuer,
         })
     }
 

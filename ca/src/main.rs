@@ -3,6 +3,7 @@
 
 mod attest;
 mod audit;
+mod companion;
 mod events;
 #[cfg(test)]
 mod fake_api;

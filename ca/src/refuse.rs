@@ -36,6 +36,10 @@ pub enum Reason {
     MalformedRequest,
     /// An operator denied the identity or the key.
     Denied,
+    /// There is no anchor for companions.
+    NoCompanion,
+    /// Neither the pod, its namespace nor the mesh wants it to have a companion.
+    NotDual,
     /// The caller asks too often.
     RateLimited,
     /// The CA has too much to do.
@@ -73,6 +77,8 @@ impl Reason {
             Self::KeyUsage => "key_usage",
             Self::MalformedRequest => "malformed_request",
             Self::Denied => "denied",
+            Self::NoCompanion => "no_companion",
+            Self::NotDual => "not_dual",
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::AttestorUnavailable => "attestor_unavailable",
@@ -122,6 +128,8 @@ impl Reason {
             | Self::KeyUsage
             | Self::MalformedRequest => Code::InvalidArgument,
             Self::RateLimited | Self::Overloaded => Code::ResourceExhausted,
+            // Whoever asks may have heard of it a moment ago.
+            Self::NoCompanion | Self::NotDual => Code::FailedPrecondition,
             Self::AttestorUnavailable | Self::KeyUnavailable | Self::NotReady => Code::Unavailable,
             Self::Internal => Code::Internal,
         }

@@ -69,7 +69,7 @@ impl OwnIssue {
             validity: self.validity,
             purposes: Purposes::BOTH,
         };
-        let leaf = current.issue(wanted).await.map_err(|error| refused(&error))?;
+        let leaf = wanted.issued_by(&current.issuer).await.map_err(|error| refused(&error))?;
         Ok(Issued { leaf: leaf.der, trusted: current.trusted(0) })
     }
 }
@@ -97,6 +97,8 @@ pub fn own_identity(
         trust_domain,
         algorithm: ALGORITHM,
         pinned: true,
+        // Whoever speaks to the CA can verify ML-DSA.
+        dual: Some(false),
         issue: Arc::new(issue),
         bundle: None,
         tls: tls.clone(),

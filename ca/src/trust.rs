@@ -3,6 +3,7 @@
 
 pub mod authority;
 mod census;
+mod companion;
 pub mod keeper;
 pub mod keys;
 mod machine;

@@ -15,6 +15,7 @@ use k8s_openapi::{
 use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
 use trellis_api::{
+    annotations::{DUAL_IDENTITY, Switch},
     names::{CA, DISCOVERY, ENABLED, INJECT, INJECTED, PROXY_CONTAINER},
     source::{Change, Source},
 };
@@ -37,6 +38,8 @@ pub struct PodFacts {
     /// It ran to its end and will not run again.
     pub finished: bool,
     pub address: Option<IpAddr>,
+    /// Whether it is to hold a companion certificate; nothing where the mesh's default holds.
+    pub dual_identity: Option<Switch>,
     /// Its proxy, or the service of ours that it is, works.
     works: bool,
     injected: bool,
@@ -314,6 +317,10 @@ fn facts(pod: &Pod) -> PodFacts {
         labels: pod.metadata.labels.clone().unwrap_or_default(),
         finished: matches!(phase, Some("Succeeded" | "Failed")),
         address: address.and_then(|address| address.parse().ok()),
+        // The injector has copied its namespace's word here. What cannot be read wants nothing weaker.
+        dual_identity: annotations
+            .and_then(|annotations| annotations.get(DUAL_IDENTITY))
+            .map(|value| value.parse().unwrap_or(Switch::Disabled)),
         works: works(pod),
         injected: annotations.is_some_and(|annotations| annotations.contains_key(INJECTED)),
     }

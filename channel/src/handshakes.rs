@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use trellis_pki::posture::Posture;
+use trellis_pki::posture::{Fallback, Posture};
 use trellis_telemetry::{Counter, Family, Histogram, Registry};
 
 /// Label of a peer that proved no identity.
@@ -61,7 +61,8 @@ impl Handshakes {
                 ("peer", peer.as_deref().unwrap_or(UNVERIFIED)),
                 ("resumed", if posture.resumed { "true" } else { "false" }),
                 ("result", "ok"),
-                ("reason", ""),
+                // Why it was weaker than it could have been.
+                ("reason", posture.fallback.map_or("", Fallback::as_str)),
             ])
             .inc();
         self.seconds

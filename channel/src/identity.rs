@@ -47,6 +47,8 @@ pub struct IdentityConfig {
     pub algorithm: Algorithm,
     /// Whether that is this workload's own choice, which the CA's does not change.
     pub pinned: bool,
+    /// Whether it holds a companion certificate as well: its own choice, or nothing where the mesh's holds.
+    pub dual: Option<bool>,
     /// What the CA's own certificate may be signed with.
     pub control: Ladder,
     /// Who must answer at `ca_address`.
@@ -95,6 +97,7 @@ pub async fn start(
         health,
         jitter: rand::random(),
         pinned: config.pinned,
+        dual: config.dual,
         trust: TrustSource::Follow(follower),
         resting: config.resting,
     };

@@ -21,6 +21,7 @@ fn lifecycle(ca: &Arc<FakeCa>, clock: &Arc<TokioClock>, heard: watch::Receiver<H
         trust_domain: DOMAIN.to_owned(),
         algorithm: Algorithm::MlDsa65,
         pinned: false,
+        dual: None,
         issue: ca.clone(),
         bundle: None,
         tls: Arc::new(MeshTls::new(Policy::default(), DOMAIN, clock.clone())),

@@ -31,6 +31,7 @@ async fn expiry_is_logged_every_hour_while_the_ca_is_gone() {
         trust_domain: DOMAIN.to_owned(),
         algorithm: Algorithm::MlDsa65,
         pinned: false,
+        dual: None,
         trust: TrustSource::Told(watch::channel(None).1),
         resting: Resting::default(),
         issue: ca.clone(),

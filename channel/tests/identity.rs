@@ -37,6 +37,7 @@ fn lifecycle(ca: &Arc<FakeCa>, clock: Arc<TokioClock>, bundle: Option<&Path>, ji
         trust_domain: DOMAIN.to_owned(),
         algorithm: Algorithm::MlDsa65,
         pinned: false,
+        dual: None,
         trust: TrustSource::Told(watch::channel(None).1),
         resting: Resting::default(),
         issue: ca.clone(),

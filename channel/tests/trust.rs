@@ -55,6 +55,7 @@ impl Workload {
             trust_domain: DOMAIN.to_owned(),
             algorithm: Algorithm::MlDsa65,
             pinned,
+            dual: None,
             issue: ca.clone(),
             bundle: bundle.map(|path| BundleFile::new(path.to_owned(), DOMAIN.to_owned())),
             tls: tls.clone(),

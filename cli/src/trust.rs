@@ -18,7 +18,7 @@ use kube::{Api, api::PostParams};
 use tokio::time::{Instant, sleep};
 use trellis_api::{
     names::SYSTEM_NAMESPACE,
-    trust::{KeyAlgorithm, SignedBy, TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
+    trust::{KeyAlgorithm, Part, SignedBy, TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus},
 };
 use trellis_pki::{
     clock::{Clock, SystemClock},
@@ -57,6 +57,15 @@ enum Command {
         /// Let an outside CA sign an ML-DSA anchor with what a quantum computer breaks.
         #[arg(long)]
         allow_classical_parents: bool,
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Make, replace or remove the classical anchor beside the one that issues, from which workloads with a
+    /// dual identity get the certificate for peers that cannot verify ML-DSA.
+    Companion {
+        /// ecdsa-p256, which is a fresh key where there is a companion already; or none.
+        #[arg(long, value_parser = companion)]
+        to: CompanionTo,
         #[command(flatten)]
         wait: Wait,
     },
@@ -153,9 +162,26 @@ impl Trust {
                 domain.put(object, spec).await?;
                 return domain.follow(wait, status.past.len()).await;
             }
+            Command::Companion { to: CompanionTo(to), wait } => {
+                let spec = wish::companion(&object.spec, &status, to)?;
+                match spec.companion {
+                    Some(companion) => say(&format!("moving the companion to {companion}\n"))?,
+                    None => say("removing the companion\n")?,
+                }
+                if spec == object.spec {
+                    return domain.put(object, spec).await.map(|()| ExitCode::SUCCESS);
+                }
+                domain.put(object, spec).await?;
+                return domain.follow(wait, status.past.len()).await;
+            }
             Command::Rollback { wait } => {
                 let spec = wish::roll_back(&object.spec, &status)?;
-                say(&format!("rolling back to {}\n", spec.issuing))?;
+                let companion = status.rotation.as_ref().is_some_and(|one| one.of == Part::Companion);
+                match spec.companion {
+                    _ if !companion => say(&format!("rolling back to {}\n", spec.issuing))?,
+                    Some(back) => say(&format!("rolling the companion back to {back}\n"))?,
+                    None => say("rolling back to no companion\n")?,
+                }
                 domain.put(object, spec).await?;
                 return domain.follow(wait, status.past.len()).await;
             }
@@ -293,6 +319,18 @@ fn algorithm(text: &str) -> Result<KeyAlgorithm, String> {
         let known: Vec<_> = KeyAlgorithm::ALL.iter().map(|one| one.as_str()).collect();
         format!("use one of {}", known.join(", "))
     })
+}
+
+/// What the companion is to be.
+#[derive(Clone, Copy, Debug)]
+struct CompanionTo(Option<KeyAlgorithm>);
+
+fn companion(text: &str) -> Result<CompanionTo, String> {
+    match text {
+        "none" => Ok(CompanionTo(None)),
+        _ if text == KeyAlgorithm::EcdsaP256.as_str() => Ok(CompanionTo(Some(KeyAlgorithm::EcdsaP256))),
+        _ => Err("use ecdsa-p256, or none".to_owned()),
+    }
 }
 
 fn say(text: &str) -> Result<()> {

@@ -131,6 +131,7 @@ async fn identify(
         ca_identity: flags.ca_identity().context("the CA's identity, of --trust-domain and --namespace")?,
         pod: format!("{}/{}", flags.namespace, flags.pod_name),
         pinned: false,
+        dual: Some(false),
         control: flags.signatures,
         resting: Resting::default(),
     };

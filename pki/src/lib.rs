@@ -19,6 +19,7 @@ pub mod key;
 pub mod leaf;
 pub mod policy;
 pub mod posture;
+mod presenting;
 pub mod provider;
 pub mod record;
 pub mod refusal;

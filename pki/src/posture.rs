@@ -21,6 +21,13 @@ pub enum Class {
     Classical,
 }
 
+/// Why a workload presented its companion instead of its identity, as the metric's label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fallback {
+    /// None of the signatures that the peer can verify is one of ML-DSA.
+    PeerCannotVerifyMlDsa,
+}
+
 /// What one connection negotiated, read from the connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
@@ -41,7 +48,17 @@ pub struct Posture {
     /// The anchor that the peer was to believe us by, if we presented a certificate.
     pub own_anchor: Option<Arc<str>>,
     pub resumed: bool,
+    /// Why we presented something weaker than our own identity.
+    pub fallback: Option<Fallback>,
     pub class: Class,
+}
+
+impl Fallback {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::PeerCannotVerifyMlDsa => "peer_cannot_verify_ml_dsa",
+        }
+    }
 }
 
 impl Class {

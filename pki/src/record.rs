@@ -8,7 +8,7 @@ use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion, SignatureS
 use crate::algorithm::Algorithm;
 use crate::credential::Credential;
 use crate::leaf::Leaf;
-use crate::posture::{Class, Posture, group_name, is_post_quantum_group};
+use crate::posture::{Class, Fallback, Posture, group_name, is_post_quantum_group};
 use crate::refusal::Refusal;
 use crate::spiffe::SpiffeId;
 
@@ -22,6 +22,7 @@ struct Notes {
     peer: OnceLock<Arc<Leaf>>,
     credential: OnceLock<Arc<Credential>>,
     own_anchor: OnceLock<Arc<str>>,
+    fallback: OnceLock<Fallback>,
     peer_signature: OnceLock<Algorithm>,
     claimed: OnceLock<SpiffeId>,
     rejection: OnceLock<Rejection>,
@@ -67,6 +68,7 @@ impl Recorder {
             credential: self.0.credential.get().cloned(),
             own_anchor: self.0.own_anchor.get().cloned(),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            fallback: self.0.fallback.get().copied(),
             class: Class::of(is_post_quantum_group(group), own.map(Arc::as_ref), peer.map(Arc::as_ref)),
         })
     }
@@ -81,12 +83,20 @@ impl Recorder {
         self.0.claimed.get()
     }
 
+    /// The certificate that we presented, which need not be the one of the moment any more.
+    pub fn presented(&self) -> Option<&Arc<Leaf>> {
+        self.0.own.get()
+    }
+
     /// What the client offered; on the accepting side only.
     pub fn offer(&self) -> Option<&Offer> {
         self.0.offer.get()
     }
 
-    pub(crate) fn presents(&self, own: &Arc<Leaf>, anchor: &Arc<str>) {
+    pub(crate) fn presents(&self, own: &Arc<Leaf>, anchor: &Arc<str>, fallback: Option<Fallback>) {
+        if let Some(fallback) = fallback {
+            let _ = self.0.fallback.set(fallback);
+        }
         let _ = self.0.own.set(Arc::clone(own));
         let _ = self.0.own_anchor.set(Arc::clone(anchor));
     }

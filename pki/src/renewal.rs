@@ -31,6 +31,7 @@ pub enum Step {
 #[derive(Clone, Debug)]
 pub struct Renewal {
     jitter: f64,
+    gives_up: bool,
     held: Option<Held>,
     attempt: Attempt,
     failures: u32,
@@ -54,7 +55,12 @@ impl Renewal {
     /// `jitter` in 0..1 is this workload's place in every window.
     pub fn new(jitter: f64) -> Self {
         let jitter = if jitter.is_finite() { jitter.clamp(0.0, 1.0) } else { 0.0 };
-        Self { jitter, held: None, attempt: Attempt::Due(None), failures: 0 }
+        Self { jitter, gives_up: true, held: None, attempt: Attempt::Due(None), failures: 0 }
+    }
+
+    /// For a certificate that its workload can live without: it is asked for until it comes.
+    pub fn patient(jitter: f64) -> Self {
+        Self { gives_up: false, ..Self::new(jitter) }
     }
 
     pub fn poll(&mut self, now: SystemTime) -> Step {
@@ -103,7 +109,7 @@ impl Renewal {
     /// The attempt came to nothing.
     pub fn failed(&mut self, now: SystemTime) {
         self.failures = self.failures.saturating_add(1);
-        self.attempt = if self.held.is_none() && self.failures >= STARTUP_ATTEMPTS {
+        self.attempt = if self.gives_up && self.held.is_none() && self.failures >= STARTUP_ATTEMPTS {
             Attempt::GivenUp
         } else {
             Attempt::Due(Some(now + self.delay()))

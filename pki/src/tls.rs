@@ -4,22 +4,19 @@
 //! counts from the very next connection, and each connection's notes are its own. Building one costs
 //! about a microsecond beside a handshake's hundreds.
 
-use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use arc_swap::ArcSwap;
-use rustls::client::{ResolvesClientCert, Resumption};
+use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
-use rustls::server::{
-    ClientHello, NoClientAuth, NoServerSessionStorage, ResolvesServerCert, danger::ClientCertVerifier,
-};
-use rustls::sign::CertifiedKey;
+use rustls::server::{NoClientAuth, NoServerSessionStorage, danger::ClientCertVerifier};
 use rustls::version::TLS13;
-use rustls::{ClientConfig, ServerConfig, SignatureScheme};
+use rustls::{ClientConfig, ServerConfig};
 use rustls_pki_types::ServerName;
 
+use crate::algorithm::Algorithm;
 use crate::bundle::Bundle;
 use crate::clock::{Clock, TlsTime, rfc3339};
 use crate::credential::{Denials, Standing};
@@ -28,6 +25,7 @@ use crate::identity::Identity;
 use crate::leaf::Leaf;
 use crate::policy::Policy;
 use crate::posture::Posture;
+use crate::presenting::Presenting;
 use crate::provider;
 use crate::record::{Recorder, Rejection};
 use crate::spiffe::SpiffeId;
@@ -49,6 +47,8 @@ pub struct MeshTls {
 struct Held {
     epoch: u64,
     identity: Option<Arc<Identity>>,
+    /// The classical one beside it, for peers that cannot verify ML-DSA.
+    companion: Option<Arc<Identity>>,
     bundle: Option<Arc<Bundle>>,
     foreign: Foreign,
     denials: Denials,
@@ -98,6 +98,17 @@ pub enum InstallError {
     TrustDomain { what: &'static str, found: String, wanted: String },
     #[error("peers would refuse this workload's certificate: {0}")]
     Policy(#[from] Rejection),
+    #[error("a companion stands beside an ML-DSA certificate of the same workload, and there is none yet")]
+    NoIdentity,
+    #[error("the companion is for {found}, this workload's certificate for {wanted}")]
+    OtherIdentity { found: SpiffeId, wanted: SpiffeId },
+    #[error(
+        "the companion's {what} is {}: peers that need a companion verify only {}",
+        found.name(), Algorithm::EcdsaP256.name()
+    )]
+    NotClassical { what: &'static str, found: Algorithm },
+    #[error("the companion's anchor {0} is not trusted here")]
+    AnchorUnknown(Arc<str>),
 }
 
 impl MeshTls {
@@ -150,16 +161,49 @@ impl MeshTls {
         let (identity, bundle) = (Arc::new(identity), Arc::new(bundle));
         self.swap(|held| {
             held.identity = Some(Arc::clone(&identity));
-            held.bundle = Some(Arc::clone(&bundle));
+            held.companion.take_if(|_| !identity.leaf().algorithm.is_post_quantum());
+            held.believe(&bundle);
         });
         Ok(())
+    }
+
+    /// Holds `companion` beside the identity, for peers that cannot verify ML-DSA. It is let go by itself
+    /// once its anchor is trusted no more.
+    pub fn install_companion(&self, companion: Identity) -> Result<(), InstallError> {
+        let leaf = companion.leaf();
+        for (what, found) in [("key", leaf.algorithm), ("issuer's signature", leaf.issuer_algorithm)] {
+            if found != Algorithm::EcdsaP256 {
+                return Err(InstallError::NotClassical { what, found });
+            }
+        }
+        check_policy(leaf, self.policy)?;
+        let held = self.held.load();
+        let primary = held.identity.as_ref().map(|identity| identity.leaf());
+        let primary = primary.filter(|leaf| leaf.algorithm.is_post_quantum());
+        let wanted = &primary.ok_or(InstallError::NoIdentity)?.identity;
+        if leaf.identity != *wanted {
+            return Err(InstallError::OtherIdentity { found: leaf.identity.clone(), wanted: wanted.clone() });
+        }
+        if !held.bundle.as_ref().is_some_and(|bundle| bundle.holds(companion.anchor())) {
+            return Err(InstallError::AnchorUnknown(Arc::clone(companion.anchor())));
+        }
+        let companion = Arc::new(companion);
+        self.swap(|held| held.companion = Some(Arc::clone(&companion)));
+        Ok(())
+    }
+
+    /// From the next handshake on there is only the identity itself.
+    pub fn drop_companion(&self) {
+        if self.held.load().companion.is_some() {
+            self.swap(|held| held.companion = None);
+        }
     }
 
     /// Believes `bundle` from the next handshake on and keeps the identity.
     pub fn trust(&self, bundle: Bundle) -> Result<(), InstallError> {
         self.check_domain("trust bundle", bundle.trust_domain())?;
         let bundle = Arc::new(bundle);
-        self.swap(|held| held.bundle = Some(Arc::clone(&bundle)));
+        self.swap(|held| held.believe(&bundle));
         Ok(())
     }
 
@@ -204,6 +248,16 @@ impl MeshTls {
         self.held.load().identity.as_ref().map(|identity| Arc::clone(identity.anchor()))
     }
 
+    /// The certificate for peers that cannot verify ML-DSA, if there is one.
+    pub fn companion(&self) -> Option<Arc<Leaf>> {
+        self.held.load().companion.as_ref().map(|companion| Arc::clone(companion.shared_leaf()))
+    }
+
+    /// The anchor that signed it.
+    pub fn companion_anchor(&self) -> Option<Arc<str>> {
+        self.held.load().companion.as_ref().map(|companion| Arc::clone(companion.anchor()))
+    }
+
     pub fn denials(&self) -> Denials {
         self.held.load().denials.clone()
     }
@@ -243,7 +297,7 @@ impl MeshTls {
             .with_protocol_versions(&[&TLS13])
             .map_err(NotReady::Config)?
             .with_client_cert_verifier(verifier)
-            .with_cert_resolver(Arc::new(Presenting::new(identity, &recorder)));
+            .with_cert_resolver(Arc::new(self.presenting(identity, &held, &recorder)));
         config.alpn_protocols.clone_from(&self.alpn);
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
@@ -265,7 +319,7 @@ impl MeshTls {
         let mut config = match present {
             true => {
                 let identity = usable(&held, self.clock.now())?;
-                builder.with_client_cert_resolver(Arc::new(Presenting::new(identity, &recorder)))
+                builder.with_client_cert_resolver(Arc::new(self.presenting(identity, &held, &recorder)))
             }
             false => builder.with_no_client_auth(),
         };
@@ -294,6 +348,15 @@ impl MeshTls {
         }
     }
 
+    fn presenting(&self, identity: &Arc<Identity>, held: &Held, recorder: &Recorder) -> Presenting {
+        let now = self.clock.now();
+        let companion = held.companion.as_ref().filter(|companion| {
+            let leaf = companion.leaf();
+            leaf.is_valid_at(now) && self.policy.allows(leaf.algorithm)
+        });
+        Presenting::new(identity, companion, recorder)
+    }
+
     fn time(&self) -> Arc<TlsTime> {
         Arc::new(TlsTime(Arc::clone(&self.clock)))
     }
@@ -315,6 +378,13 @@ impl MeshTls {
     }
 }
 
+impl Held {
+    fn believe(&mut self, bundle: &Arc<Bundle>) {
+        self.companion.take_if(|companion| !bundle.holds(companion.anchor()));
+        self.bundle = Some(Arc::clone(bundle));
+    }
+}
+
 fn usable(held: &Held, now: SystemTime) -> Result<&Arc<Identity>, NotReady> {
     let identity = held.identity.as_ref().ok_or(NotReady::NoIdentity)?;
     let leaf = identity.leaf();
@@ -325,49 +395,4 @@ fn usable(held: &Held, now: SystemTime) -> Result<&Arc<Identity>, NotReady> {
         return Err(NotReady::NotYetValid(rfc3339(leaf.not_before)));
     }
     Ok(identity)
-}
-
-/// Presents one identity in one handshake, and notes what the handshake offered.
-struct Presenting {
-    certified: Arc<CertifiedKey>,
-    leaf: Arc<Leaf>,
-    anchor: Arc<str>,
-    recorder: Recorder,
-}
-
-impl Presenting {
-    fn new(identity: &Identity, recorder: &Recorder) -> Self {
-        Self {
-            certified: Arc::clone(identity.certified()),
-            leaf: Arc::clone(identity.shared_leaf()),
-            anchor: Arc::clone(identity.anchor()),
-            recorder: recorder.clone(),
-        }
-    }
-}
-
-impl ResolvesServerCert for Presenting {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        self.recorder.offers(hello.named_groups().unwrap_or_default(), hello.signature_schemes());
-        self.recorder.presents(&self.leaf, &self.anchor);
-        Some(Arc::clone(&self.certified))
-    }
-}
-
-impl ResolvesClientCert for Presenting {
-    fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        self.certified.key.choose_scheme(schemes)?;
-        self.recorder.presents(&self.leaf, &self.anchor);
-        Some(Arc::clone(&self.certified))
-    }
-
-    fn has_certs(&self) -> bool {
-        true
-    }
-}
-
-impl fmt::Debug for Presenting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Presenting").field("identity", &self.leaf.identity).finish_non_exhaustive()
-    }
 }

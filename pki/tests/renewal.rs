@@ -262,3 +262,16 @@ fn a_senseless_jitter_is_none() {
         assert_eq!(life.asked()[1], HOUR * 20 + (HOUR * 2).mul_f64(share), "{jitter}");
     }
 }
+
+#[test]
+fn what_a_workload_can_live_without_is_asked_for_until_it_comes() {
+    let mut now = start();
+    let mut renewal = Renewal::patient(0.5);
+    for _ in 0..40 {
+        assert_eq!(renewal.poll(now), Step::Renew);
+        renewal.failed(now);
+        let Step::Sleep(pause) = renewal.poll(now) else { panic!("it does not wait") };
+        assert!(pause <= Duration::from_secs(5 * 60), "{pause:?}");
+        now += pause;
+    }
+}

@@ -18,7 +18,7 @@ use crate::{directory::Directory, ledger::Ledger, workload::Rotate};
 /// `/metrics` and `/evidence`.
 pub fn public(registry: &Registry, ledger: &Arc<Ledger>, tls: &Arc<MeshTls>) -> Routes {
     let (ledger, tls) = (ledger.clone(), tls.clone());
-    http::metrics_routes(registry).get("/evidence", move || Response::json(&ledger.evidence(leaf(&tls))))
+    http::metrics_routes(registry).get("/evidence", move || Response::json(&ledger.evidence(leaves(&tls))))
 }
 
 /// What only the pod itself may ask for.
@@ -51,13 +51,15 @@ fn set(reload: &Reload, filter: &str) -> Response {
     }
 }
 
-fn leaf(tls: &MeshTls) -> Option<evidence::Leaf> {
-    let leaf = tls.current()?;
-    Some(evidence::Leaf {
-        identity: leaf.identity.to_string(),
-        serial: leaf.serial.clone(),
-        algorithm: leaf.algorithm.name().to_owned(),
-        not_before: rfc3339(leaf.not_before),
-        not_after: rfc3339(leaf.not_after),
+/// The certificate in use, and the one beside it.
+fn leaves(tls: &MeshTls) -> [Option<evidence::Leaf>; 2] {
+    [tls.current(), tls.companion()].map(|leaf| {
+        leaf.map(|leaf| evidence::Leaf {
+            identity: leaf.identity.to_string(),
+            serial: leaf.serial.clone(),
+            algorithm: leaf.algorithm.name().to_owned(),
+            not_before: rfc3339(leaf.not_before),
+            not_after: rfc3339(leaf.not_after),
+        })
     })
 }

@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use trellis_api::{
-    annotations::{Plaintext, Ports},
+    annotations::{Plaintext, Ports, Switch},
     names::{
         ADMIN_PORT, BUNDLE_FILE, DEFAULT_TRUST_DOMAIN, IDENTITY_DIR, INBOUND_PORT, METRICS_PORT,
         OUTBOUND_PORT, READY_PORT, SYSTEM_NAMESPACE, TOKEN_FILE, TUNNEL_PORT,
@@ -93,6 +93,10 @@ pub struct Run {
     /// Whether the algorithm is this workload's own choice, which the mesh's does not change.
     #[arg(long, env = "TRELLIS_LEAF_PINNED", action = clap::ArgAction::Set, default_value_t = false)]
     pub leaf_pinned: bool,
+    /// Whether this workload also holds an ECDSA certificate, for peers that cannot verify ML-DSA: enabled or
+    /// disabled. Absent: as the mesh has it.
+    #[arg(long, env = "TRELLIS_DUAL_IDENTITY")]
+    pub dual_identity: Option<Switch>,
     /// Key exchange with peers: require (hybrid only), prefer (hybrid first) or classical.
     #[arg(long, env = "TRELLIS_KEY_EXCHANGE", default_value = "require")]
     pub key_exchange: Ladder,

@@ -246,7 +246,9 @@ fn finish(
     let posture = recorder.posture(&tls).ok_or(Refusal::Other)?;
     let certificate = tls.peer_certificates().and_then(<[_]>::first).ok_or(Refusal::NoCertificate)?;
     let peer = Leaf::parse(certificate).map_err(|_| Refusal::MalformedCertificate)?;
-    let expires = own.not_after.min(peer.not_after);
+    // The one that was presented, which is not the one of the moment where a companion stood in for it.
+    let own = recorder.presented().map_or(own.not_after, |presented| presented.not_after);
+    let expires = own.min(peer.not_after);
     let socket = socket.into_std().map_err(|_| Refusal::Io)?;
     Ok(Secured { socket, tls, posture, recorder, expires, remote, epoch })
 }

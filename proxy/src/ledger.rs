@@ -15,7 +15,11 @@ use parking_lot::Mutex;
 use trellis_api::evidence::{Bytes, Class, Connections, ProxyEvidence, REFUSED, Signatures};
 pub use trellis_channel::handshakes::Direction;
 use trellis_channel::handshakes::Handshakes;
-use trellis_pki::{posture, posture::Posture, spiffe::SpiffeId};
+use trellis_pki::{
+    posture,
+    posture::{Fallback, Posture},
+    spiffe::SpiffeId,
+};
 use trellis_telemetry::{Counter, Family, Gauge, Registry};
 
 use crate::{detect::Protocol, directory::Directory};
@@ -239,7 +243,7 @@ impl Ledger {
 
     // === what others read ===
 
-    pub fn evidence(&self, leaf: Option<trellis_api::evidence::Leaf>) -> ProxyEvidence {
+    pub fn evidence(&self, [leaf, companion]: [Option<trellis_api::evidence::Leaf>; 2]) -> ProxyEvidence {
         let rows = self.rows.lock();
         let side = |wanted: Direction| {
             let mut side: Vec<Connections> = rows
@@ -256,6 +260,7 @@ impl Ledger {
         ProxyEvidence {
             workload: self.workload.clone(),
             leaf,
+            companion,
             inbound: side(Direction::Inbound),
             outbound: side(Direction::Outbound),
             open_connections: self.open_connections(),
@@ -340,7 +345,9 @@ fn signatures(direction: Direction, posture: &Posture) -> Signatures {
 fn weakness(posture: &Posture) -> Option<String> {
     match posture.class {
         posture::Class::Pq => None,
-        posture::Class::Hybrid => Some("classical_signature".into()),
+        posture::Class::Hybrid => {
+            Some(posture.fallback.map_or("classical_signature", Fallback::as_str).into())
+        }
         posture::Class::Classical => Some("peer_offered_no_hybrid_group".into()),
     }
 }

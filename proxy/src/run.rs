@@ -19,7 +19,7 @@ use tokio::{
     time,
 };
 use tracing::{info, warn};
-use trellis_api::{names, proto::ca::Holding};
+use trellis_api::{annotations::Switch, names, proto::ca::Holding};
 use trellis_channel::identity::{self, Application, IdentityConfig, IdentityTask, Resting};
 use trellis_pki::{
     clock::{Clock, SystemClock},
@@ -157,6 +157,7 @@ fn identity_config(config: &Run, resting: Resting) -> anyhow::Result<IdentityCon
         ca_identity: config.system_identity(names::CA)?,
         pod: format!("{}/{}", config.pod_namespace, config.pod_name),
         pinned: config.leaf_pinned,
+        dual: config.dual_identity.map(|switch| switch == Switch::Enabled),
         control: config.control().signatures,
         resting,
     })

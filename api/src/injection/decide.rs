@@ -27,13 +27,14 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
 
 use super::{
-    Namespace, Resources, Settings,
+    Ladder, Namespace, Resources, Settings,
     probes::Called,
     sidecar::{NO_API_TOKEN_VOLUME, is_ours},
 };
 use crate::{
     annotations::{self, AnnotationError, Annotations, Ports, Switch},
     names,
+    trust::KeyAlgorithm,
 };
 
 /// Namespaces of Kubernetes itself. What runs there must start without the mesh.
@@ -130,6 +131,12 @@ pub enum Refusal {
         name = annotations::DRAIN_SECONDS
     )]
     Drain { drain: u32, grace: i64 },
+    #[error(
+        "annotation `{dual}: enabled` beside `{leaf}: ecdsa-p256`: the second certificate is the ECDSA one; \
+         remove one of them, or write `{dual}: disabled`",
+        dual = annotations::DUAL_IDENTITY, leaf = annotations::LEAF_ALGORITHM
+    )]
+    Dual,
 }
 
 /// See the table above.
@@ -161,11 +168,12 @@ fn judge(pod: &Pod, namespace: &Namespace, settings: &Settings) -> Result<Result
     check_ports(spec, &called)?;
     check_names(spec)?;
     let annotations = Annotations::of(on_pod, &namespace.annotations)?;
+    check_dual(&annotations)?;
     let plan = Plan {
         resources: resources(&annotations, settings)?,
         drain_seconds: drain(spec, &annotations)?,
         probe_ports: called.set(),
-        warnings: warnings(namespace, &called),
+        warnings: warnings(namespace, &called, &annotations, settings),
         annotations,
     };
     Ok(Ok(plan))
@@ -305,8 +313,28 @@ fn drain(spec: &PodSpec, annotations: &Annotations) -> Result<u32, Refusal> {
     }
 }
 
-fn warnings(namespace: &Namespace, called: &Called) -> Vec<String> {
+fn check_dual(annotations: &Annotations) -> Result<(), Refusal> {
+    let classical = annotations.leaf_algorithm == Some(KeyAlgorithm::EcdsaP256);
+    match annotations.dual_identity {
+        Some(Switch::Enabled) if classical => Err(Refusal::Dual),
+        _ => Ok(()),
+    }
+}
+
+fn warnings(
+    namespace: &Namespace,
+    called: &Called,
+    annotations: &Annotations,
+    settings: &Settings,
+) -> Vec<String> {
     let mut warnings = Vec::new();
+    if annotations.dual_identity == Some(Switch::Enabled) && settings.signatures == Ladder::Require {
+        warnings.push(format!(
+            "trellis: `{}: enabled` has no effect while the mesh's `signatures` is `require`: nothing classical \
+             is presented; set it to `prefer`",
+            annotations::DUAL_IDENTITY
+        ));
+    }
     let enforced = namespace.labels.get(POD_SECURITY).map(String::as_str);
     if let Some(level @ ("baseline" | "restricted")) = enforced {
         warnings.push(format!(
@@ -388,6 +416,7 @@ impl Refusal {
             Self::HalfInjected { .. } => "half_injected",
             Self::Resources { .. } => "resources",
             Self::Drain { .. } => "drain",
+            Self::Dual => "dual",
         }
     }
 }

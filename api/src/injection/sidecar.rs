@@ -179,6 +179,9 @@ fn environment(plan: &Plan, settings: &Settings) -> Vec<EnvVar> {
         text("TRELLIS_LOG", log.as_str().to_owned()),
         text("TRELLIS_LOG_FORMAT", settings.log_format.as_str().to_owned()),
     ];
+    if let Some(dual) = annotations.dual_identity {
+        all.push(text("TRELLIS_DUAL_IDENTITY", dual.to_string()));
+    }
     if let Some(endpoint) = &settings.otlp_endpoint {
         all.push(text("TRELLIS_OTLP_ENDPOINT", endpoint.clone()));
     }

@@ -48,6 +48,7 @@ impl Read<'_> {
                 Some(hours) => Life::Exactly(Duration::from_secs(u64::from(hours) * 60 * 60)),
             },
             purposes: self.purposes,
+            companion: false,
             source: Some(self.source),
         }
     }

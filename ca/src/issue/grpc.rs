@@ -23,6 +23,7 @@ impl Issuance for Issuing {
                 seconds => Life::Exactly(Duration::from_secs(seconds.into())),
             },
             purposes: Purposes::BOTH,
+            companion: request.companion,
             source,
         };
         let values = metadata.get_all("authorization");

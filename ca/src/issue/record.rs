@@ -16,15 +16,16 @@ use crate::{
 
 impl Issuing {
     pub(super) fn granted(&self, granted: &Granted, weighed: &Weighed) -> Result<(), Refusal> {
-        let Granted { identity, algorithm, dns_names, leaf, current } = granted;
-        let Weighed { caller, way, source, .. } = weighed;
-        let signature = current.issuer.anchor().algorithm;
+        let Granted { identity, algorithm, dns_names, leaf, issuer, .. } = granted;
+        let Weighed { caller, way, companion, source, .. } = weighed;
+        let signature = issuer.anchor().algorithm;
         let recorded = self.audit.record(
             Event::Issued,
             json!({
                 "identity": identity.as_str(),
                 "serial": leaf.serial,
-                "anchor": &**current.issuer.anchor().fingerprint(),
+                "anchor": &**issuer.anchor().fingerprint(),
+                "companion": companion.then_some(true),
                 "algorithm": algorithm.name(),
                 "dnsNames": dns_names,
                 "notBefore": rfc3339(leaf.not_before),
@@ -50,6 +51,9 @@ impl Issuing {
             ("class", class),
         ];
         self.metrics.by_api.with(&by_api).inc();
+        if *companion {
+            self.metrics.companions.with(&[("namespace", &caller.namespace)]).inc();
+        }
         tracing::info!(
             %identity,
             serial = leaf.serial,
@@ -57,6 +61,7 @@ impl Issuing {
             pod = caller.pod,
             algorithm = algorithm.name(),
             api = way.as_str(),
+            companion,
             class,
             not_after = rfc3339(leaf.not_after),
             "issued a certificate"
@@ -112,6 +117,7 @@ impl Issuing {
 pub(super) struct Metrics {
     issued: Family<Counter>,
     by_api: Family<Counter>,
+    companions: Family<Counter>,
     refused: Family<Counter>,
     pub(super) seconds: Histogram,
 }
@@ -126,6 +132,12 @@ impl Metrics {
                 "Certificates issued, by the API that they were asked through, algorithm of the key and of the \
                  anchor's signature, and class.",
             ),
+            companions: registry
+                .counter(
+                    "trellis_ca_companions_issued_total",
+                    "Certificates issued below the companion anchor, by namespace.",
+                )
+                .open_labels(&["namespace"]),
             refused: registry.counter("trellis_ca_refused_total", "Requests refused, by reason."),
             seconds: registry
                 .histogram(

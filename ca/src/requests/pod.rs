@@ -183,6 +183,7 @@ impl PodRequests {
                 Some(seconds) => Life::AtMost(Duration::from_secs(seconds.into())),
             },
             purposes: Purposes::BOTH,
+            companion: false,
             source: None,
         };
         self.issuing.issue(Claim::Vouched(caller), &ask).await

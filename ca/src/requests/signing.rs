@@ -157,6 +157,7 @@ impl SigningRequests {
                 Some(seconds) => Life::Exactly(Duration::from_secs(seconds.into())),
             },
             purposes,
+            companion: false,
             source: None,
         };
         self.issuing.weigh(Claim::Vouched(caller), &ask).await

@@ -8,7 +8,10 @@ use std::{
 
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, task::spawn_blocking};
-use trellis_api::proto::ca::{ForeignBundle, Trusted};
+use trellis_api::{
+    proto::ca::{ForeignBundle, Trusted},
+    trust::Part,
+};
 use trellis_pki::{
     bundle::{Anchor, Bundle},
     credential::{Denials, Denied},
@@ -33,6 +36,8 @@ pub struct Current {
     pub vault: Vault,
     pub version: Version,
     pub issuer: Arc<Issuer>,
+    /// What companion certificates are issued from, if anything is.
+    pub companion: Option<Arc<Issuer>>,
     pub bundle: Bundle,
     pub foreign: Foreign,
     pub denials: Denials,
@@ -49,6 +54,18 @@ pub struct Wanted {
 }
 
 impl Wanted {
+    /// Has `issuer` issue it. A key that is elsewhere is asked where waiting holds up nobody.
+    pub async fn issued_by(self, issuer: &Arc<Issuer>) -> Result<IssuedLeaf, IssueError> {
+        if !issuer.signer().is_remote() {
+            return issuer.issue_for(&self.request(), self.purposes);
+        }
+        let issuer = issuer.clone();
+        match spawn_blocking(move || issuer.issue_for(&self.request(), self.purposes)).await {
+            Ok(issued) => issued,
+            Err(error) => Err(IssueError::Signer(SignerError::Local(error.to_string()))),
+        }
+    }
+
     fn request(&self) -> LeafRequest<'_> {
         LeafRequest {
             public_key: &self.public_key,
@@ -113,7 +130,9 @@ impl Current {
     fn new(trust_domain: &str, keys: &Keys, read: Read) -> Result<Self, String> {
         let Read { vault, version } = read;
         let issuing = vault.state.anchor(&vault.state.issuing).ok_or("no anchor issues")?;
-        let issuer = Arc::new(vault.issuer(trust_domain, issuing, keys)?);
+        let issuer = |anchor| vault.issuer(trust_domain, anchor, keys).map(Arc::new);
+        let companion = vault.state.issuing(Part::Companion).map(issuer).transpose()?;
+        let issuer = issuer(issuing)?;
         let anchors = vault
             .state
             .trusted()
@@ -124,19 +143,7 @@ impl Current {
         let denied = denied.collect::<Result<Vec<_>, _>>().map_err(|error| format!("denied: {error}"))?;
         let denials = Denials::new(denied).map_err(|error| error.to_string())?;
         let foreign = held_bundles(&bundle, &vault.state.foreign)?;
-        Ok(Self { vault, version, issuer, bundle, foreign, denials })
-    }
-
-    /// Issues what `wanted` says. A key that is elsewhere is asked where waiting holds up nobody.
-    pub async fn issue(&self, wanted: Wanted) -> Result<IssuedLeaf, IssueError> {
-        if !self.issuer.signer().is_remote() {
-            return self.issuer.issue_for(&wanted.request(), wanted.purposes);
-        }
-        let issuer = self.issuer.clone();
-        match spawn_blocking(move || issuer.issue_for(&wanted.request(), wanted.purposes)).await {
-            Ok(issued) => issued,
-            Err(error) => Err(IssueError::Signer(SignerError::Local(error.to_string()))),
-        }
+        Ok(Self { vault, version, issuer, companion, bundle, foreign, denials })
     }
 
     pub fn state(&self) -> &TrustState {
@@ -153,6 +160,8 @@ impl Current {
             leaf_algorithm: state.leaf.map(|leaf| leaf.as_str().to_owned()).unwrap_or_default(),
             spread_seconds,
             denied: state.denied.clone(),
+            companion: state.companion.clone().unwrap_or_default(),
+            dual: state.dual,
             foreign: self.foreign.bundles().map(told).collect(),
         }
     }

@@ -92,7 +92,8 @@ impl Census {
     }
 
     pub fn leaves(&self, anchor: &str) -> usize {
-        self.holdings().filter(|holding| holding.leaf_anchor == anchor).count()
+        let chains = |holding: &&Holding| holding.leaf_anchor == anchor || holding.companion_anchor == anchor;
+        self.holdings().filter(chains).count()
     }
 
     /// Those who do not trust `anchor` yet.
@@ -104,10 +105,15 @@ impl Census {
         })
     }
 
-    /// Those whose certificate chains to `anchor`.
+    /// Those of whose certificates one chains to `anchor`.
     pub fn living_by(&self, anchor: &str) -> Vec<Missing> {
         self.missing(|holding| {
-            (holding.leaf_anchor == anchor).then(|| "its certificate chains to the old anchor".to_owned())
+            let what = match anchor {
+                _ if holding.leaf_anchor == anchor => "certificate",
+                _ if holding.companion_anchor == anchor => "companion certificate",
+                _ => return None,
+            };
+            Some(format!("its {what} chains to the old anchor"))
         })
     }
 

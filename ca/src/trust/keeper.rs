@@ -158,7 +158,7 @@ impl Keeper {
             *self.signing.lock() = Signing::Idle;
         }
         match verdict {
-            Verdict::Begin { kind, cut_off } => self.begin(&current, &wished, kind, cut_off).await,
+            Verdict::Begin { of, kind, cut_off } => self.begin(&current, &wished, of, kind, cut_off).await,
             Verdict::Take { step, cut_off } => self.take(&current, step, cut_off).await,
             _ if !current.state().doomed.is_empty() => self.bury(&current).await,
             _ => Ok(Turn::Rests),
@@ -248,8 +248,10 @@ impl Keeper {
             "phase": phase,
             "revision": state.revision,
             "issuing": state.issuing,
+            "companion": state.companion,
             "anchors": state.trusted().map(|anchor| anchor.fingerprint.as_str()).collect::<Vec<_>>(),
             "leaf": state.leaf,
+            "dual": state.dual.then_some(true),
             "denied": state.denied,
             "foreign": foreign(state),
             "cutOff": cut_off,
@@ -358,7 +360,7 @@ impl Metrics {
                 .with(&[]),
             expiry: registry.gauge(
                 "trellis_ca_root_expiry_timestamp_seconds",
-                "When the anchor that issues ends, in seconds since 1970.",
+                "When the first of the anchors that issue ends, in seconds since 1970.",
             ),
         }
     }
@@ -371,7 +373,8 @@ impl Metrics {
     fn reflect(&self, current: &Current) {
         self.revision.set(current.state().revision as f64);
         self.rotating.set(f64::from(u8::from(current.state().rotation.is_some())));
-        let end = current.issuer.anchor().not_after;
+        let companion = current.companion.iter().map(|companion| companion.anchor().not_after);
+        let end = companion.fold(current.issuer.anchor().not_after, std::cmp::Ord::min);
         let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.expiry.with(&[]).set(end.as_secs_f64());
     }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use trellis_api::trust::{Issuing, KeyAlgorithm, Phase, TrustDomainSpec};
+use trellis_api::trust::{Issuing, KeyAlgorithm, Part, Phase, TrustDomainSpec};
 use trellis_pki::{
     credential::{Denied, MAX_DENIALS},
     spiffe::SpiffeId,
@@ -12,7 +12,8 @@ use trellis_pki::{
 
 use super::{
     census::{Census, Missing},
-    state::{Rotation, Step, TrustState},
+    companion,
+    state::{Anchor, Rotation, Step, TrustState},
 };
 
 /// Who has no pod of ours, where those are named that a phase waits for.
@@ -24,7 +25,7 @@ pub enum Verdict {
     /// All is as it is wished.
     Settled,
     /// A new anchor of this kind is to be made, and the rotation to it begun.
-    Begin { kind: Issuing, cut_off: Option<Vec<String>> },
+    Begin { of: Part, kind: Issuing, cut_off: Option<Vec<String>> },
     /// This step is to be taken; those named are cut off by it, since the operator forces it.
     Take { step: Step, cut_off: Option<Vec<String>> },
     /// The phase waits for these.
@@ -62,18 +63,35 @@ pub fn decide(
         return match denied == state.denied {
             true => Verdict::Refused(refused),
             // What is wrong elsewhere keeps nobody from being denied.
-            false => Verdict::Take { step: Step::Adopt { leaf: state.leaf, denied }, cut_off: None },
+            false => Verdict::Take {
+                step: Step::Adopt { leaf: state.leaf, dual: state.dual, denied },
+                cut_off: None,
+            },
         };
     }
     if let Some(step) = adopt(wished, bounds, state, census) {
         return Verdict::Take { step, cut_off: None };
     }
-    if state.pending.as_ref().is_some_and(|pending| pending.kind != wished.issuing) {
-        return Verdict::Take { step: Step::Forget, cut_off: None };
+    let forget = Verdict::Take { step: Step::Forget, cut_off: None };
+    let pending = state.pending.as_ref();
+    if pending.is_some_and(|pending| Some(pending.kind) != target(wished, pending.of)) {
+        return forget;
     }
     match &state.rotation {
-        None => begin(wished, state, census),
+        None => match begin(wished, state, census) {
+            // The key was made for the other part, whose turn comes later.
+            Verdict::Begin { of, .. } if pending.is_some_and(|pending| pending.of != of) => forget,
+            verdict => verdict,
+        },
         Some(rotation) => go_on(wished, state, rotation, census, rotation.unpublished(bounds, now)),
+    }
+}
+
+/// What the part is wished to be in the end.
+fn target(wished: &TrustDomainSpec, of: Part) -> Option<Issuing> {
+    match of {
+        Part::Issuing => Some(wished.issuing),
+        Part::Companion => wished.companion,
     }
 }
 
@@ -87,11 +105,16 @@ fn adopt(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, census: 
         Some(KeyAlgorithm::EcdsaP256) if !census.refusing_classical().is_empty() => state.leaf,
         leaf => leaf,
     };
-    (denied != state.denied || leaf != state.leaf).then_some(Step::Adopt { leaf, denied })
+    let dual = wished.leaf.dual;
+    let differs = denied != state.denied || leaf != state.leaf || dual != state.dual;
+    differs.then_some(Step::Adopt { leaf, dual, denied })
 }
 
 /// A certificate that the CA would not issue is not asked for: every renewal would fail from then on.
 fn refused(wished: &TrustDomainSpec, bounds: &Bounds) -> Option<String> {
+    if let Some(refused) = companion::refused(wished) {
+        return Some(refused);
+    }
     let leaf = wished.leaf.algorithm.filter(|leaf| !bounds.leaves.contains(leaf))?;
     let known: Vec<_> = bounds.leaves.iter().map(|one| one.as_str()).collect();
     Some(format!(
@@ -116,7 +139,7 @@ fn begin(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdi
         let leaf_waits = wished.leaf.algorithm != state.leaf;
         return match leaf_waits {
             true => Verdict::WouldCutOff(census.refusing_classical()),
-            false => Verdict::Settled,
+            false => companion::begin(wished, state),
         };
     }
     if wished.issuing.algorithm == issuing.kind.algorithm
@@ -135,9 +158,10 @@ fn begin(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdi
     let refusing = if classical { census.refusing_classical() } else { Vec::new() };
     let number = state.rotations + 1;
     match refusing.is_empty() {
-        true => Verdict::Begin { kind: wished.issuing, cut_off: None },
+        true => Verdict::Begin { of: Part::Issuing, kind: wished.issuing, cut_off: None },
         false if is_forced(wished, number, Phase::Distributing) => {
-            Verdict::Begin { kind: wished.issuing, cut_off: Some(names(refusing)) }
+            let cut_off = Some(names(refusing));
+            Verdict::Begin { of: Part::Issuing, kind: wished.issuing, cut_off }
         }
         false => Verdict::WouldCutOff(refusing),
     }
@@ -160,20 +184,26 @@ fn go_on(
     census: &Census,
     unpublished: u64,
 ) -> Verdict {
-    let kind = |fingerprint: &str| state.anchor(fingerprint).map(|anchor| anchor.kind);
-    let back = Some(wished.issuing) == kind(&rotation.from);
+    let kind = |fingerprint: Option<&String>| state.anchor(fingerprint?).map(|anchor: &Anchor| anchor.kind);
+    let target = target(wished, rotation.of);
+    let back = target == kind(rotation.from.as_ref());
     if back && rotation.phase != Phase::Removing {
         let step = Step::RollBack { leaf: wished.leaf.algorithm };
         return Verdict::Take { step, cut_off: None };
     }
-    if !back && Some(wished.issuing) != kind(&rotation.to) {
+    if !back && target != kind(rotation.to.as_ref()) {
         // The rotation that is under way is finished first; another wish waits for its turn.
-        tracing::debug!(rotation = rotation.number, wished = %wished.issuing, "another rotation is wished");
+        tracing::debug!(rotation = rotation.number, ?target, "another rotation is wished");
     }
+    let of = |anchor: &Option<String>, missing: fn(&Census, &str) -> Vec<Missing>| {
+        anchor.as_ref().map(|anchor| missing(census, anchor)).unwrap_or_default()
+    };
     let (step, mut missing) = match rotation.phase {
-        Phase::Distributing => (Step::Issue { leaf: wished.leaf.algorithm }, census.lacking(&rotation.to)),
-        Phase::Issuing => (Step::Remove, census.living_by(&rotation.from)),
-        Phase::Removing => (Step::Settle, census.clinging_to(&rotation.from)),
+        Phase::Distributing => {
+            (Step::Issue { leaf: wished.leaf.algorithm }, of(&rotation.to, Census::lacking))
+        }
+        Phase::Issuing => (Step::Remove, of(&rotation.from, Census::living_by)),
+        Phase::Removing => (Step::Settle, of(&rotation.from, Census::clinging_to)),
     };
     if unpublished > 0 {
         let why = format!("they are shown the new anchor for {unpublished} s more, to fetch it in time");

@@ -14,7 +14,8 @@ use trellis_api::{
     names::CA,
     source::{Change, Source},
     trust::{
-        Denial, Issuing, KeyAlgorithm, Leaves, TRUST_DOMAIN, TrustDomain, TrustDomainSpec, TrustDomainStatus,
+        Denial, Issuing, KeyAlgorithm, Leaves, Part, TRUST_DOMAIN, TrustDomain, TrustDomainSpec,
+        TrustDomainStatus,
     },
 };
 use trellis_telemetry::shutdown::{Shutdown, requested};
@@ -175,11 +176,11 @@ impl Shown {
 
 /// The wish that changes nothing: what is under way goes on to its end.
 pub fn as_it_is(state: &TrustState) -> TrustDomainSpec {
-    let target = state.rotation.as_ref().map_or(&state.issuing, |rotation| &rotation.to);
-    let kind = state.anchor(target).map(|anchor| anchor.kind);
+    let kind = |of| state.destined(of).map(|anchor| anchor.kind);
     TrustDomainSpec {
-        issuing: kind.unwrap_or(Issuing::own(KeyAlgorithm::MlDsa65, 1)),
-        leaf: Leaves { algorithm: state.leaf },
+        issuing: kind(Part::Issuing).unwrap_or(Issuing::own(KeyAlgorithm::MlDsa65, 1)),
+        companion: kind(Part::Companion),
+        leaf: Leaves { algorithm: state.leaf, dual: state.dual },
         paused: false,
         force: None,
         denied: state

@@ -2,7 +2,7 @@
 //! that waits for a token or for an outside CA. Each stop on the way is stored before the next one.
 
 use tokio::task::spawn_blocking;
-use trellis_api::trust::{Issuing, SignedBy, TrustDomainSpec};
+use trellis_api::trust::{Issuing, Part, SignedBy, TrustDomainSpec};
 use trellis_pki::{
     bundle::Anchor,
     upstream::{self, Signed, Terms},
@@ -21,6 +21,7 @@ impl Keeper {
         &self,
         current: &Current,
         wished: &TrustDomainSpec,
+        of: Part,
         kind: Issuing,
         cut_off: Option<Vec<String>>,
     ) -> Result<Turn, TurnError> {
@@ -29,11 +30,11 @@ impl Keeper {
             if kind.signed_by.is_self() && reserved.is_none() {
                 let key = self.making.key(kind).await?;
                 let issuer = self.making.anchor(&key, self.clock.now()).await?;
-                return self.join(current, kind, &key, issuer.anchor(), &[], cut_off).await;
+                return self.join(current, (of, kind), &key, issuer.anchor(), &[], cut_off).await;
             }
             let since = self.now();
             let none = String::new;
-            let mut pending = Pending { kind, token: reserved, key: none(), request: none(), since };
+            let mut pending = Pending { of, kind, token: reserved, key: none(), request: none(), since };
             let mut vault = current.vault.clone();
             if pending.token.is_none() {
                 let key = Key::kept(kind).map_err(|error| TurnError::State(error.to_string()))?;
@@ -52,7 +53,7 @@ impl Keeper {
                 Ok(issuer) => issuer,
                 Err(error) => return Ok(self.stands(Signing::Key(error.to_string()))),
             };
-            return self.join(current, kind, &key, issuer.anchor(), &[], cut_off).await;
+            return self.join(current, (of, kind), &key, issuer.anchor(), &[], cut_off).await;
         }
         if pending.request.is_empty() {
             let key = match self.pending_key(current, pending).await {
@@ -74,7 +75,9 @@ impl Keeper {
             Err(why) => return Ok(self.stands(Signing::Key(why))),
         };
         match self.examine(&chain, &key, wished).await {
-            Ok(signed) => self.join(current, kind, &key, &signed.anchor, &signed.parents, cut_off).await,
+            Ok(signed) => {
+                self.join(current, (of, kind), &key, &signed.anchor, &signed.parents, cut_off).await
+            }
             Err(why) => {
                 if kind.signed_by == SignedBy::OpenBao {
                     self.outside.refuse(&pending.request, &why);
@@ -142,7 +145,7 @@ impl Keeper {
     async fn join(
         &self,
         current: &Current,
-        kind: Issuing,
+        (of, kind): (Part, Issuing),
         key: &Key,
         certificate: &Anchor,
         parents: &[Vec<u8>],
@@ -150,7 +153,7 @@ impl Keeper {
     ) -> Result<Turn, TurnError> {
         let mut vault = current.vault.clone();
         let anchor = vault.add(certificate, parents, kind, key).map_err(TurnError::State)?;
-        vault.state = vault.state.after(Step::Begin(anchor), self.now(), cut_off.clone());
+        vault.state = vault.state.after(Step::Begin { of, anchor }, self.now(), cut_off.clone());
         self.stands(Signing::Idle);
         self.write(current, vault, "Begin", cut_off).await
     }

@@ -189,7 +189,7 @@ async fn first(told: &mut Streaming<Holding>) -> Result<Holding, Status> {
 }
 
 fn check_size(holding: &Holding) -> Result<(), Status> {
-    let texts = [&holding.pod, &holding.leaf_anchor, &holding.leaf_algorithm];
+    let texts = [&holding.pod, &holding.leaf_anchor, &holding.leaf_algorithm, &holding.companion_anchor];
     let long = texts.into_iter().chain(&holding.anchors).any(|text| text.len() > MAX_TEXT);
     if long || holding.anchors.len() > MAX_ANCHORS {
         return Err(Status::invalid_argument("what is held is larger than any bundle"));

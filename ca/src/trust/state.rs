@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use trellis_api::trust::{Issuing, KeyAlgorithm, Phase};
+use trellis_api::trust::{Issuing, KeyAlgorithm, Part, Phase};
 
 use super::keys::TokenKey;
 use crate::federation::Held;
@@ -29,9 +29,15 @@ pub struct TrustState {
     pub anchors: Vec<Anchor>,
     /// Fingerprint of the anchor that certificates are issued from.
     pub issuing: String,
+    /// Fingerprint of the anchor that companions are issued from, if there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub companion: Option<String>,
     /// The algorithm of leaves, for workloads that name none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaf: Option<KeyAlgorithm>,
+    /// Whether workloads that do not decide for themselves hold a companion.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub dual: bool,
     /// Who is denied, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub denied: Vec<String>,
@@ -73,6 +79,9 @@ pub struct Anchor {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Pending {
+    /// What the rotation that begins with it is of.
+    #[serde(default, skip_serializing_if = "is_issuing")]
+    pub of: Part,
     #[serde(flatten)]
     pub kind: Issuing,
     /// Where the key is, or is to be made, unless it is kept with the state.
@@ -91,9 +100,13 @@ pub struct Pending {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rotation {
     pub number: u32,
-    /// Fingerprints.
-    pub from: String,
-    pub to: String,
+    #[serde(default, skip_serializing_if = "is_issuing")]
+    pub of: Part,
+    /// Fingerprints. A companion may come where there was none, and go without another one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
     pub phase: Phase,
     #[serde(default)]
     pub rolling_back: bool,
@@ -123,8 +136,12 @@ pub struct Done {
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Past {
     pub number: u32,
-    pub from: Issuing,
-    pub to: Issuing,
+    #[serde(default, skip_serializing_if = "is_issuing")]
+    pub of: Part,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<Issuing>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<Issuing>,
     pub rolled_back: bool,
     pub started: u64,
     pub ended: u64,
@@ -143,8 +160,11 @@ pub enum Step {
     /// These keys were destroyed.
     Destroyed(Vec<TokenKey>),
     /// The new anchor joins the bundle.
-    Begin(Anchor),
-    /// Certificates are issued from the new anchor, and from now on of this algorithm.
+    Begin { of: Part, anchor: Anchor },
+    /// The companion issues no more; who holds a certificate of it drops it.
+    Forgo,
+    /// Certificates are issued from the new anchor, and those of the issuing one from now on of this
+    /// algorithm.
     Issue { leaf: Option<KeyAlgorithm> },
     /// The old anchor leaves the bundle.
     Remove,
@@ -153,7 +173,7 @@ pub enum Step {
     /// Old and new anchor change places.
     RollBack { leaf: Option<KeyAlgorithm> },
     /// What needs no rotation.
-    Adopt { leaf: Option<KeyAlgorithm>, denied: Vec<String> },
+    Adopt { leaf: Option<KeyAlgorithm>, dual: bool, denied: Vec<String> },
     /// What is held of other trust domains from now on.
     Federate(Vec<Held>),
 }
@@ -178,7 +198,9 @@ impl TrustState {
             anchors_revision: 1,
             issuing: anchor.fingerprint.clone(),
             anchors: vec![anchor],
+            companion: None,
             leaf: None,
+            dual: false,
             denied: Vec::new(),
             foreign: Vec::new(),
             rotations: 0,
@@ -202,11 +224,31 @@ impl TrustState {
             }),
         };
         known("issuing", &self.issuing)?;
-        if let Some(rotation) = &self.rotation {
-            known("the rotation's new anchor", &rotation.to)?;
-            known("the rotation's old anchor", &rotation.from)?;
+        let rotation = self.rotation.as_ref();
+        for (what, fingerprint) in [
+            ("companion", self.companion.as_ref()),
+            ("the rotation's new anchor", rotation.and_then(|rotation| rotation.to.as_ref())),
+            ("the rotation's old anchor", rotation.and_then(|rotation| rotation.from.as_ref())),
+        ] {
+            fingerprint.map_or(Ok(()), |fingerprint| known(what, fingerprint))?;
         }
         Ok(())
+    }
+
+    /// What is issued from, of either part.
+    pub fn issuing(&self, of: Part) -> Option<&Anchor> {
+        match of {
+            Part::Issuing => self.anchor(&self.issuing),
+            Part::Companion => self.anchor(self.companion.as_ref()?),
+        }
+    }
+
+    /// What is issued from once the rotation that is under way has ended.
+    pub fn destined(&self, of: Part) -> Option<&Anchor> {
+        match &self.rotation {
+            Some(rotation) if rotation.of == of => self.anchor(rotation.to.as_ref()?),
+            _ => self.issuing(of),
+        }
     }
 
     pub fn anchor(&self, fingerprint: &str) -> Option<&Anchor> {
@@ -220,7 +262,7 @@ impl TrustState {
             .rotation
             .as_ref()
             .filter(|rotation| rotation.phase == Phase::Removing)
-            .map(|rotation| rotation.from.as_str());
+            .and_then(|rotation| rotation.from.as_deref());
         self.anchors.iter().filter(move |anchor| Some(anchor.fingerprint.as_str()) != removed)
     }
 
@@ -231,60 +273,39 @@ impl TrustState {
         let mut next = self.clone();
         next.revision += 1;
         match (step, next.rotation.take()) {
-            (Step::Begin(anchor), None) => {
-                next.rotations += 1;
-                next.rotation = Some(Rotation {
-                    number: next.rotations,
-                    from: next.issuing.clone(),
-                    to: anchor.fingerprint.clone(),
-                    phase: Phase::Distributing,
-                    rolling_back: false,
-                    leaf_before: next.leaf,
-                    started: now,
-                    since: now,
-                    phases: Vec::new(),
-                    cut_off: forced.unwrap_or_default().into_iter().take(CUT_OFF).collect(),
-                });
+            (Step::Begin { of, anchor }, None) => {
+                let cut_off = forced.unwrap_or_default().into_iter().take(CUT_OFF).collect();
+                let to = Some(anchor.fingerprint.clone());
+                next.rotation = Some(Rotation { cut_off, ..next.begun(of, to, now) });
                 next.anchors.push(anchor);
                 next.pending = None;
             }
+            (Step::Forgo, None) if next.companion.is_some() => {
+                let phase = Phase::Issuing;
+                next.rotation = Some(Rotation { phase, ..next.begun(Part::Companion, None, now) });
+                next.companion = None;
+            }
             (Step::Issue { leaf }, Some(rotation)) if rotation.phase == Phase::Distributing => {
-                next.leaf = leaf;
-                next.issuing.clone_from(&rotation.to);
-                next.rotation = Some(rotation.then(Phase::Issuing, now, forced));
+                next.issue_from(&rotation, leaf);
+                next.go_on(rotation.then(Phase::Issuing, now, forced), now);
             }
             (Step::Remove, Some(rotation)) if rotation.phase == Phase::Issuing => {
                 next.rotation = Some(rotation.then(Phase::Removing, now, forced));
             }
             (Step::Settle, Some(rotation)) if rotation.phase == Phase::Removing => {
-                let rotation = rotation.then(Phase::Removing, now, forced);
-                if let (Some(from), Some(to)) = (self.anchor(&rotation.from), self.anchor(&rotation.to)) {
-                    next.past.push_front(Past {
-                        number: rotation.number,
-                        from: from.kind,
-                        to: to.kind,
-                        rolled_back: rotation.rolling_back,
-                        started: rotation.started,
-                        ended: now,
-                        phases: rotation.phases,
-                        cut_off: rotation.cut_off,
-                    });
-                }
-                next.past.truncate(PAST);
-                next.doomed.extend(self.anchor(&rotation.from).and_then(|anchor| anchor.token.clone()));
-                next.anchors.retain(|anchor| anchor.fingerprint != rotation.from);
+                next.end(rotation.then(Phase::Removing, now, forced), now);
             }
             (Step::RollBack { leaf }, Some(rotation)) if rotation.phase != Phase::Removing => {
-                next.leaf = leaf;
                 let mut back = rotation.then(Phase::Issuing, now, None);
                 back.rolling_back = !back.rolling_back;
                 std::mem::swap(&mut back.from, &mut back.to);
-                next.issuing.clone_from(&back.to);
-                next.rotation = Some(back);
+                next.issue_from(&back, leaf);
+                next.go_on(back, now);
             }
-            (Step::Adopt { leaf, denied }, rotation) => {
+            (Step::Adopt { leaf, dual, denied }, rotation) => {
                 next.rotation = rotation;
                 next.leaf = leaf;
+                next.dual = dual;
                 next.denied = denied;
             }
             (Step::Federate(foreign), rotation) => {
@@ -307,6 +328,69 @@ impl TrustState {
         }
         next
     }
+
+    fn begun(&mut self, of: Part, to: Option<String>, now: u64) -> Rotation {
+        self.rotations += 1;
+        Rotation {
+            number: self.rotations,
+            of,
+            from: self.issuing(of).map(|anchor| anchor.fingerprint.clone()),
+            to,
+            phase: Phase::Distributing,
+            rolling_back: false,
+            leaf_before: self.leaf,
+            started: now,
+            since: now,
+            phases: Vec::new(),
+            cut_off: Vec::new(),
+        }
+    }
+
+    fn issue_from(&mut self, rotation: &Rotation, leaf: Option<KeyAlgorithm>) {
+        match (rotation.of, &rotation.to) {
+            (Part::Issuing, Some(to)) => {
+                self.leaf = leaf;
+                self.issuing.clone_from(to);
+            }
+            // Something always issues.
+            (Part::Issuing, None) => {}
+            (Part::Companion, to) => self.companion.clone_from(to),
+        }
+    }
+
+    /// Where nothing is to be removed, a rotation has ended.
+    fn go_on(&mut self, rotation: Rotation, now: u64) {
+        match rotation.from {
+            Some(_) => self.rotation = Some(rotation),
+            None => self.end(rotation, now),
+        }
+    }
+
+    fn end(&mut self, rotation: Rotation, now: u64) {
+        let kind = |fingerprint: Option<&String>| self.anchor(fingerprint?).map(|anchor| anchor.kind);
+        let (from, to) = (kind(rotation.from.as_ref()), kind(rotation.to.as_ref()));
+        self.past.push_front(Past {
+            number: rotation.number,
+            of: rotation.of,
+            from,
+            to,
+            rolled_back: rotation.rolling_back,
+            started: rotation.started,
+            ended: now,
+            phases: rotation.phases,
+            cut_off: rotation.cut_off,
+        });
+        self.past.truncate(PAST);
+        let removed = rotation.from.as_ref().and_then(|from| self.anchor(from));
+        let token = removed.and_then(|anchor| anchor.token.clone());
+        self.doomed.extend(token);
+        self.anchors.retain(|anchor| Some(&anchor.fingerprint) != rotation.from.as_ref());
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_issuing(of: &Part) -> bool {
+    *of == Part::Issuing
 }
 
 impl Rotation {
@@ -328,7 +412,8 @@ impl Step {
             Self::Prepare(_) => "Prepare",
             Self::Forget => "Forget",
             Self::Destroyed(_) => "Destroyed",
-            Self::Begin(_) => "Begin",
+            Self::Begin { .. } => "Begin",
+            Self::Forgo => "Forgo",
             Self::Issue { .. } => "Issue",
             Self::Remove => "Remove",
             Self::Settle => "Settle",

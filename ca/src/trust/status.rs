@@ -3,7 +3,7 @@
 use std::time::{Duration, UNIX_EPOCH};
 
 use trellis_api::trust::{
-    AnchorStatus, Condition, FederationStatus, Issuing, PastPhase, PastRotation, PendingStatus,
+    AnchorStatus, Condition, FederationStatus, Issuing, Part, PastPhase, PastRotation, PendingStatus,
     RotationStatus, SignedBy, TrustDomainSpec, TrustDomainStatus, WaitingFor,
 };
 use trellis_pki::{clock::rfc3339, credential::Denied, spiffe::SpiffeId};
@@ -13,12 +13,14 @@ use super::{
     census::{Census, Missing},
     machine::{Bounds, Verdict},
     signing::Signing,
-    state::{Done, Past, TrustState},
+    state::{Done, Past, Step, TrustState},
 };
 
 /// Names in a status; the count tells of the rest.
 const NAMED: usize = 20;
 const DIGITS: usize = 12;
+/// Where a companion comes from, and goes to.
+const NONE: &str = "none";
 
 pub const SETTLED: &str = "Settled";
 pub const AWAITING: &str = "AwaitingSignature";
@@ -51,12 +53,14 @@ pub fn of(
         Verdict::Waiting(missing) | Verdict::Paused(missing) | Verdict::WouldCutOff(missing) => missing,
         _ => &[],
     };
+    let named_or_none = |end: &Option<String>| end.as_deref().map_or_else(|| NONE.to_owned(), name);
     let rotation = state.rotation.as_ref().map(|rotation| RotationStatus {
         number: rotation.number,
+        of: rotation.of,
         phase: rotation.phase,
-        from: name(&rotation.from),
-        to: name(&rotation.to),
-        from_kind: state.anchor(&rotation.from).map_or(wished.issuing, |anchor| anchor.kind),
+        from: named_or_none(&rotation.from),
+        to: named_or_none(&rotation.to),
+        from_kind: rotation.from.as_deref().and_then(|from| Some(state.anchor(from)?.kind)),
         leaf_before: rotation.leaf_before,
         started: at(rotation.started),
         since: at(rotation.since),
@@ -75,6 +79,9 @@ pub fn of(
         issuing: name(&state.issuing),
         issuing_kind: state.anchor(&state.issuing).map(|anchor| anchor.kind),
         leaf: state.leaf,
+        companion: state.companion.as_deref().map(name).unwrap_or_default(),
+        companion_kind: state.issuing(Part::Companion).map(|anchor| anchor.kind),
+        dual: state.dual,
         revision: state.revision,
         anchors: current
             .vault
@@ -135,8 +142,12 @@ struct Said {
 fn settled(wished: &TrustDomainSpec, rotating: bool, verdict: &Verdict, signing: &Signing) -> Said {
     let (holds, reason, message) = match verdict {
         Verdict::Settled => (true, "AsWished", "certificates are issued as wished".to_owned()),
-        Verdict::Begin { .. } if *signing != Signing::Idle => {
-            (false, signing.reason(), unsigned(wished.issuing, signing))
+        Verdict::Begin { kind, .. } if *signing != Signing::Idle => {
+            (false, signing.reason(), unsigned(*kind, signing))
+        }
+        Verdict::Begin { of: Part::Companion, .. } | Verdict::Take { step: Step::Forgo, .. } => {
+            let companion = wished.companion.map_or_else(|| NONE.to_owned(), |kind| kind.to_string());
+            (false, "Rotating", format!("moving the companion to {companion}"))
         }
         Verdict::Begin { .. } | Verdict::Take { .. } => {
             (false, "Rotating", format!("moving to {}", wished.issuing))
@@ -226,10 +237,12 @@ fn waiting_for(missing: &[Missing]) -> Vec<WaitingFor> {
 }
 
 fn past(past: &Past) -> PastRotation {
+    let kind = |kind: Option<Issuing>| kind.map_or_else(|| NONE.to_owned(), |kind| kind.to_string());
     PastRotation {
         number: past.number,
-        from: past.from.to_string(),
-        to: past.to.to_string(),
+        of: past.of,
+        from: kind(past.from),
+        to: kind(past.to),
         rolled_back: past.rolled_back,
         started: at(past.started),
         ended: at(past.ended),

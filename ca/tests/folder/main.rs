@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on fails")]
 
 mod audit;
+mod companion;
 mod federation;
 mod https;
 mod rotation;
@@ -48,6 +49,7 @@ async fn a_workload_gets_a_leaf_that_says_who_it_is_and_nothing_more() {
         ca_identity: SpiffeId::new(DOMAIN, "trellis-system", "trellis-ca").unwrap(),
         pod: "shop/orders-1".to_owned(),
         pinned: false,
+        dual: None,
         control: Ladder::Require,
         resting: Resting::default(),
     };
@@ -103,7 +105,7 @@ async fn every_leaf_has_its_own_serial_and_the_level_that_was_asked_for() {
     serials.dedup();
     assert_eq!(serials.len(), 4);
 
-    let shorter = IssueRequest { csr: good_csr(), validity_seconds: 3600 };
+    let shorter = IssueRequest { csr: good_csr(), validity_seconds: 3600, companion: false };
     let leaf = Leaf::parse(&asker.ask(&[&authorization], shorter).await.unwrap().leaf).unwrap();
     assert_eq!(leaf.not_after.duration_since(leaf.not_before).unwrap().as_secs(), 3600);
 }
@@ -275,7 +277,7 @@ async fn of_a_request_only_a_proven_key_is_used() {
         assert_eq!(audit["pod"], "orders-1", "{audit}");
     }
     for seconds in [1, 599, 24 * 60 * 60 + 1, u32::MAX] {
-        let request = IssueRequest { csr: good_csr(), validity_seconds: seconds };
+        let request = IssueRequest { csr: good_csr(), validity_seconds: seconds, companion: false };
         let refused = asker.ask(&[&authorization], request).await;
         let Err((Code::InvalidArgument, message)) = refused else { panic!("{seconds}: {refused:?}") };
         assert!(message.contains(&seconds.to_string()) && message.contains("600 to 86400"), "{message}");

@@ -20,14 +20,14 @@ use crate::support::{Asker, Ca, DOMAIN, PATIENCE, World};
 const ANY: &str = "127.0.0.1:0";
 
 /// A workload that lives by the CA, without a proxy around it.
-struct Workload {
-    tls: Arc<MeshTls>,
+pub struct Workload {
+    pub tls: Arc<MeshTls>,
     task: JoinHandle<()>,
     _stop: tokio::sync::watch::Sender<bool>,
 }
 
 impl Workload {
-    async fn start(world: &World, ca: &Ca, algorithm: Algorithm, signatures: Ladder) -> Self {
+    pub async fn start(world: &World, ca: &Ca, algorithm: Algorithm, signatures: Ladder) -> Self {
         fs::write(world.path("token"), world.token() + "\n").unwrap();
         world.working_pod("orders-1", "orders", json!({ "app": "orders", "tier": "api" }));
         let config = IdentityConfig {
@@ -37,6 +37,7 @@ impl Workload {
             bundle_file: world.path("bundle.pem"),
             algorithm,
             pinned: false,
+            dual: None,
             control: signatures,
             ca_identity: SpiffeId::new(DOMAIN, "trellis-system", "trellis-ca").unwrap(),
             pod: "shop/orders-1".to_owned(),
@@ -52,7 +53,7 @@ impl Workload {
     }
 }
 
-fn wish(issuing: &str, generation: u32, more: Value) -> Value {
+pub fn wish(issuing: &str, generation: u32, more: Value) -> Value {
     wish_of(json!({ "algorithm": issuing, "generation": generation }), more)
 }
 

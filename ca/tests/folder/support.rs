@@ -125,6 +125,22 @@ impl World {
         self.manifest(&file, json!({ "kind": "Pod", "metadata": metadata, "spec": spec, "status": status }));
     }
 
+    /// A pod whose proxy works, and that says this of its identities.
+    pub fn dual_pod(&self, name: &str, account: &str, dual: Option<&str>) {
+        let mut annotations = json!({ "trellis.dev/injected": "test" });
+        if let Some(dual) = dual {
+            annotations["trellis.dev/dual-identity"] = json!(dual);
+        }
+        let metadata = json!({
+            "namespace": "shop", "name": name, "uid": format!("uid-of-{name}"), "labels": {},
+            "annotations": annotations,
+        });
+        let spec = json!({ "serviceAccountName": account, "containers": [] });
+        let object =
+            json!({ "kind": "Pod", "metadata": metadata, "spec": spec, "status": { "phase": "Running" } });
+        self.manifest(&format!("pod-{name}"), object);
+    }
+
     /// What the operator wishes of trust.
     pub fn trust_domain(&self, spec: Value) {
         let metadata = json!({ "namespace": "trellis-system", "name": "mesh" });
@@ -397,7 +413,7 @@ impl Asker {
 }
 
 pub fn request(csr: Vec<u8>) -> IssueRequest {
-    IssueRequest { csr, validity_seconds: 0 }
+    IssueRequest { csr, validity_seconds: 0, companion: false }
 }
 
 pub fn good_csr() -> Vec<u8> {

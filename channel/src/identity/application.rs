@@ -44,6 +44,8 @@ impl Application {
             trust_domain: trust_domain.clone(),
             algorithm,
             pinned,
+            // What is handed out is one certificate: of which algorithm, the application has chosen.
+            dual: Some(false),
             issue: self.issue.clone(),
             bundle: Some(BundleFile::new(bundle_file, trust_domain.clone())),
             tls: Arc::new(MeshTls::new(policy, trust_domain, self.clock.clone())),

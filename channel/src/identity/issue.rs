@@ -57,6 +57,7 @@ impl IssueError {
                 Code::PermissionDenied => "refused_permission_denied",
                 Code::InvalidArgument => "refused_invalid_argument",
                 Code::ResourceExhausted => "refused_resource_exhausted",
+                Code::FailedPrecondition => "refused_failed_precondition",
                 _ => "refused_other",
             },
             Self::Answer(_) => "bad_answer",
@@ -68,6 +69,12 @@ impl IssueError {
 pub trait Issue: Send + Sync + 'static {
     /// `csr` is PKCS#10, DER.
     fn issue(&self, csr: Vec<u8>) -> BoxFuture<'_, Result<Issued, IssueError>>;
+
+    /// The same below the companion anchor. Who issues for the control plane alone has none.
+    fn issue_companion(&self, _csr: Vec<u8>) -> BoxFuture<'_, Result<Issued, IssueError>> {
+        let refused = IssueError::Answer("no companion certificate is issued to this process".to_owned());
+        Box::pin(std::future::ready(Err(refused)))
+    }
 }
 
 /// The CA of the mesh, asked over gRPC with a ServiceAccount token.
@@ -90,9 +97,9 @@ impl CaClient {
         Self { address, dialer, token_file }
     }
 
-    async fn ask(&self, csr: Vec<u8>) -> Result<Issued, IssueError> {
+    async fn ask(&self, csr: Vec<u8>, companion: bool) -> Result<Issued, IssueError> {
         let token = self.token().await?;
-        let mut request = Request::new(IssueRequest { csr, validity_seconds: 0 });
+        let mut request = Request::new(IssueRequest { csr, validity_seconds: 0, companion });
         request.metadata_mut().insert("authorization", token);
         // A connection of its own: it is needed for a moment once a day.
         let mut client =
@@ -151,6 +158,10 @@ impl CaClient {
 
 impl Issue for CaClient {
     fn issue(&self, csr: Vec<u8>) -> BoxFuture<'_, Result<Issued, IssueError>> {
-        Box::pin(self.ask(csr))
+        Box::pin(self.ask(csr, false))
+    }
+
+    fn issue_companion(&self, csr: Vec<u8>) -> BoxFuture<'_, Result<Issued, IssueError>> {
+        Box::pin(self.ask(csr, true))
     }
 }

@@ -2,6 +2,7 @@
 //! the TLS configurations. At most one request is ever under way.
 
 mod beside;
+mod companion;
 mod handing;
 mod hearing;
 mod metrics;
@@ -32,6 +33,7 @@ use trellis_telemetry::{
     shutdown::{Shutdown, requested},
 };
 
+use self::companion::Companion;
 use super::{
     bundle::{BundleError, BundleFile},
     issue::{Issue, IssueError},
@@ -76,6 +78,8 @@ pub struct Lifecycle {
     pub algorithm: Algorithm,
     /// Whether the algorithm is this workload's own choice, which the CA's does not change.
     pub pinned: bool,
+    /// Whether it holds a companion certificate as well: its own choice, or nothing where the mesh's holds.
+    pub dual: Option<bool>,
     pub issue: Arc<dyn Issue>,
     /// None where trust only comes with each certificate.
     pub bundle: Option<BundleFile>,
@@ -100,12 +104,14 @@ pub enum TrustSource {
 impl Lifecycle {
     /// Obtains the first certificate.
     pub async fn start(self, registry: &Registry) -> Result<IdentityTask, BootstrapError> {
-        self.begin(Metrics::new(registry), None).await
+        let companion = Companion::new(self.dual, registry);
+        self.begin(Metrics::new(registry), companion, None).await
     }
 
     async fn begin(
         mut self,
         metrics: Metrics,
+        companion: Companion,
         handout: Option<Handout>,
     ) -> Result<IdentityTask, BootstrapError> {
         self.health.set(CONDITION, Err("there is no certificate yet".to_owned()));
@@ -121,6 +127,7 @@ impl Lifecycle {
         let mut task = IdentityTask {
             lifecycle: self,
             renewal,
+            companion,
             metrics,
             rotator: Rotator::default(),
             not_after: None,
@@ -141,6 +148,7 @@ impl Lifecycle {
 pub struct IdentityTask {
     lifecycle: Lifecycle,
     renewal: Renewal,
+    companion: Companion,
     metrics: Metrics,
     rotator: Rotator,
     not_after: Option<SystemTime>,
@@ -184,7 +192,7 @@ impl IdentityTask {
         let rotator = self.rotator.clone();
         let mut attempt: Option<Attempt> = None;
         loop {
-            let pause = self.advance(&mut attempt).await;
+            let pause = self.advance(&mut attempt).await.min(self.companion.advance(&self.lifecycle));
             tokio::select! {
                 biased;
                 () = &mut stop => break,
@@ -192,9 +200,11 @@ impl IdentityTask {
                     attempt = None;
                     self.settle(outcome);
                 }
+                outcome = self.companion.under_way() => self.settle_companion(outcome),
                 () = rotator.wanted(), if attempt.is_none() => {
                     tracing::info!(workload = self.lifecycle.name, "asked for a new certificate");
                     self.renewal.renew_now();
+                    self.companion.renew_now();
                 }
                 Ok(()) = heard.changed() => {
                     let trusted = heard.borrow_and_update().clone();

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -22,7 +22,7 @@ use trellis_pki::{
     csr,
     identity::Identity,
     issue::{Issuer, LeafRequest},
-    key::PrivateKey,
+    key::{PrivateKey, PublicKey},
     policy::Policy,
     spiffe::SpiffeId,
     tls::MeshTls,
@@ -55,7 +55,11 @@ impl Clock for TokioClock {
 }
 
 pub fn root(now: SystemTime) -> Arc<Issuer> {
-    let key = PrivateKey::generate(Algorithm::MlDsa65).unwrap();
+    root_of(Algorithm::MlDsa65, now)
+}
+
+pub fn root_of(algorithm: Algorithm, now: SystemTime) -> Arc<Issuer> {
+    let key = PrivateKey::generate(algorithm).unwrap();
     Arc::new(Issuer::new_root(DOMAIN, key, now, 3650 * DAY).unwrap())
 }
 
@@ -94,6 +98,13 @@ pub enum Answer {
 /// A CA whose answers are scripted; without a script it issues.
 pub struct FakeCa {
     pub issuer: Mutex<Arc<Issuer>>,
+    /// What companions are issued from.
+    pub companion: Mutex<Option<Arc<Issuer>>>,
+    /// How often it was asked for one, and how often it will not be reached for that.
+    pub companions_asked: AtomicUsize,
+    pub companions_failing: AtomicUsize,
+    /// Whether workloads that do not say are dual.
+    pub dual: AtomicBool,
     /// Trusted beside the issuer, DER.
     pub also: Mutex<Vec<Vec<u8>>>,
     pub revision: AtomicU64,
@@ -109,6 +120,10 @@ impl FakeCa {
     pub fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
         Arc::new(Self {
             issuer: Mutex::new(root(clock.now())),
+            companion: Mutex::default(),
+            companions_asked: AtomicUsize::new(0),
+            companions_failing: AtomicUsize::new(0),
+            dual: AtomicBool::new(false),
             also: Mutex::default(),
             revision: AtomicU64::new(0),
             script: Mutex::default(),
@@ -132,7 +147,12 @@ impl FakeCa {
         let issuer = self.issuer.lock();
         let mut anchors = self.also.lock().clone();
         anchors.push(issuer.anchor().der.clone());
+        let companion = self.companion.lock();
+        anchors.extend(companion.iter().map(|companion| companion.anchor().der.clone()));
+        let companion = companion.as_ref().map(|companion| companion.anchor().fingerprint().to_string());
         Trusted {
+            companion: companion.unwrap_or_default(),
+            dual: self.dual.load(Ordering::SeqCst),
             revision: self.revision.load(Ordering::SeqCst),
             anchors,
             issuing: issuer.anchor().fingerprint().to_string(),
@@ -153,8 +173,12 @@ impl FakeCa {
                 return Err(IssueError::Unreachable { address: "ca:15012".to_owned(), reason });
             }
         };
+        self.issue_from(&issuer, &key)
+    }
+
+    fn issue_from(&self, issuer: &Issuer, key: &PublicKey) -> Result<Issued, IssueError> {
         let request = LeafRequest {
-            public_key: &key,
+            public_key: key,
             identity: &id("web"),
             dns_names: &[],
             now: self.clock.now(),
@@ -171,6 +195,20 @@ impl Issue for FakeCa {
             self.asked.fetch_add(1, Ordering::SeqCst);
             tokio::time::sleep(self.takes).await;
             self.answer(&csr)
+        })
+    }
+
+    fn issue_companion(&self, csr: Vec<u8>) -> BoxFuture<'_, Result<Issued, IssueError>> {
+        Box::pin(async move {
+            self.companions_asked.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(self.takes).await;
+            let fails = |left: usize| left.checked_sub(1);
+            if self.companions_failing.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_ok() {
+                let reason = "connection refused".to_owned();
+                return Err(IssueError::Unreachable { address: "ca:15012".to_owned(), reason });
+            }
+            let issuer = self.companion.lock().clone().unwrap();
+            self.issue_from(&issuer, &csr::check(&csr, &[Algorithm::EcdsaP256]).unwrap())
         })
     }
 }

@@ -89,7 +89,7 @@ impl Shop {
     /// Has the mesh move to post-quantum certificates.
     pub fn migrate(&self) -> anyhow::Result<()> {
         let spec = TrustDomainSpec {
-            leaf: Leaves { algorithm: Some(POST_QUANTUM) },
+            leaf: Leaves { algorithm: Some(POST_QUANTUM), dual: false },
             ..TrustDomainSpec::of(Issuing::own(POST_QUANTUM, 1))
         };
         Ok(self.mesh.wish(&spec)?)

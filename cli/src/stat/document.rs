@@ -35,6 +35,7 @@ pub fn connections(seen: &[Seen]) -> Vec<Connections> {
     let elsewhere = ProxyEvidence {
         workload: String::new(),
         leaf: None,
+        companion: None,
         inbound: elsewhere.collect(),
         outbound: Vec::new(),
         open_connections: 0,

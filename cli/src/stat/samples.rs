@@ -53,6 +53,7 @@ pub fn seen(
                 not_before: "2026-01-01T07:59:00Z".into(),
                 not_after: "2026-01-02T07:59:00Z".into(),
             }),
+            companion: None,
             inbound,
             outbound,
             open_connections: 1,

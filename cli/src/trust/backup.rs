@@ -61,9 +61,10 @@ pub struct Restore {
     #[arg(long, value_name = "FILE")]
     key: PathBuf,
     /// The anchor that it must bring, by the SHA-256 that `trellis trust backup` showed; 16 digits of it at
-    /// least. Without, it is shown what the backup brings, and nothing is done.
+    /// least. May be repeated: each must be there. Without, it is shown what the backup brings, and nothing
+    /// is done.
     #[arg(long, value_name = "SHA-256")]
-    anchor: Option<Pin>,
+    anchor: Vec<Pin>,
     /// Put it in the place of another trust domain that is there, whose keys are lost by that.
     #[arg(long)]
     replace: bool,
@@ -118,13 +119,13 @@ impl Restore {
         let content = Content::decode(&plain).with_context(what)?;
         let brought = content.check().with_context(what)?;
         say(&format!("{brought}"))?;
-        let Some(pin) = &self.anchor else {
+        if self.anchor.is_empty() {
             bail!(
                 "nothing was done: anybody can seal a backup to your key, so compare these with what was shown when it \
                  was made, and name one with --anchor"
             );
-        };
-        brought.hold_to(pin)?;
+        }
+        brought.hold_to(&self.anchor)?;
         let place = Place::open(&self.root, namespace).await?;
         let found = place.get().await?;
         if let Some((there, _)) = &found {

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use trellis_api::trust::{
-    AnchorStatus, FederationStatus, Phase, RotationStatus, TrustDomainSpec, TrustDomainStatus,
+    AnchorStatus, FederationStatus, Part, Phase, RotationStatus, TrustDomainSpec, TrustDomainStatus,
 };
 
 use crate::table::Table;
@@ -16,9 +16,10 @@ pub fn of(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> String {
     let _ = write!(text, "{}", anchors(status));
     let leaves =
         spec.leaf.algorithm.map_or("as each workload was started with".to_owned(), |one| one.to_string());
+    let dual = if spec.leaf.dual { ", dual" } else { "" };
     let _ = writeln!(
         text,
-        "\nrevision {} · {} members in reach · leaves: {leaves}",
+        "\nrevision {} · {} members in reach · leaves: {leaves}{dual}",
         status.revision, status.members
     );
     for denial in &spec.denied {
@@ -46,8 +47,9 @@ pub fn of(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> String {
         let how = if past.rolled_back { "rolled back" } else { "done" };
         let _ = writeln!(
             text,
-            "\nrotation {}, {} to {}: {how} at {} ({})",
+            "\nrotation {}{}, {} to {}: {how} at {} ({})",
             past.number,
+            what(past.of),
             past.from,
             past.to,
             past.ended,
@@ -72,7 +74,7 @@ fn anchors(status: &TrustDomainStatus) -> Table {
     let mut table = Table::new(["", "ANCHOR", "FINGERPRINT", "ROLE", "UNTIL", "TRUSTED BY", "LEAVES"]);
     for anchor in &status.anchors {
         let role = role(anchor, status);
-        let mark = if role == "issues" { "●" } else { "○" };
+        let mark = if ["issues", "companion"].contains(&role) { "●" } else { "○" };
         table.row(vec![
             mark.to_owned(),
             format!("{}.{}", anchor.algorithm, anchor.generation),
@@ -93,17 +95,32 @@ fn role(anchor: &AnchorStatus, status: &TrustDomainStatus) -> &'static str {
     };
     match &status.rotation {
         _ if is(&status.issuing) => "issues",
+        _ if is(&status.companion) => "companion",
         Some(rotation) if is(&rotation.to) => "joins",
         Some(rotation) if is(&rotation.from) && rotation.phase == Phase::Removing => "leaves",
         _ => "trusted",
     }
 }
 
+/// Said of the companion only: what a rotation is about without a word is what issues.
+fn what(of: Part) -> &'static str {
+    match of {
+        Part::Issuing => "",
+        Part::Companion => " the companion",
+    }
+}
+
 fn under_way(rotation: &RotationStatus) -> String {
     let mut text = String::new();
     let direction = if rotation.rolling_back { "rolling back" } else { "rotating" };
-    let _ =
-        writeln!(text, "rotation {}: {direction} from {} to {}", rotation.number, rotation.from, rotation.to);
+    let _ = writeln!(
+        text,
+        "rotation {}: {direction}{} from {} to {}",
+        rotation.number,
+        what(rotation.of),
+        rotation.from,
+        rotation.to
+    );
     let steps: Vec<_> = [Phase::Distributing, Phase::Issuing, Phase::Removing]
         .into_iter()
         .map(|phase| match phase.cmp(&rotation.phase) {
@@ -125,7 +142,7 @@ fn under_way(rotation: &RotationStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use trellis_api::trust::{Issuing, KeyAlgorithm, Leaves, WaitingFor};
+    use trellis_api::trust::{Issuing, KeyAlgorithm, Leaves, PastRotation, WaitingFor};
 
     use super::*;
 
@@ -151,10 +168,11 @@ mod tests {
             ],
             rotation: Some(RotationStatus {
                 number: 1,
+                of: Part::Issuing,
                 phase: Phase::Distributing,
                 from: "ecdsa-p256.1 aaaaaaaaaaaa".to_owned(),
                 to: "ml-dsa-65.1 bbbbbbbbbbbb".to_owned(),
-                from_kind: Issuing::own(KeyAlgorithm::EcdsaP256, 1),
+                from_kind: Some(Issuing::own(KeyAlgorithm::EcdsaP256, 1)),
                 leaf_before: None,
                 started: "2026-11-26T00:00:00Z".to_owned(),
                 since: "2026-11-26T00:00:00Z".to_owned(),
@@ -166,7 +184,7 @@ mod tests {
             ..TrustDomainStatus::default()
         };
         let spec = TrustDomainSpec {
-            leaf: Leaves { algorithm: Some(KeyAlgorithm::MlDsa65) },
+            leaf: Leaves { algorithm: Some(KeyAlgorithm::MlDsa65), dual: false },
             ..TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, 1))
         };
         let picture = of(&spec, &status);
@@ -198,5 +216,57 @@ mod tests {
         );
         let new = FederationStatus { trust_domain: "c.example".to_owned(), ..FederationStatus::default() };
         assert_eq!(federated(&new), "federates with c.example: 0 anchors, not fetched yet");
+    }
+
+    #[test]
+    fn a_companion_is_one_of_the_two_that_issue() {
+        let anchor = |fingerprint: &str, algorithm: &str, leaves| AnchorStatus {
+            fingerprint: fingerprint.to_owned(),
+            algorithm: algorithm.to_owned(),
+            generation: 1,
+            not_after: String::new(),
+            held_by: 3,
+            leaves,
+            key: String::new(),
+            chain: String::new(),
+        };
+        let issuing = Issuing::own(KeyAlgorithm::MlDsa65, 1);
+        let companion = Issuing::own(KeyAlgorithm::EcdsaP256, 1);
+        let status = TrustDomainStatus {
+            issuing: "ml-dsa-65.1 aaaaaaaaaaaa".to_owned(),
+            companion: "ecdsa-p256.1 bbbbbbbbbbbb".to_owned(),
+            revision: 3,
+            members: 3,
+            anchors: vec![
+                anchor("aaaaaaaaaaaaaaaa", "ml-dsa-65", 3),
+                anchor("bbbbbbbbbbbbbbbb", "ecdsa-p256", 1),
+            ],
+            past: vec![PastRotation {
+                number: 1,
+                of: Part::Companion,
+                from: "none".to_owned(),
+                to: companion.to_string(),
+                rolled_back: false,
+                started: String::new(),
+                ended: "2026-11-26T00:00:00Z".to_owned(),
+                phases: Vec::new(),
+                cut_off: Vec::new(),
+            }],
+            ..TrustDomainStatus::default()
+        };
+        let spec = TrustDomainSpec {
+            companion: Some(companion),
+            leaf: Leaves { algorithm: None, dual: true },
+            ..TrustDomainSpec::of(issuing)
+        };
+        let picture = of(&spec, &status);
+        let expected = "    ANCHOR         FINGERPRINT    ROLE        UNTIL   TRUSTED BY   LEAVES\n\
+                        ●   ml-dsa-65.1    aaaaaaaaaaaa   issues      -       3            3\n\
+                        ●   ecdsa-p256.1   bbbbbbbbbbbb   companion   -       3            1\n\
+                        \n\
+                        revision 3 · 3 members in reach · leaves: as each workload was started with, dual\n\
+                        \n\
+                        rotation 1 the companion, none to ecdsa-p256 generation 1: done at 2026-11-26T00:00:00Z ()\n";
+        assert_eq!(picture, expected, "it is now:\n{picture}");
     }
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use trellis_api::trust::{
-    Denial, Force, Issuing, KeyAlgorithm, Leaves, Phase, TrustDomainSpec, TrustDomainStatus,
+    Denial, Force, Issuing, KeyAlgorithm, Leaves, Part, Phase, TrustDomainSpec, TrustDomainStatus,
 };
 use trellis_pki::credential::Denied;
 
@@ -33,7 +33,7 @@ pub fn rotate(
     };
     Ok(TrustDomainSpec {
         issuing: Issuing { algorithm, generation, ..spec.issuing },
-        leaf: Leaves { algorithm: leaf },
+        leaf: Leaves { algorithm: leaf, ..spec.leaf },
         force: None,
         // It was for the key before.
         imported: String::new(),
@@ -52,21 +52,49 @@ pub fn roll_back(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<T
     if rotation.rolling_back {
         bail!("rotation {} is being rolled back already", rotation.number);
     }
-    Ok(TrustDomainSpec {
-        issuing: rotation.from_kind,
-        leaf: Leaves { algorithm: rotation.leaf_before },
-        paused: false,
-        force: None,
-        ..spec.clone()
+    let back = TrustDomainSpec { paused: false, force: None, ..spec.clone() };
+    Ok(match (rotation.of, rotation.from_kind) {
+        (Part::Companion, companion) => TrustDomainSpec { companion, ..back },
+        (Part::Issuing, issuing) => TrustDomainSpec {
+            issuing: issuing.unwrap_or(spec.issuing),
+            leaf: Leaves { algorithm: rotation.leaf_before, ..spec.leaf },
+            ..back
+        },
     })
+}
+
+/// A companion of this algorithm, or a fresh key for the one that is there; or none.
+pub fn companion(
+    spec: &TrustDomainSpec,
+    status: &TrustDomainStatus,
+    to: Option<KeyAlgorithm>,
+) -> Result<TrustDomainSpec> {
+    if let Some(rotation) = &status.rotation {
+        bail!(
+            "rotation {} to {} is under way ({}); wait for its end, or take it back with `trellis trust rollback`",
+            rotation.number,
+            rotation.to,
+            rotation.phase
+        );
+    }
+    let companion = to.map(|algorithm| {
+        let before = spec.companion.filter(|before| before.algorithm == algorithm);
+        Issuing::own(algorithm, before.map_or(1, |before| before.generation + 1))
+    });
+    Ok(TrustDomainSpec { companion, force: None, ..spec.clone() })
 }
 
 /// A wish that was refused goes back to what is.
 fn withdraw(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<TrustDomainSpec> {
     match status.issuing_kind {
-        Some(issuing) if issuing != spec.issuing || status.leaf != spec.leaf.algorithm => {
-            let leaf = Leaves { algorithm: status.leaf };
-            Ok(TrustDomainSpec { issuing, leaf, force: None, ..spec.clone() })
+        Some(issuing)
+            if issuing != spec.issuing
+                || status.leaf != spec.leaf.algorithm
+                || status.companion_kind != spec.companion =>
+        {
+            let leaf = Leaves { algorithm: status.leaf, ..spec.leaf };
+            let companion = status.companion_kind;
+            Ok(TrustDomainSpec { issuing, companion, leaf, force: None, ..spec.clone() })
         }
         _ => bail!("no rotation is under way: there is nothing to take back"),
     }
@@ -133,7 +161,8 @@ mod tests {
     fn spec(algorithm: KeyAlgorithm, generation: u32) -> TrustDomainSpec {
         TrustDomainSpec {
             issuing: Issuing::own(algorithm, generation),
-            leaf: Leaves { algorithm: Some(KeyAlgorithm::EcdsaP256) },
+            companion: None,
+            leaf: Leaves { algorithm: Some(KeyAlgorithm::EcdsaP256), dual: false },
             paused: true,
             force: None,
             denied: Vec::new(),
@@ -146,10 +175,11 @@ mod tests {
     fn rotating(phase: Phase) -> TrustDomainStatus {
         let rotation = RotationStatus {
             number: 3,
+            of: Part::Issuing,
             phase,
             from: "ecdsa-p256.1 00".to_owned(),
             to: "ml-dsa-65.1 11".to_owned(),
-            from_kind: Issuing::own(KeyAlgorithm::EcdsaP256, 1),
+            from_kind: Some(Issuing::own(KeyAlgorithm::EcdsaP256, 1)),
             leaf_before: None,
             started: String::new(),
             since: String::new(),
@@ -191,6 +221,31 @@ mod tests {
         assert!(error.contains("removing the old anchor already"), "{error}");
         let error = roll_back(&wished, &TrustDomainStatus::default()).unwrap_err().to_string();
         assert!(error.contains("no rotation is under way"), "{error}");
+    }
+
+    #[test]
+    fn a_companion_comes_is_replaced_goes_and_each_can_be_taken_back() {
+        let ecdsa = |generation| Some(Issuing::own(KeyAlgorithm::EcdsaP256, generation));
+        let settled = TrustDomainStatus::default();
+        let none = spec(KeyAlgorithm::MlDsa65, 1);
+        let one = companion(&none, &settled, Some(KeyAlgorithm::EcdsaP256)).unwrap();
+        let two = companion(&one, &settled, Some(KeyAlgorithm::EcdsaP256)).unwrap();
+        let gone = companion(&two, &settled, None).unwrap();
+        assert_eq!([one.companion, two.companion, gone.companion], [ecdsa(1), ecdsa(2), None]);
+        assert_eq!([one.issuing, two.issuing, gone.issuing], [none.issuing; 3]);
+        let mut coming = rotating(Phase::Distributing);
+        let error = companion(&one, &coming, None).unwrap_err().to_string();
+        assert!(error.contains("rotation 3") && error.contains("trellis trust rollback"), "{error}");
+        let rotation = coming.rotation.as_mut().unwrap();
+        (rotation.of, rotation.from_kind) = (Part::Companion, None);
+        let back = roll_back(&one, &coming).unwrap();
+        assert_eq!((back.companion, back.issuing), (None, one.issuing));
+        coming.rotation.as_mut().unwrap().from_kind = ecdsa(1);
+        assert_eq!(roll_back(&two, &coming).unwrap().companion, ecdsa(1));
+        // One that was refused is taken back as well.
+        let kind = Some(none.issuing);
+        let refused = TrustDomainStatus { issuing_kind: kind, leaf: none.leaf.algorithm, ..settled };
+        assert_eq!(roll_back(&one, &refused).unwrap().companion, None);
     }
 
     #[test]

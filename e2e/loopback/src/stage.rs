@@ -96,6 +96,7 @@ impl Stage {
             ca_identity: SpiffeId::new(DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE, CA)?,
             pod: format!("{NAMESPACE}/{name}"),
             pinned: false,
+            dual: None,
             control: Ladder::Require,
             resting: Resting::default(),
         };

@@ -4,6 +4,8 @@
 mod backup;
 #[path = "mesh/federation.rs"]
 mod federation;
+#[path = "mesh/foreign.rs"]
+mod foreign;
 #[path = "mesh/hostile.rs"]
 mod hostile;
 #[path = "mesh/program.rs"]
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
     let trials = [
         backup::trials(),
         hostile::trials(),
+        foreign::trials(),
         traffic::trials(),
         workload::trials(),
         federation::trials(),

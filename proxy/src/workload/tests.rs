@@ -166,6 +166,7 @@ impl Pod {
                 trust_domain: DOMAIN.to_owned(),
                 algorithm: Algorithm::MlDsa65,
                 pinned: true,
+                dual: Some(false),
                 issue: ca.clone(),
                 bundle: None,
                 tls: Arc::new(MeshTls::new(Policy::default(), DOMAIN, clock.clone())),

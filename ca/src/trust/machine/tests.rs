@@ -1,5 +1,7 @@
 //! Rotations from beginning to end, with members that follow, lag, hide and die.
 
+mod companion;
+
 use std::collections::BTreeSet;
 
 use trellis_api::{
@@ -30,6 +32,7 @@ fn anchor(fingerprint: &str, kind: Issuing) -> Anchor {
 fn wish(issuing: Issuing) -> TrustDomainSpec {
     TrustDomainSpec {
         issuing,
+        companion: None,
         leaf: Leaves::default(),
         paused: false,
         force: None,
@@ -79,6 +82,7 @@ impl Mesh {
             revision: self.state.revision,
             anchors: self.state.trusted().map(|anchor| anchor.fingerprint.clone()).collect(),
             leaf_anchor: self.state.issuing.clone(),
+            companion_anchor: self.state.companion.clone().unwrap_or_default(),
             ..Holding::default()
         }
     }
@@ -101,8 +105,13 @@ impl Mesh {
         let verdict = self.decide();
         self.now += 10;
         match verdict.clone() {
-            Verdict::Begin { kind, cut_off } => {
-                self.state = self.state.after(Step::Begin(anchor(NEW, kind)), self.now, cut_off);
+            Verdict::Begin { of, kind, cut_off } => {
+                let name = match of {
+                    Part::Issuing => NEW.to_owned(),
+                    Part::Companion => format!("companion-{}", kind.generation),
+                };
+                let step = Step::Begin { of, anchor: anchor(&name, kind) };
+                self.state = self.state.after(step, self.now, cut_off);
             }
             Verdict::Take { step, cut_off } => self.state = self.state.after(step, self.now, cut_off),
             _ => {}
@@ -129,7 +138,7 @@ fn waiting_for(verdict: &Verdict) -> Vec<&str> {
 #[test]
 fn a_rotation_waits_for_every_member_in_every_phase() {
     let mut mesh = Mesh::new(ECDSA, ML_DSA, &["shop/a", "shop/b"]);
-    assert!(matches!(mesh.step(), Verdict::Begin { kind: ML_DSA, cut_off: None }));
+    assert!(matches!(mesh.step(), Verdict::Begin { kind: ML_DSA, cut_off: None, .. }));
     assert_eq!((mesh.phase(), mesh.trusts()), (Some(Phase::Distributing), vec![OLD, NEW]));
     assert_eq!(mesh.state.issuing, OLD, "nobody gets a certificate that others would refuse");
     assert_eq!(waiting_for(&mesh.step()), ["shop/a", "shop/b"]);
@@ -157,7 +166,10 @@ fn a_rotation_waits_for_every_member_in_every_phase() {
     assert_eq!(mesh.state.anchors.len(), 1, "with the anchor goes its key");
     assert_eq!(mesh.decide(), Verdict::Settled);
     let past = &mesh.state.past[0];
-    assert_eq!((past.from, past.to, past.rolled_back, past.phases.len()), (ECDSA, ML_DSA, false, 3));
+    assert_eq!(
+        (past.from, past.to, past.rolled_back, past.phases.len()),
+        (Some(ECDSA), Some(ML_DSA), false, 3)
+    );
 }
 
 #[test]
@@ -239,7 +251,10 @@ fn what_would_cut_somebody_off_is_refused_with_the_name_and_can_be_forced() {
         "a force for another rotation counts for nothing"
     );
     mesh.wished.force = Some(Force { rotation: 1, phase: Phase::Distributing });
-    assert_eq!(mesh.step(), Verdict::Begin { kind: ECDSA, cut_off: Some(vec!["shop/b".to_owned()]) });
+    assert_eq!(
+        mesh.step(),
+        Verdict::Begin { of: Part::Issuing, kind: ECDSA, cut_off: Some(vec!["shop/b".to_owned()]) }
+    );
     assert_eq!(mesh.state.rotation.as_ref().unwrap().cut_off, ["shop/b"]);
     // Forcing one step forces that one: the members that have not confirmed are cut off by it.
     assert!(matches!(mesh.step(), Verdict::Take { cut_off: Some(_), .. }));
@@ -330,7 +345,9 @@ fn a_replica_that_dies_anywhere_leaves_a_state_to_go_on_from() {
 #[test]
 fn a_step_that_does_not_follow_changes_nothing() {
     let state = TrustState::new(anchor(OLD, ECDSA));
-    for step in [Step::Issue { leaf: None }, Step::Remove, Step::Settle, Step::RollBack { leaf: None }] {
+    for step in
+        [Step::Issue { leaf: None }, Step::Forgo, Step::Remove, Step::Settle, Step::RollBack { leaf: None }]
+    {
         assert_eq!(state.after(step, 5, None), state);
     }
 }
@@ -356,7 +373,8 @@ fn what_others_are_told_changes_only_with_the_anchors() {
     let mut mesh = Mesh::new(ECDSA, ML_DSA, &["shop/a"]);
     let mut told = vec![mesh.state.anchors_revision];
     mesh.state = mesh.state.after(Step::Federate(Vec::new()), 1, None);
-    mesh.state = mesh.state.after(Step::Adopt { leaf: None, denied: vec!["serial=01".into()] }, 1, None);
+    mesh.state =
+        mesh.state.after(Step::Adopt { leaf: None, dual: false, denied: vec!["serial=01".into()] }, 1, None);
     told.push(mesh.state.anchors_revision);
     mesh.wished.denied = vec![Denial { what: "serial=01".into(), reason: String::new() }];
     for _ in 0..4 {

@@ -8,7 +8,7 @@ use trellis_pki::{key::PrivateKey, leaf::Leaf};
 use trellis_telemetry::Registry;
 use zeroize::Zeroizing;
 
-use super::{BootstrapError, IdentityTask, Lifecycle, Metrics, TrustSource};
+use super::{BootstrapError, Companion, IdentityTask, Lifecycle, Metrics, TrustSource};
 use crate::identity::{issue::IssueError, trust::Heard};
 use trellis_api::proto::ca::Holding;
 
@@ -43,7 +43,8 @@ impl Lifecycle {
         handout: watch::Sender<Option<Arc<Handed>>>,
         registry: &Registry,
     ) -> Result<IdentityTask, BootstrapError> {
-        self.begin(Metrics::handed(registry), Some(handout)).await
+        let companion = Companion::new(self.dual, registry);
+        self.begin(Metrics::handed(registry), companion, Some(handout)).await
     }
 }
 

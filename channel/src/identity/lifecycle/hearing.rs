@@ -87,6 +87,7 @@ impl IdentityTask {
             self.lifecycle.algorithm = trusted.leaf_algorithm.parse().map_err(|error| refused(&error))?;
         }
         self.issuing.clone_from(&trusted.issuing);
+        self.companion.heed(trusted, &self.lifecycle);
         self.revision = trusted.revision;
         Ok(())
     }
@@ -118,6 +119,7 @@ impl IdentityTask {
         if !wanted || leaf.algorithm != self.lifecycle.algorithm {
             self.renewal.renew_between(earliest, latest, self.lifecycle.clock.now());
         }
+        self.companion.catch_up(earliest, latest, &self.lifecycle);
     }
 
     /// Says what is held, if that has changed.
@@ -134,6 +136,8 @@ impl IdentityTask {
             leaf_not_after: leaf.as_ref().map_or(0, |leaf| unix_seconds(leaf.not_after)),
             leaf_algorithm: leaf.map(|leaf| leaf.algorithm.to_string()).unwrap_or_default(),
             refuses_classical: tls.policy().signatures == Ladder::Require,
+            companion_anchor: tls.companion_anchor().map(|anchor| anchor.to_string()).unwrap_or_default(),
+            companion_not_after: tls.companion().map_or(0, |leaf| unix_seconds(leaf.not_after)),
             draining: self.lifecycle.resting.fallen(bundle.as_deref(), &tls.foreign()),
         };
         let holding = match &*self.beside.borrow() {

@@ -9,7 +9,6 @@ use trellis_api::names::{ANCHOR_KEY, ANCHOR_KEY_DIGITS, TRUST_STATE};
 use trellis_pki::{
     bundle::{Anchor, fingerprint},
     clock::rfc3339,
-    issue::Issuer,
     key::PrivateKey,
 };
 use zeroize::{Zeroize, Zeroizing};
@@ -49,6 +48,7 @@ struct In {
 struct State {
     revision: u64,
     issuing: String,
+    companion: Option<String>,
     anchors: Vec<Kept>,
 }
 
@@ -56,16 +56,30 @@ struct State {
 struct Kept {
     fingerprint: String,
     certificate: String,
+    /// Where its key is, unless it is among the items.
+    token: Option<Token>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct Token {
+    token: String,
+    id: String,
 }
 
 /// What a usable backup brings.
 #[derive(Debug)]
 pub struct Brought {
     made: String,
-    trust_domain: String,
+    trust_domain: Option<String>,
     issuing: String,
-    /// Those whose private key it brings as well.
-    anchors: Vec<Anchor>,
+    anchors: Vec<Checked>,
+}
+
+/// An anchor whose private key is brought as well, unless that is in a token.
+#[derive(Debug)]
+struct Checked {
+    anchor: Anchor,
+    token: Option<Token>,
 }
 
 /// The beginning of a fingerprint.
@@ -95,7 +109,8 @@ impl Content {
         Ok(Self { made: found.made, items })
     }
 
-    /// That a CA could go on with it: every anchor has its certificate, and its key belongs to it.
+    /// That a CA could go on with it: every anchor has its certificate, and its key belongs to it. What is in
+    /// a token cannot be looked at from here.
     pub fn check(&self) -> Result<Brought> {
         let state = self.state()?;
         let mut anchors = Vec::new();
@@ -103,10 +118,16 @@ impl Content {
             let name = &kept.fingerprint;
             anchors.push(self.anchor(kept).with_context(|| format!("its anchor {name}"))?);
         }
-        let Some(issuing) = anchors.iter().find(|anchor| **anchor.fingerprint() == *state.issuing) else {
-            bail!("its {TRUST_STATE} issues from {:?}, which is none of its anchors", state.issuing);
-        };
-        let trust_domain = issuing.trust_domain.clone().unwrap_or_default();
+        for (what, named) in
+            [("issues", Some(&state.issuing)), ("issues companions", state.companion.as_ref())]
+        {
+            let known = |named: &String| anchors.iter().any(|one| **one.anchor.fingerprint() == **named);
+            if let Some(named) = named.filter(|named| !known(named)) {
+                bail!("its {TRUST_STATE} {what} from {named:?}, which is none of its anchors");
+            }
+        }
+        // One that an outside CA signed need not name it.
+        let trust_domain = anchors.iter().find_map(|one| one.anchor.trust_domain.clone());
         Ok(Brought { made: self.made.clone(), trust_domain, issuing: state.issuing, anchors })
     }
 
@@ -143,10 +164,14 @@ impl Content {
         serde_json::from_str(text).with_context(|| format!("its {TRUST_STATE} cannot be read"))
     }
 
-    fn anchor(&self, kept: &Kept) -> Result<Anchor> {
+    fn anchor(&self, kept: &Kept) -> Result<Checked> {
         let der = pem::parse(&kept.certificate).context("its certificate is not PEM")?.into_contents();
         if fingerprint(&der) != kept.fingerprint {
             bail!("its certificate has another fingerprint, {}", fingerprint(&der));
+        }
+        let anchor = Anchor::parse(&der)?;
+        if let Some(token) = &kept.token {
+            return Ok(Checked { anchor, token: Some(token.clone()) });
         }
         let digits = kept.fingerprint.get(..ANCHOR_KEY_DIGITS).unwrap_or(&kept.fingerprint);
         let name = format!("{digits}{ANCHOR_KEY}");
@@ -154,31 +179,52 @@ impl Content {
         let contents = pem::parse(item.as_bytes()).with_context(|| format!("{name} is not PEM"))?;
         let key = Zeroizing::new(contents.into_contents());
         let key = PrivateKey::from_pkcs8(&key).with_context(|| name.clone())?;
-        Ok(Issuer::load(&der, key).with_context(|| name)?.anchor().clone())
+        match key.public_key() == anchor.public_key() {
+            true => Ok(Checked { anchor, token: None }),
+            false => bail!("its key {name} is that of another certificate"),
+        }
     }
 }
 
 impl Brought {
-    /// The anchor that was named must be among them. Its private key is, so that whoever made the backup
-    /// had it, and there is nothing left that they could gain by a false one.
-    pub fn hold_to(&self, pin: &Pin) -> Result<()> {
-        match self.anchors.iter().any(|anchor| anchor.fingerprint().starts_with(&pin.0)) {
-            true => Ok(()),
-            false => bail!(
+    /// The anchors that were named must be among them. If it brings the private key of one, whoever made the
+    /// backup had that key, and there is nothing left that they could gain by a false one. If all of these
+    /// are in tokens, anybody can have written their names down, and so nothing else may be trusted by it.
+    pub fn hold_to(&self, pins: &[Pin]) -> Result<()> {
+        let names = |pin: &Pin, one: &Checked| one.anchor.fingerprint().starts_with(&pin.0);
+        if let Some(pin) = pins.iter().find(|pin| !self.anchors.iter().any(|one| names(pin, one))) {
+            bail!(
                 "nothing was done: --anchor {} is none of these; this is another backup than the one you mean, or a false one",
                 pin.0
+            );
+        }
+        let (named, others): (Vec<_>, Vec<_>) =
+            self.anchors.iter().partition(|one| pins.iter().any(|pin| names(pin, one)));
+        match others.first() {
+            Some(other) if named.iter().all(|one| one.token.is_some()) => bail!(
+                "nothing was done: the key of what --anchor names is in a token, so it does not show who made this \
+                 backup, which also brings the anchor {}; name each of them with --anchor, once you have compared it",
+                other.anchor.fingerprint()
             ),
+            _ => Ok(()),
         }
     }
 }
 
 impl fmt::Display for Brought {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "trust domain {}, backed up at {}", self.trust_domain, self.made)?;
-        for anchor in &self.anchors {
+        let trust_domain = self.trust_domain.as_deref().unwrap_or("that its certificates do not name");
+        writeln!(f, "trust domain {trust_domain}, backed up at {}", self.made)?;
+        for Checked { anchor, token } in &self.anchors {
             let (name, not_after) = (anchor.algorithm.name(), rfc3339(anchor.not_after));
             let issues = if **anchor.fingerprint() == *self.issuing { ", issues" } else { "" };
             writeln!(f, "  anchor {}  {name}, until {not_after}{issues}", anchor.fingerprint())?;
+            if let Some(Token { token, id }) = token {
+                writeln!(
+                    f,
+                    "    its key is not in the backup, but in the token {token:?} (id {id}), which a restored CA needs"
+                )?;
+            }
         }
         Ok(())
     }
@@ -201,7 +247,7 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use serde_json::json;
-    use trellis_pki::algorithm::Algorithm;
+    use trellis_pki::{algorithm::Algorithm, issue::Issuer};
 
     use super::*;
 
@@ -234,6 +280,34 @@ mod tests {
         (items.into(), fingerprint)
     }
 
+    /// The anchors of several backups in one.
+    fn merged(parts: &[&Items]) -> Items {
+        let mut items = Items::new();
+        let mut anchors = Vec::new();
+        for part in parts.iter().rev() {
+            let state: Value = serde_json::from_str(&part[TRUST_STATE]).unwrap();
+            anchors.extend(state["anchors"].as_array().unwrap().iter().cloned());
+            items.extend(part.iter().map(|(name, item)| (name.clone(), item.clone())));
+        }
+        change_state(&mut items, |state| state["anchors"] = anchors.into());
+        items
+    }
+
+    fn change_state(items: &mut Items, change: impl FnOnce(&mut Value)) {
+        let mut state: Value = serde_json::from_str(&items[TRUST_STATE]).unwrap();
+        change(&mut state);
+        items.insert(TRUST_STATE.to_owned(), Zeroizing::new(state.to_string()));
+    }
+
+    /// As if the key were in a token.
+    fn in_token(mut items: Items, fingerprint: &str) -> Items {
+        items.remove(&format!("{}{ANCHOR_KEY}", &fingerprint[..16]));
+        change_state(&mut items, |state| {
+            state["anchors"][0]["token"] = json!({ "token": "mesh", "id": "0a0b" });
+        });
+        items
+    }
+
     fn pin(text: &str) -> Pin {
         text.parse().unwrap()
     }
@@ -245,8 +319,8 @@ mod tests {
             let content = Content::new(items, NOW);
             let again = Content::decode(&content.encode().unwrap()).unwrap();
             let brought = again.check().unwrap();
-            brought.hold_to(&pin(&fingerprint)).unwrap();
-            brought.hold_to(&pin(&fingerprint[..16].to_uppercase())).unwrap();
+            brought.hold_to(&[pin(&fingerprint)]).unwrap();
+            brought.hold_to(&[pin(&fingerprint[..16].to_uppercase())]).unwrap();
             assert!(brought.to_string().contains(&fingerprint), "{brought}");
             let restored = Content::new(again.restored(), NOW);
             let state: Value = serde_json::from_str(&restored.items[TRUST_STATE]).unwrap();
@@ -254,6 +328,42 @@ mod tests {
             assert_eq!(*restored.items["audit.pem"], "as it is");
             assert!(restored.is_as_new_as(&content) && !content.is_as_new_as(&restored));
         }
+    }
+
+    #[test]
+    fn a_companion_is_an_anchor_like_another() {
+        let (primary, issuing) = items(Algorithm::MlDsa65);
+        let (second, companion) = items(Algorithm::EcdsaP256);
+        let mut both = merged(&[&primary, &second]);
+        change_state(&mut both, |state| state["companion"] = companion.clone().into());
+        let brought = Content::new(both.clone(), NOW).check().unwrap();
+        brought.hold_to(&[pin(&issuing)]).unwrap();
+        assert!(brought.to_string().contains(&companion), "{brought}");
+        let key = format!("{}{ANCHOR_KEY}", &companion[..16]);
+        let mut lacking = both.clone();
+        lacking.remove(&key);
+        let error = format!("{:#}", Content::new(lacking, NOW).check().unwrap_err());
+        assert!(error.contains(&key) && error.contains("is missing"), "{error}");
+        change_state(&mut both, |state| state["companion"] = "00".into());
+        let error = format!("{:#}", Content::new(both, NOW).check().unwrap_err());
+        assert!(error.contains("issues companions from \"00\""), "{error}");
+    }
+
+    #[test]
+    fn a_key_in_a_token_is_said_to_be_there_and_shows_nothing_about_the_maker() {
+        let (kept, issuing) = items(Algorithm::MlDsa65);
+        let held = in_token(kept.clone(), &issuing);
+        let alone = Content::new(held.clone(), NOW).check().unwrap();
+        assert!(alone.to_string().contains("in the token \"mesh\" (id 0a0b)"), "{alone}");
+        alone.hold_to(&[pin(&issuing)]).unwrap();
+
+        // Who knows the anchor by name alone could add one of theirs to it.
+        let (other, added) = items(Algorithm::MlDsa65);
+        let two = Content::new(merged(&[&other, &held]), NOW).check().unwrap();
+        let error = two.hold_to(&[pin(&issuing)]).unwrap_err().to_string();
+        assert!(error.contains("nothing was done") && error.contains(&added), "{error}");
+        two.hold_to(&[pin(&issuing), pin(&added)]).unwrap();
+        two.hold_to(&[pin(&added)]).unwrap();
     }
 
     #[test]
@@ -279,7 +389,7 @@ mod tests {
             "another fingerprint",
         );
         let brought = Content::new(good.clone(), NOW).check().unwrap();
-        assert!(brought.hold_to(&pin(&foreign)).unwrap_err().to_string().contains("nothing was done"));
+        assert!(brought.hold_to(&[pin(&foreign)]).unwrap_err().to_string().contains("nothing was done"));
         let newer = br#"{"form":"trellis.dev/backup/v2","made":"","items":{}}"#;
         assert!(Content::decode(newer).err().unwrap().to_string().contains("v2"));
         for text in ["", "0123", "0123456789abcdeg"] {

@@ -75,7 +75,7 @@ impl Caller {
 
     /// Once: who would have to ask again was not served in order.
     pub async fn ask(&self) -> Result<Asked> {
-        let mut request = Request::new(IssueRequest { csr: self.csr.clone(), validity_seconds: 0 });
+        let mut request = Request::new(IssueRequest { csr: self.csr.clone(), ..IssueRequest::default() });
         request.metadata_mut().insert("authorization", format!("Bearer {}", self.token.trim()).parse()?);
         let mut client = IssuanceClient::new(self.channel(self.tls.clone(), false));
         let answer = time::timeout(TIMEOUT, client.issue(request)).await.context("no answer")??.into_inner();
