@@ -67,7 +67,7 @@ fn forbidden(constraints: &NameConstraints<'_>, terms: &Terms<'_>) -> Option<Str
     let permitted = constraints.permitted_subtrees.iter().flatten();
     for subtree in permitted {
         let what = match &subtree.base {
-            GeneralName::DNSName(name) if name.is_empty() => continue,
+            GeneralName::DNSName("") => continue,
             GeneralName::DNSName(name) => format!("permits only DNS names below {name:?}"),
             // Ours and other people's verifiers do not judge URI names alike, so none is relied on.
             GeneralName::URI(uri) => format!("permits only URIs of {uri:?}"),
