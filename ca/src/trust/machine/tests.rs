@@ -400,6 +400,7 @@ fn a_pending_key_is_forgotten_when_it_is_wished_no_more_and_destroyed_where_it_i
     let outside = Issuing { signed_by: SignedBy::Import, ..ML_DSA };
     let mut mesh = Mesh::new(ECDSA, outside, &[]);
     let pending = Pending {
+        of: Part::Issuing,
         kind: outside,
         token: Some(reference("01")),
         key: String::new(),
