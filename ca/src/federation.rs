@@ -13,7 +13,7 @@ mod status;
 use std::time::Duration;
 
 pub use self::{
-    endpoint::Endpoint,
+    endpoint::{Endpoint, Shown},
     fetch::WebRoots,
     fetcher::{Fetched, Fetcher, Metrics},
     held::{Held, held_bundles, merge},

@@ -105,6 +105,14 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_BUNDLE_LISTEN")]
     pub bundle_listen: Option<SocketAddr>,
 
+    /// Where it is served by a certificate for a host name, to those who have no bundle of ours yet.
+    #[arg(long, env = "TRELLIS_BUNDLE_WEB_LISTEN", requires = "bundle_web_certificate")]
+    pub bundle_web_listen: Option<SocketAddr>,
+
+    /// Folder with that certificate and its key, tls.crt and tls.key, read anew for each connection.
+    #[arg(long, env = "TRELLIS_BUNDLE_WEB_CERTIFICATE", requires = "bundle_web_listen")]
+    pub bundle_web_certificate: Option<PathBuf>,
+
     /// How often other trust domains are to fetch it. A new anchor is shown to them for three times as long
     /// before certificates are issued from it.
     #[arg(long, env = "TRELLIS_BUNDLE_REFRESH_HINT", default_value = "5m", value_parser = duration)]
@@ -259,7 +267,7 @@ impl Flags {
 
     /// How long other trust domains are shown a new anchor before it is used.
     pub fn advance(&self) -> Duration {
-        match self.bundle_listen {
+        match self.bundle_listen.or(self.bundle_web_listen) {
             Some(_) => self.bundle_refresh_hint * federation::ADVANCE,
             None => Duration::ZERO,
         }
@@ -362,6 +370,8 @@ mod tests {
             ["--leaf-validity", "1.5h"],
             ["--leaf-algorithms", "rsa-2048"],
             ["--source", "folder:"],
+            ["--bundle-web-listen", "127.0.0.1:1"],
+            ["--bundle-web-certificate", "/tls"],
         ] {
             assert!(Flags::try_parse_from(["trellis-ca"].iter().chain(&args)).is_err(), "{args:?} was taken");
         }

@@ -52,7 +52,7 @@ use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
     audit::Trail,
     events::{Events, TrustEvents},
-    federation::{Endpoint, Fetched, Fetcher, WebRoots},
+    federation::{Endpoint, Fetched, Fetcher, Shown, WebRoots},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
     leader::{Candidate, Role},
@@ -114,6 +114,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let tcp = http::bind(flags.listen).context("listen")?;
     let bundle_tcp = flags.bundle_listen.map(http::bind).transpose().context("bundle-listen")?;
     let api = flags.api_listen.map(|address| http::bind(address).context("api-listen")).transpose()?;
+    let bundle_web_tcp = flags.bundle_web_listen.map(http::bind).transpose().context("bundle-web-listen")?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let client = match choices.needs_kubernetes(&flags.source) {
@@ -210,10 +211,13 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         roles: roles.clone(),
     };
     tasks.spawn(replicas.run(shutdown.clone()));
-    if let Some(bundle_tcp) = bundle_tcp {
-        let endpoint = Endpoint::new(&tls, authority.clone(), flags.bundle_refresh_hint, registry);
-        tracing::info!(address = %bundle_tcp.local_addr()?, "serving the bundle to other trust domains");
-        tasks.spawn(endpoint.serve(bundle_tcp, shutdown.clone()));
+    let web = flags.bundle_web_certificate.clone().map(|folder| Shown::Web(folder, clock.clone()));
+    let endpoints = [(bundle_tcp, Some(Shown::identity(&tls)), "spiffe"), (bundle_web_tcp, web, "web")];
+    for (tcp, shown, profile) in endpoints {
+        let (Some(tcp), Some(shown)) = (tcp, shown) else { continue };
+        let endpoint = Endpoint::new(shown, authority.clone(), flags.bundle_refresh_hint, registry);
+        tracing::info!(address = %tcp.local_addr()?, profile, "serving the bundle to other trust domains");
+        tasks.spawn(endpoint.serve(tcp, shutdown.clone()));
     }
     let (found, fetched) = watch::channel(Fetched::default());
     let fetcher = Fetcher {

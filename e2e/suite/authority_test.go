@@ -100,7 +100,9 @@ func TestTrafficGoesOnWithoutDiscovery(t *testing.T) {
 	ask(t, client, "--count=2", "--fresh", "tcp://"+hostPort(server.Status.PodIP, 7000))
 }
 
-func TestCAKeepsItsRootOverARestart(t *testing.T) {
+// every replica of the CA is replaced under load, while certificates are asked for all the time; no
+// request fails, and the root is the one from before.
+func TestCAIsReplacedUnderLoad(t *testing.T) {
 	look := func() (kube.Secret, kube.ConfigMap) {
 		var root kube.Secret
 		var trust kube.ConfigMap
@@ -113,15 +115,30 @@ func TestCAKeepsItsRootOverARestart(t *testing.T) {
 		return root, trust
 	}
 	rootBefore, trustBefore := look()
-	if _, err := cluster.Run(t.Context(), "rollout", "restart", "-n", bed.System, "deployment/trellis-ca"); err != nil {
-		t.Fatal(err)
+	client, server := pod(t, "shop", "client"), pod(t, "shop", "orders")
+	load := underLoad(t, client, []string{"--workers=4", "--fresh", "http://web/healthz", "tcp://orders:7000"}, func() {
+		if _, err := cluster.Run(t.Context(), "rollout", "restart", "-n", bed.System, "deployment/trellis-ca"); err != nil {
+			t.Fatal(err)
+		}
+		done := make(chan error, 1)
+		go func() { done <- rolledOut(t.Context(), bed.System, "trellis-ca") }()
+		for renewed := 0; ; renewed++ {
+			rotate(t, server, "orders")
+			select {
+			case err := <-done:
+				if err != nil {
+					t.Fatal(err)
+				}
+				t.Logf("%d certificates renewed meanwhile", renewed+1)
+				return
+			default:
+			}
+		}
+	})
+	if load.Failed != 0 {
+		t.Errorf("%d of %d requests failed: %v", load.Failed, load.Sent, load.Errors)
 	}
-	if err := rolledOut(t.Context(), bed.System, "trellis-ca"); err != nil {
-		t.Fatal(err)
-	}
-	server := pod(t, "shop", "orders")
-	rotate(t, server, "orders")
-	ask(t, pod(t, "shop", "client"), "--count=5", "--fresh", "tcp://orders:7000")
+	t.Logf("%d requests, %d failed", load.Sent, load.Failed)
 	rootAfter, trustAfter := look()
 	if rootBefore.Metadata.ResourceVersion != rootAfter.Metadata.ResourceVersion {
 		t.Error("the root's Secret was written")

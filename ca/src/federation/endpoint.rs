@@ -1,7 +1,7 @@
-//! Serves our trust bundle to other trust domains, over TLS by our own identity, to whoever asks: what it
-//! holds is what every peer is shown anyway.
+//! Serves our trust bundle to other trust domains, over TLS by our own identity or by a certificate of the
+//! web, to whoever asks: what it holds is what every peer is shown anyway.
 
-use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
+use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header, header::HeaderValue};
@@ -10,25 +10,30 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
-    task::JoinSet,
+    task::{JoinSet, spawn_blocking},
     time::{Instant, timeout},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use trellis_channel::{
     admission::{Bounds, Gate},
     handshakes::{Direction, Handshakes},
     server::{CROWDED_OUT, NOT_READY},
 };
 use trellis_pki::{
+    clock::Clock,
     jwks,
     policy::{Ladder, Policy},
+    record::Recorder,
     refusal::Refusal,
     tls::{ClientAuth, MeshTls},
+    web,
 };
 use trellis_telemetry::{
     Counter, Family, Registry,
     shutdown::{Shutdown, requested},
 };
+
+use zeroize::Zeroizing;
 
 use crate::trust::Authority;
 
@@ -45,19 +50,65 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// The bundle endpoint. Clones are the same.
 #[derive(Clone)]
 pub struct Endpoint {
-    tls: Arc<MeshTls>,
+    shown: Shown,
     authority: Authority,
     hint: Duration,
     handshakes: Handshakes,
     requests: Family<Counter>,
 }
 
-impl Endpoint {
-    /// `tls` is the CA's own identity; `hint` is how often others are to ask.
-    pub fn new(tls: &MeshTls, authority: Authority, hint: Duration, registry: &Registry) -> Self {
+/// What the endpoint proves to be.
+#[derive(Clone)]
+pub enum Shown {
+    /// The CA, by its own identity.
+    Identity(Arc<MeshTls>),
+    /// A host, by tls.crt and tls.key in this folder. They are read for each connection, so that whoever
+    /// renews them has nobody to tell.
+    Web(PathBuf, Arc<dyn Clock>),
+}
+
+/// One handshake that is about to begin.
+struct Begun {
+    config: Arc<ServerConfig>,
+    recorder: Recorder,
+}
+
+impl Shown {
+    pub fn identity(tls: &MeshTls) -> Self {
         let policy = Policy { key_exchange: Ladder::Prefer, signatures: Ladder::Prefer };
+        Self::Identity(Arc::new(tls.under(policy).with_alpn(&[b"http/1.1"])))
+    }
+
+    async fn begin(&self) -> Result<Begun, String> {
+        match self {
+            Self::Identity(tls) => {
+                let accepting = tls.accept(ClientAuth::None).map_err(|error| error.to_string())?;
+                Ok(Begun { config: accepting.config, recorder: accepting.recorder })
+            }
+            Self::Web(folder, clock) => {
+                let (folder, clock) = (folder.clone(), clock.clone());
+                let read = move || {
+                    let file = |name: &str| {
+                        let path = folder.join(name);
+                        std::fs::read(&path)
+                            .map(Zeroizing::new)
+                            .map_err(|e| format!("{}: {e}", path.display()))
+                    };
+                    web::server(&file("tls.crt")?, &file("tls.key")?, clock)
+                        .map_err(|error| error.to_string())
+                };
+                let config = spawn_blocking(read).await.map_err(|error| error.to_string())??;
+                Ok(Begun { config, recorder: Recorder::default() })
+            }
+        }
+    }
+}
+
+impl Endpoint {
+    /// `hint` is how often others are to ask.
+    pub fn new(shown: Shown, authority: Authority, hint: Duration, registry: &Registry) -> Self {
         Self {
-            tls: Arc::new(tls.under(policy).with_alpn(&[b"http/1.1"])),
+            shown,
             authority,
             hint,
             handshakes: Handshakes::new(registry),
@@ -101,14 +152,18 @@ impl Endpoint {
     }
 
     async fn connection(&self, stream: TcpStream, remote: SocketAddr) {
-        let Ok(accepting) = self.tls.accept(ClientAuth::None) else {
-            return self.handshakes.refused(Direction::Inbound, NOT_READY);
+        let begun = match self.shown.begin().await {
+            Ok(begun) => begun,
+            Err(error) => {
+                tracing::warn!(%error, "the bundle endpoint has nothing to prove itself with");
+                return self.handshakes.refused(Direction::Inbound, NOT_READY);
+            }
         };
         let began = Instant::now();
-        let accepted = timeout(HANDSHAKE, TlsAcceptor::from(accepting.config).accept(stream)).await;
+        let accepted = timeout(HANDSHAKE, TlsAcceptor::from(begun.config).accept(stream)).await;
         let refusal = match accepted {
             Ok(Ok(stream)) => {
-                if let Some(posture) = accepting.recorder.posture(stream.get_ref().1) {
+                if let Some(posture) = begun.recorder.posture(stream.get_ref().1) {
                     self.handshakes.completed(Direction::Inbound, &posture, began.elapsed());
                 }
                 let answer = service_fn(|request| async move { Ok::<_, Infallible>(self.answer(&request)) });
@@ -122,7 +177,7 @@ impl Endpoint {
                 }
                 return;
             }
-            Ok(Err(error)) => Refusal::of_io(&error, &accepting.recorder),
+            Ok(Err(error)) => Refusal::of_io(&error, &begun.recorder),
             Err(_) => Refusal::TimedOut,
         };
         tracing::debug!(%remote, reason = refusal.as_str(), "no TLS with who came to the bundle endpoint");

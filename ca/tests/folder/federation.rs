@@ -321,59 +321,43 @@ async fn whoever_is_not_the_endpoint_is_not_believed() {
 
 #[tokio::test]
 async fn an_endpoint_of_the_web_is_believed_by_its_name_and_an_authority_that_was_given() {
-    let world = World::new();
-    let theirs = Puppet::start().await.bundle();
+    let (ours, theirs) = (World::new(), World::new());
     let now = SystemClock.now();
     let made = |name: &str| {
         trellis_pki::serving::serving_certificate(&[name.to_owned()], now, Duration::from_secs(86_400))
             .unwrap()
     };
     let (right, wrong) = (made("localhost"), made("elsewhere.example"));
-    fs::write(world.path("roots.pem"), format!("{}{}", right.ca_pem, wrong.ca_pem)).unwrap();
-    let document = jwks::write(&theirs, 5, Duration::from_secs(1));
-    let mut args = following(&world);
-    args.push(format!("--federation-web-roots={}", world.path("roots.pem").display()));
-    let a = Ca::with(&args).await;
-    for (certificate, believed) in [(&wrong, false), (&right, true)] {
-        let port = on_the_web(certificate, document.clone()).await;
-        let entry =
-            json!({ "trustDomain": B, "endpoint": format!("https://localhost:{port}/"), "profile": "web" });
-        world.trust_domain(wish(json!([entry])));
-        let status = match believed {
-            true => until(&a, "fetched", |status| of_b(status)["sequence"] == 5).await,
-            false => until(&a, "refused", |status| !of_b(status)["error"].is_null()).await,
-        };
-        let error = of_b(&status)["error"].as_str().unwrap_or_default();
-        assert_eq!(error.contains("TLS with localhost"), !believed, "{status}");
-        assert_eq!(of_b(&status)["anchors"].as_array().unwrap().len(), usize::from(believed));
-    }
-}
-
-/// A server outside of any mesh that answers everything with `document`.
-async fn on_the_web(certificate: &trellis_pki::serving::ServingCertificate, document: String) -> u16 {
-    use tokio_rustls::rustls::{
-        ServerConfig, server::ResolvesServerCert, sign::SingleCertAndKey, version::TLS13,
+    let show = |certificate: &trellis_pki::serving::ServingCertificate| {
+        fs::write(theirs.path("tls.crt"), &certificate.certificate_pem).unwrap();
+        fs::write(theirs.path("tls.key"), certificate.key_pem.as_bytes()).unwrap();
     };
-    let shown: Arc<dyn ResolvesServerCert> =
-        Arc::new(SingleCertAndKey::from(certificate.certified_key().unwrap()));
-    let config = ServerConfig::builder_with_provider(trellis_pki::provider::outside())
-        .with_protocol_versions(&[&TLS13])
-        .unwrap()
-        .with_no_client_auth()
-        .with_cert_resolver(shown);
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
-    let tcp = tokio::net::TcpListener::bind(("localhost", 0)).await.unwrap();
-    let port = tcp.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        loop {
-            let (stream, _) = tcp.accept().await.unwrap();
-            let Ok(mut stream) = acceptor.accept(stream).await else { continue };
-            let _ = stream.read(&mut [0; 1024]).await;
-            let length = document.len();
-            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{document}");
-            let _ = stream.write_all(answer.as_bytes()).await;
-            let _ = stream.shutdown().await;
-        }
-    });
-    port
+    let more = [
+        format!("--trust-domain={B}"),
+        "--bundle-web-listen=127.0.0.1:0".to_owned(),
+        format!("--bundle-web-certificate={}", theirs.path("").display()),
+        "--bundle-refresh-hint=1s".to_owned(),
+    ];
+    let b = Ca::with(&theirs.args().into_iter().chain(more).collect::<Vec<_>>()).await;
+    let address: std::net::SocketAddr = endpoint(&b).await.parse().unwrap();
+    fs::write(ours.path("roots.pem"), format!("{}{}", right.ca_pem, wrong.ca_pem)).unwrap();
+    let mut args = following(&ours);
+    args.push(format!("--federation-web-roots={}", ours.path("roots.pem").display()));
+    let a = Ca::with(&args).await;
+    let port = address.port();
+    let entry =
+        json!({ "trustDomain": B, "endpoint": format!("https://localhost:{port}/"), "profile": "web" });
+    ours.trust_domain(wish(json!([entry])));
+    // There is nothing to show yet, then something of another name, and then what is right: all without a
+    // restart.
+    let failed = |words: &'static str| {
+        move |status: &Value| of_b(status)["error"].as_str().is_some_and(|error| error.contains(words))
+    };
+    until(&a, "nothing is shown", failed("TLS with localhost")).await;
+    show(&wrong);
+    let status = until(&a, "it has another name", failed("not valid for name")).await;
+    assert_eq!(of_b(&status)["anchors"], json!([]));
+    show(&right);
+    let status = until(&a, "fetched", |status| of_b(status)["sequence"] == 1).await;
+    assert_eq!(of_b(&status)["anchors"], json!([bundle(&theirs).anchors()[0].fingerprint().to_string()]));
 }

@@ -387,7 +387,12 @@ pub struct Asker {
 
 impl Asker {
     pub fn new(world: &World, ca: &Ca) -> Self {
-        let tls = MeshTls::new(Policy::default(), DOMAIN, Arc::new(SystemClock));
+        Self::with(world, ca, Policy::default())
+    }
+
+    /// One who takes what such a policy allows.
+    pub fn with(world: &World, ca: &Ca, policy: Policy) -> Self {
+        let tls = MeshTls::new(policy, DOMAIN, Arc::new(SystemClock));
         tls.trust(world.bundle()).unwrap();
         let identity = SpiffeId::new(DOMAIN, "trellis-system", "trellis-ca").unwrap();
         let dialer = Dialer::new(Arc::new(tls), identity, false);

@@ -5,6 +5,8 @@ use std::{fs, path::Path, process::Command};
 
 use serde_json::json;
 
+use trellis_pki::policy::{Ladder, Policy};
+
 use super::{
     needed,
     openbao::{Bao, issuing},
@@ -58,9 +60,9 @@ fn openssl(folder: &Path) {
     ];
     assert!(judge(&program, &args, folder).contains("leaf.pem: OK"));
     // The judge can say no: without the issuing certificate there is no way to the root.
-    let alone = Command::new(&program).args(["verify", "-CAfile", "outside.pem", "leaf.pem"]);
-    let mut alone = alone;
-    assert!(!alone.current_dir(folder).output().unwrap().status.success());
+    let args = ["verify", "-CAfile", "outside.pem", "leaf.pem"];
+    let alone = Command::new(&program).args(args).current_dir(folder).output().unwrap();
+    assert!(!alone.status.success());
 }
 
 #[tokio::test]
@@ -98,7 +100,8 @@ async fn go_verifies_an_ecdsa_chain_too() {
     // Go cannot read a key of ML-DSA, so the workload asks with another one.
     let key = trellis_pki::key::PrivateKey::generate(trellis_pki::algorithm::Algorithm::EcdsaP256).unwrap();
     let csr = trellis_pki::csr::make(&key).unwrap();
-    let asker = Asker::new(&world, &ca);
+    let policy = Policy { signatures: Ladder::Prefer, ..Policy::default() };
+    let asker = Asker::with(&world, &ca, policy);
     let bearer = format!("Bearer {}", world.token());
     let leaf = asker.ask(&[&bearer], super::support::request(csr)).await.unwrap().leaf;
     write(&world, status["anchors"][0]["chain"].as_str().unwrap(), &leaf);

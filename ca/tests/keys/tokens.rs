@@ -2,8 +2,11 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::Command,
+    os::unix::process::CommandExt,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use super::{needed, support::World};
@@ -82,19 +85,11 @@ impl SoftToken {
         ]
     }
 
-    pub fn objects(&self) -> PathBuf {
-        self.folder.join("objects")
-    }
-
-    /// Takes the token away, as somebody does who pulls it out.
-    pub fn pull(&self) {
-        fs::rename(self.objects(), self.folder.join("pulled")).unwrap();
-        fs::create_dir(self.objects()).unwrap();
-    }
-
-    pub fn put_back(&self) {
-        fs::remove_dir_all(self.objects()).unwrap();
-        fs::rename(self.folder.join("pulled"), self.objects()).unwrap();
+    /// Puts the token behind a socket, as those are that many machines share.
+    pub fn share(&self) -> Shared<'_> {
+        let mut shared = Shared { token: self, server: None };
+        shared.plug_in();
+        shared
     }
 
     /// The private keys, as somebody else's program sees them.
@@ -142,8 +137,61 @@ pub struct Listed {
     pub access: String,
 }
 
-/// Every generation file of a SoftHSM token: whoever holds one locked makes it hang.
-pub fn generations(objects: &Path) -> Vec<PathBuf> {
-    let tokens = fs::read_dir(objects).unwrap().map(|entry| entry.unwrap().path());
-    tokens.map(|token| token.join("generation")).collect()
+/// A token that can be pulled out: a server between it and whoever uses it.
+pub struct Shared<'a> {
+    token: &'a SoftToken,
+    server: Option<Child>,
+}
+
+impl Shared<'_> {
+    fn socket(&self) -> PathBuf {
+        self.token.folder.join("socket")
+    }
+
+    pub fn env(&self) -> (&'static str, String) {
+        ("P11_KIT_SERVER_ADDRESS", format!("unix:path={}", self.socket().display()))
+    }
+
+    pub fn args(&self, keys: &str) -> Vec<String> {
+        let mut args = self.token.args(keys);
+        args[1] = format!("--token-module={}", needed("TRELLIS_TEST_P11KIT"));
+        args
+    }
+
+    pub fn plug_in(&mut self) {
+        let _ = fs::remove_file(self.socket());
+        let server = Command::new("p11-kit")
+            .args(["server", "--foreground", "--provider", &self.token.module, "--name"])
+            .arg(self.socket())
+            .arg(format!("pkcs11:token={LABEL}"))
+            .env(self.token.env().0, self.token.env().1)
+            .stdout(Stdio::null())
+            // It has a process for each of its users.
+            .process_group(0)
+            .spawn()
+            .unwrap();
+        self.server = Some(server);
+        while !self.socket().exists() {
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    pub fn pull_out(&mut self) {
+        self.signal("-KILL");
+        self.server.take().unwrap().wait().unwrap();
+    }
+
+    /// To all processes of the server.
+    pub fn signal(&self, signal: &str) {
+        let group = format!("-{}", self.server.as_ref().unwrap().id());
+        assert!(Command::new("kill").args([signal, "--", &group]).status().unwrap().success());
+    }
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        if self.server.is_some() {
+            self.pull_out();
+        }
+    }
 }

@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use trellis_api::trust::{AnchorStatus, Part, Phase, RotationStatus, TrustDomainSpec, TrustDomainStatus};
+use trellis_api::trust::{
+    AnchorStatus, FederationStatus, Part, Phase, RotationStatus, TrustDomainSpec, TrustDomainStatus,
+};
 
 use crate::table::Table;
 
@@ -23,6 +25,9 @@ pub fn of(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> String {
     for denial in &spec.denied {
         let reason = if denial.reason.is_empty() { String::new() } else { format!(" ({})", denial.reason) };
         let _ = writeln!(text, "denied: {}{reason}", denial.what);
+    }
+    for one in &status.federation {
+        let _ = writeln!(text, "{}", federated(one));
     }
     for anchor in status.anchors.iter().filter(|anchor| !anchor.key.is_empty()) {
         let _ = writeln!(text, "key of {}.{}: {}", anchor.algorithm, anchor.generation, anchor.key);
@@ -55,6 +60,14 @@ pub fn of(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> String {
         }
     }
     text
+}
+
+/// What went wrong is among the conditions.
+fn federated(one: &FederationStatus) -> String {
+    let sequence = one.sequence.map_or(String::new(), |number| format!(", sequence {number}"));
+    let fetched =
+        one.last_success.as_ref().map_or("not fetched yet".to_owned(), |at| format!("fetched {at}"));
+    format!("federates with {}: {} anchors{sequence}, {fetched}", one.trust_domain, one.anchors.len())
 }
 
 fn anchors(status: &TrustDomainStatus) -> Table {
@@ -186,6 +199,23 @@ mod tests {
                         waits for 1:\n    \
                         shop/web: it is slow\n";
         assert_eq!(picture, expected, "it is now:\n{picture}");
+    }
+
+    #[test]
+    fn other_trust_domains_are_listed() {
+        let one = FederationStatus {
+            trust_domain: "b.example".to_owned(),
+            sequence: Some(4),
+            anchors: vec!["aa".to_owned()],
+            last_success: Some("2026-11-26T00:00:00Z".to_owned()),
+            error: None,
+        };
+        assert_eq!(
+            federated(&one),
+            "federates with b.example: 1 anchors, sequence 4, fetched 2026-11-26T00:00:00Z"
+        );
+        let new = FederationStatus { trust_domain: "c.example".to_owned(), ..FederationStatus::default() };
+        assert_eq!(federated(&new), "federates with c.example: 0 anchors, not fetched yet");
     }
 
     #[test]

@@ -10,7 +10,11 @@ use trellis_api::{
 };
 
 use super::*;
-use crate::trust::{census::Origin, state::Anchor};
+use crate::trust::{
+    census::Origin,
+    keys::TokenKey,
+    state::{Anchor, Pending},
+};
 
 const ECDSA: Issuing =
     Issuing { algorithm: KeyAlgorithm::EcdsaP256, generation: 1, signed_by: SignedBy::Itself };
@@ -385,4 +389,41 @@ fn what_others_are_told_changes_only_with_the_anchors() {
     let at = mesh.state.revision;
     // Begun, issued from, removed, settled: the second and the last changed nothing for others.
     assert_eq!(told, [1, 1, at - 3, at - 3, at - 1, at - 1]);
+}
+
+fn reference(id: &str) -> TokenKey {
+    TokenKey { token: "mesh".to_owned(), id: id.to_owned() }
+}
+
+#[test]
+fn a_pending_key_is_forgotten_when_it_is_wished_no_more_and_destroyed_where_it_is() {
+    let outside = Issuing { signed_by: SignedBy::Import, ..ML_DSA };
+    let mut mesh = Mesh::new(ECDSA, outside, &[]);
+    let pending = Pending {
+        kind: outside,
+        token: Some(reference("01")),
+        key: String::new(),
+        request: String::new(),
+        since: 1_000,
+    };
+    mesh.state = mesh.state.after(Step::Prepare(pending), 1_000, None);
+    assert!(matches!(mesh.decide(), Verdict::Begin { kind, .. } if kind == outside), "it goes on with it");
+    assert_eq!(mesh.trusts(), [OLD], "nobody trusts what has no certificate");
+    mesh.wished = wish(ECDSA);
+    assert_eq!(mesh.step(), Verdict::Take { step: Step::Forget, cut_off: None });
+    assert_eq!((mesh.state.pending.as_ref(), mesh.state.doomed.as_slice()), (None, &[reference("01")][..]));
+    assert_eq!(mesh.decide(), Verdict::Settled);
+    mesh.state = mesh.state.after(Step::Destroyed(vec![reference("01")]), 2_000, None);
+    assert!(mesh.state.doomed.is_empty());
+}
+
+#[test]
+fn the_key_of_a_removed_anchor_is_doomed_only_when_the_rotation_has_ended() {
+    let mut mesh = Mesh::new(ECDSA, ML_DSA, &[]);
+    mesh.state.anchors[0].token = Some(reference("0a"));
+    while mesh.decide() != Verdict::Settled {
+        assert!(mesh.state.doomed.is_empty(), "a way back needs the key");
+        mesh.step();
+    }
+    assert_eq!(mesh.state.doomed, [reference("0a")]);
 }
