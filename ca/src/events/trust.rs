@@ -1,13 +1,13 @@
 //! What there is to say about the trust domain: told its status before and after, in words of the status.
 
 use tokio::sync::watch;
-use trellis_api::trust::{Condition, Phase, RotationStatus, TrustDomainStatus};
+use trellis_api::trust::{Condition, Part, Phase, RotationStatus, TrustDomainStatus};
 use trellis_telemetry::shutdown::{Shutdown, requested};
 
 use super::{About, Events, Tone};
 use crate::{
     leader::Role,
-    trust::status::{DENIALS, SETTLED},
+    trust::status::{DENIALS, NONE, SETTLED},
 };
 
 const ACTION: &str = "Rotate";
@@ -58,8 +58,12 @@ fn news(before: &TrustDomainStatus, now: &TrustDomainStatus) -> Vec<News> {
     for past in now.past.iter().filter(|past| past.number > known) {
         let word = if past.rolled_back { "rolled back" } else { "ended" };
         let reason = if past.rolled_back { "RotationRolledBack" } else { "RotationEnded" };
-        let note =
-            format!("rotation {} {word}: {} has taken the place of {}", past.number, past.to, past.from);
+        let note = match (past.of, past.to.as_str(), past.from.as_str()) {
+            (Part::Companion, NONE, from) => format!("the companion {from} is gone"),
+            (Part::Companion, to, NONE) => format!("companions come from {to}"),
+            (_, to, from) => format!("{to} has taken the place of {from}"),
+        };
+        let note = format!("rotation {} {word}: {note}", past.number);
         news.push((Tone::Normal, reason, note));
         if !past.cut_off.is_empty() {
             let note = format!("rotation {} was forced and cut off {}", past.number, past.cut_off.join(", "));
@@ -85,19 +89,29 @@ fn news(before: &TrustDomainStatus, now: &TrustDomainStatus) -> Vec<News> {
 
 fn step(rotation: &RotationStatus) -> News {
     let RotationStatus { number, from, to, .. } = rotation;
+    let certificates = match rotation.of {
+        Part::Issuing => "certificates",
+        Part::Companion => "companions",
+    };
+    // A companion that goes leaves none behind.
+    let come = match to.as_str() {
+        NONE => format!("{certificates} come from {from} no longer"),
+        to => format!("{certificates} come from {to}"),
+    };
     if rotation.rolling_back {
-        let note = format!("rotation {number} goes back: certificates come from {to} again");
+        let note = format!("rotation {number} goes back: {come}");
         return (Tone::Normal, "RotationRollingBack", note);
     }
     match rotation.phase {
         Phase::Distributing => (
             Tone::Normal,
             "RotationBegan",
-            format!("rotation {number}: members learn to trust {to} beside {from}"),
+            match from.as_str() {
+                NONE => format!("rotation {number}: members learn to trust {to} as well"),
+                from => format!("rotation {number}: members learn to trust {to} beside {from}"),
+            },
         ),
-        Phase::Issuing => {
-            (Tone::Normal, "RotationIssuing", format!("rotation {number}: certificates come from {to}"))
-        }
+        Phase::Issuing => (Tone::Normal, "RotationIssuing", format!("rotation {number}: {come}")),
         Phase::Removing => {
             (Tone::Normal, "RotationRemoving", format!("rotation {number}: {from} is no longer trusted"))
         }
@@ -174,6 +188,37 @@ mod tests {
         }]);
         let ended = status(&[("/past", past)]);
         assert_eq!(reasons(&at("Removing", false), &ended), ["RotationEnded", "PeersCutOff"]);
+    }
+
+    #[test]
+    fn a_companion_that_comes_or_goes_is_called_one() {
+        let of = |phase: &str, from: &str, to: &str, back: bool| {
+            let mut rotation = rotation(phase, back);
+            (rotation["of"], rotation["from"], rotation["to"]) = (json!("Companion"), from.into(), to.into());
+            rotation["fromKind"] = Value::Null;
+            status(&[("/rotation", rotation)])
+        };
+        let past = |from: &str, to: &str| {
+            status(&[(
+                "/past",
+                json!([{
+                    "number": 3, "of": "Companion", "from": from, "to": to, "rolledBack": false,
+                    "started": "", "ended": "", "phases": [], "cutOff": [],
+                }]),
+            )])
+        };
+        for (now, expected) in [
+            (of("Distributing", NONE, "new", false), "rotation 3: members learn to trust new as well"),
+            (past(NONE, "new"), "rotation 3 ended: companions come from new"),
+            (of("Issuing", "old", "new", false), "rotation 3: companions come from new"),
+            (of("Issuing", "old", NONE, false), "rotation 3: companions come from old no longer"),
+            (of("Issuing", "old", NONE, true), "rotation 3 goes back: companions come from old no longer"),
+            (past("old", NONE), "rotation 3 ended: the companion old is gone"),
+            (past("old", "new"), "rotation 3 ended: new has taken the place of old"),
+        ] {
+            let [(tone, _, note)] = news(&status(&[]), &now).try_into().unwrap();
+            assert_eq!((tone, note.as_str()), (Tone::Normal, expected));
+        }
     }
 
     #[test]

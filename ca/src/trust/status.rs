@@ -20,7 +20,7 @@ use super::{
 const NAMED: usize = 20;
 const DIGITS: usize = 12;
 /// Where a companion comes from, and goes to.
-const NONE: &str = "none";
+pub const NONE: &str = "none";
 
 pub const SETTLED: &str = "Settled";
 pub const AWAITING: &str = "AwaitingSignature";

@@ -6,6 +6,7 @@
 #[path = "../folder/support.rs"]
 mod support;
 
+mod companion;
 mod judges;
 mod openbao;
 mod token;

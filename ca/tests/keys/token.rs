@@ -18,14 +18,14 @@ use super::{
     until, wish,
 };
 
-fn args(world: &World, token: &SoftToken, keys: &str, more: &[&str]) -> Vec<String> {
+pub fn args(world: &World, token: &SoftToken, keys: &str, more: &[&str]) -> Vec<String> {
     let mut args = world.args();
     args.extend(token.args(keys));
     args.extend(more.iter().map(|flag| (*flag).to_owned()));
     args
 }
 
-fn issuing(algorithm: &str, generation: u32) -> Value {
+pub fn issuing(algorithm: &str, generation: u32) -> Value {
     json!({ "algorithm": algorithm, "generation": generation })
 }
 
@@ -34,7 +34,7 @@ fn state(world: &World) -> String {
 }
 
 /// Keys that are kept with the state.
-fn kept(world: &World) -> usize {
+pub fn kept(world: &World) -> usize {
     let kept: Value = serde_json::from_str(&state(world)).unwrap();
     kept.as_object().unwrap().keys().filter(|name| name.ends_with(".key")).count()
 }
@@ -119,7 +119,7 @@ async fn a_mesh_moves_into_a_token_and_out_of_it_by_ordinary_rotations() {
     leaf(&world, &ca).await;
 }
 
-async fn wait_for_keys(token: &SoftToken, count: usize) -> Vec<super::tokens::Listed> {
+pub async fn wait_for_keys(token: &SoftToken, count: usize) -> Vec<super::tokens::Listed> {
     for _ in 0..200 {
         let keys = token.keys();
         if keys.len() == count {
