@@ -10,8 +10,8 @@ use trellis_api::proto::ca::IssueRequest;
 use trellis_pki::{algorithm::Algorithm, csr, key::PrivateKey, leaf::Leaf, policy::Ladder};
 
 use crate::{
-    rotation::{Workload, phase, until, wish},
-    support::{Asker, Ca, PATIENCE, World, good_csr},
+    rotation::{Workload, phase, wish},
+    support::{Asker, Ca, PATIENCE, World, good_csr, until},
 };
 
 fn companion(generation: u32, dual: bool) -> Value {

@@ -4,10 +4,7 @@
 use std::{fs, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::TlsConnector;
 use trellis_pki::{
     algorithm::Algorithm,
@@ -21,7 +18,7 @@ use trellis_pki::{
     tls::MeshTls,
 };
 
-use crate::support::{Ca, PATIENCE, World};
+use crate::support::{Ca, World, until};
 
 const B: &str = "b.example";
 const ANY: &str = "127.0.0.1:0";
@@ -60,22 +57,6 @@ fn entry(endpoint: &str, bootstrap: &str) -> Value {
 
 fn wish(federation: Value) -> Value {
     json!({ "issuing": { "algorithm": "ml-dsa-65" }, "federation": federation })
-}
-
-async fn until(ca: &Ca, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let looked = timeout(PATIENCE, async {
-        loop {
-            let status = ca.trust().await;
-            if holds(&status) {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    match looked.await {
-        Ok(status) => status,
-        Err(_) => panic!("never happened: {what}; {}", ca.trust().await),
-    }
 }
 
 fn of_b(status: &Value) -> &Value {

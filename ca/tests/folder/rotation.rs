@@ -1,10 +1,10 @@
 //! One anchor takes the place of another while a workload that follows it goes on: the CA as a process,
 //! killed and started again on the way.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{fs, sync::Arc};
 
 use serde_json::{Value, json};
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::task::JoinHandle;
 use trellis_channel::identity::{IdentityConfig, Resting, start};
 use trellis_pki::{
     algorithm::Algorithm,
@@ -15,7 +15,7 @@ use trellis_pki::{
 };
 use trellis_telemetry::{Registry, health::Health};
 
-use crate::support::{Asker, Ca, DOMAIN, PATIENCE, World};
+use crate::support::{Asker, Ca, DOMAIN, World, until};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -73,22 +73,6 @@ fn ecdsa(world: &World, listen: &str) -> Vec<String> {
         "--leaf-algorithms=ml-dsa-65,ml-dsa-87,ecdsa-p256",
     ];
     world.args_at(listen).into_iter().chain(flags.map(str::to_owned)).collect()
-}
-
-pub async fn until(ca: &Ca, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let looked = timeout(PATIENCE, async {
-        loop {
-            let status = ca.trust().await;
-            if holds(&status) {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    match looked.await {
-        Ok(status) => status,
-        Err(_) => panic!("never happened: {what}; {}", ca.trust().await),
-    }
 }
 
 pub fn phase(status: &Value) -> &str {

@@ -380,6 +380,23 @@ async fn wait(
     }
 }
 
+/// Trust as `ca` shows it, once it is so.
+pub async fn until(ca: &Ca, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    let looked = timeout(PATIENCE, async {
+        loop {
+            let status = ca.trust().await;
+            if holds(&status) {
+                return status;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    match looked.await {
+        Ok(status) => status,
+        Err(_) => panic!("never happened: {what}; {}; {}", ca.trust().await, ca.whole_log()),
+    }
+}
+
 /// Someone who asks for certificates, well or badly.
 pub struct Asker {
     client: IssuanceClient<tonic::transport::Channel>,

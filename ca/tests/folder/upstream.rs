@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use trellis_pki::{algorithm::Algorithm, csr, key::PrivateKey, leaf::Leaf};
 
 use crate::{
-    rotation::{phase, until, wish_of},
-    support::{Asker, Ca, World},
+    rotation::{phase, wish_of},
+    support::{Asker, Ca, World, until},
 };
 
 /// A CA that is none of ours.

@@ -12,12 +12,9 @@ mod openbao;
 mod token;
 mod tokens;
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
-use tokio::time::timeout;
 
-use support::{Ca, PATIENCE};
+use support::{Ca, until};
 
 /// What a test needs that is not part of this tree.
 fn needed(name: &str) -> String {
@@ -32,22 +29,6 @@ fn wish(issuing: Value, more: Value) -> Value {
         spec[key] = value.clone();
     }
     spec
-}
-
-async fn until(ca: &Ca, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
-    let looked = timeout(PATIENCE, async {
-        loop {
-            let status = ca.trust().await;
-            if holds(&status) {
-                return status;
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-    });
-    match looked.await {
-        Ok(status) => status,
-        Err(_) => panic!("never happened: {what}; {}; {}", ca.trust().await, ca.whole_log()),
-    }
 }
 
 fn phase(status: &Value) -> &str {
