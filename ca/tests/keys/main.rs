@@ -14,7 +14,7 @@ mod tokens;
 
 use serde_json::{Value, json};
 
-use support::{Ca, until};
+use support::until;
 
 /// What a test needs that is not part of this tree.
 fn needed(name: &str) -> String {
