@@ -2,12 +2,22 @@
 //! from, the algorithm of leaves, and who is denied. Whatever differs from what is there, the CA makes so
 //! step by step, and says in the status what it waits for.
 
+mod renewal;
+mod status;
+
 use std::{fmt, str::FromStr};
 
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    renewal::{Declined, Renewal, Renewed},
+    status::{
+        AnchorStatus, Condition, PastPhase, PastRotation, PendingStatus, RotationStatus, TrustDomainStatus,
+        WaitingFor,
+    },
+};
 pub use crate::federation::{Federation, FederationStatus, Profile};
 
 /// The one object that counts, in the control plane's namespace.
@@ -40,6 +50,9 @@ pub struct TrustDomainSpec {
     pub companion: Option<Issuing>,
     #[serde(default)]
     pub leaf: Leaves,
+    /// Rotations to a fresh key that nobody has to ask for.
+    #[serde(default, skip_serializing_if = "Renewal::is_default")]
+    pub renewal: Renewal,
     /// Holds a rotation where it is.
     #[serde(default)]
     pub paused: bool,
@@ -157,161 +170,6 @@ pub enum Phase {
     Removing,
 }
 
-/// How trust is.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct TrustDomainStatus {
-    #[serde(default)]
-    pub observed_generation: i64,
-    /// Settled, or the phase of the rotation.
-    #[serde(default)]
-    pub phase: String,
-    /// Algorithm and short fingerprint of the anchor that certificates are issued from.
-    #[serde(default)]
-    pub issuing: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub issuing_kind: Option<Issuing>,
-    /// The algorithm of leaves, for workloads that name none.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub leaf: Option<KeyAlgorithm>,
-    /// Algorithm and short fingerprint of the companion that certificates are issued from.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub companion: String,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub companion_kind: Option<Issuing>,
-    /// Whether workloads that do not say so themselves hold a certificate of the companion as well.
-    #[serde(default)]
-    pub dual: bool,
-    /// Grows with each change that proxies are told.
-    #[serde(default)]
-    pub revision: u64,
-    #[serde(default)]
-    pub anchors: Vec<AnchorStatus>,
-    /// Those who hold an identity and are in reach.
-    #[serde(default)]
-    pub members: u32,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub rotation: Option<RotationStatus>,
-    /// An issuing key that waits for its certificate.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pending: Option<PendingStatus>,
-    /// Rotations that ended, the newest first.
-    #[serde(default)]
-    pub past: Vec<PastRotation>,
-    /// Each trust domain that is federated with.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub federation: Vec<FederationStatus>,
-    #[serde(default)]
-    pub conditions: Vec<Condition>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct AnchorStatus {
-    /// SHA-256 of the certificate.
-    pub fingerprint: String,
-    pub algorithm: String,
-    pub generation: u32,
-    pub not_after: String,
-    /// Members that trust it.
-    pub held_by: u32,
-    /// Members whose certificate chains to it.
-    pub leaves: u32,
-    /// Where its key is, unless that is kept with the state.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub key: String,
-    /// Where an outside CA signed it: the certificate and those above it, as PEM. The mesh itself believes
-    /// the certificate alone.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub chain: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PendingStatus {
-    pub kind: Issuing,
-    /// SHA-256 of its SubjectPublicKeyInfo.
-    pub key: String,
-    /// The signing request, as PEM.
-    pub request: String,
-    pub since: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct RotationStatus {
-    pub number: u32,
-    #[serde(default)]
-    pub of: Part,
-    pub phase: Phase,
-    /// `none` where a companion comes, and `to` where it goes.
-    pub from: String,
-    pub to: String,
-    /// What issuing goes back to when the rotation is rolled back, and leaves with it. A companion that is
-    /// new has nothing to go back to.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub from_kind: Option<Issuing>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub leaf_before: Option<KeyAlgorithm>,
-    pub started: String,
-    /// When this phase began.
-    pub since: String,
-    pub rolling_back: bool,
-    pub paused: bool,
-    /// How many the phase still waits for, and the first of them by name.
-    pub waiting: u32,
-    pub waiting_for: Vec<WaitingFor>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct WaitingFor {
-    /// NAMESPACE/NAME of a pod.
-    pub pod: String,
-    pub why: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PastRotation {
-    pub number: u32,
-    #[serde(default)]
-    pub of: Part,
-    pub from: String,
-    pub to: String,
-    pub rolled_back: bool,
-    pub started: String,
-    pub ended: String,
-    /// Seconds from the start to the end of each phase.
-    pub phases: Vec<PastPhase>,
-    /// Those whom a forced step cut off.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub cut_off: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PastPhase {
-    pub phase: Phase,
-    pub seconds: u64,
-    #[serde(default)]
-    pub forced: bool,
-}
-
-/// As Kubernetes writes conditions.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Condition {
-    #[serde(rename = "type")]
-    pub type_: String,
-    pub status: String,
-    pub reason: String,
-    pub message: String,
-    pub last_transition_time: String,
-    #[serde(default)]
-    pub observed_generation: i64,
-}
-
 fn first() -> u32 {
     1
 }
@@ -323,6 +181,7 @@ impl TrustDomainSpec {
             issuing,
             companion: None,
             leaf: Leaves::default(),
+            renewal: Renewal::default(),
             paused: false,
             force: None,
             denied: Vec::new(),

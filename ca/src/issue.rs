@@ -341,6 +341,7 @@ impl Issuing {
     }
 
     async fn turn(&self) -> Result<SemaphorePermit<'_>, Refusal> {
+        let _waits = self.metrics.waits();
         match timeout(TURN, self.turns.acquire()).await {
             Ok(Ok(permit)) => Ok(permit),
             _ => Err(Refusal::new(Reason::Overloaded, "the CA has too much to do; try again in a moment")),

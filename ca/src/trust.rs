@@ -4,17 +4,20 @@
 pub mod authority;
 mod census;
 mod companion;
+mod ends;
 pub mod keeper;
 pub mod keys;
 mod machine;
 mod members;
 pub mod object;
 mod pending;
+mod renewal;
 mod replicas;
 mod serve;
 mod signing;
 mod state;
 pub mod status;
+mod step;
 pub mod store;
 pub mod vault;
 

@@ -34,4 +34,4 @@ mod verify;
 pub mod web;
 mod x509;
 
-pub use x509::pem as x509_pem;
+pub use x509::{lives, pem as x509_pem};

@@ -2,6 +2,8 @@
 
 use std::time::SystemTime;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 use x509_parser::prelude::FromDer;
@@ -33,6 +35,16 @@ pub(crate) fn certificate(der: &[u8]) -> Option<X509Certificate<'_>> {
     let whole = rest.is_empty() && certificate.version() == X509Version::V3;
     // The same extension twice is how two readers are made to see two different certificates.
     (whole && certificate.extensions_map().is_ok()).then_some(certificate)
+}
+
+/// When each certificate of a PEM text begins and ends, whatever its key.
+pub fn lives(pem: &[u8]) -> Vec<(SystemTime, SystemTime)> {
+    let life = |der: CertificateDer<'_>| {
+        let (_, certificate) = X509Certificate::from_der(&der).ok()?;
+        let validity = certificate.validity();
+        Some((time(&validity.not_before)?, time(&validity.not_after)?))
+    };
+    CertificateDer::pem_slice_iter(pem).filter_map(|der| life(der.ok()?)).collect()
 }
 
 pub(crate) fn public_key(info: &SubjectPublicKeyInfo<'_>) -> Result<PublicKey, KeyProblem> {

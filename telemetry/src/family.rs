@@ -11,7 +11,7 @@ use std::{
 use parking_lot::RwLock;
 
 use crate::{
-    instrument::{Counter, Instrument},
+    instrument::{Counter, Gauge, Instrument},
     registry::{FamilySnapshot, Sample},
 };
 
@@ -96,6 +96,21 @@ impl<T: Instrument> Family<T> {
             }
         }
         others(&labels, |_| true)
+    }
+}
+
+impl Family<Gauge> {
+    /// Shows these series and no others.
+    pub fn replace<'a>(&self, samples: impl IntoIterator<Item = (Vec<(&'static str, &'a str)>, f64)>) {
+        let gauge = |value| {
+            let gauge = Gauge::default();
+            gauge.set(value);
+            gauge
+        };
+        let samples = samples.into_iter().map(|(labels, value)| (sorted(&labels), gauge(value)));
+        let limit = self.0.max_series.load(Relaxed);
+        let series = samples.take(limit).collect();
+        *self.0.series.write() = series;
     }
 }
 

@@ -102,13 +102,14 @@ fn step(rotation: &RotationStatus) -> News {
         let note = format!("rotation {number} goes back: {come}");
         return (Tone::Normal, "RotationRollingBack", note);
     }
+    let by_itself = if rotation.renewal.is_some() { ", a renewal" } else { "" };
     match rotation.phase {
         Phase::Distributing => (
             Tone::Normal,
             "RotationBegan",
             match from.as_str() {
                 NONE => format!("rotation {number}: members learn to trust {to} as well"),
-                from => format!("rotation {number}: members learn to trust {to} beside {from}"),
+                from => format!("rotation {number}{by_itself}: members learn to trust {to} beside {from}"),
             },
         ),
         Phase::Issuing => (Tone::Normal, "RotationIssuing", format!("rotation {number}: {come}")),

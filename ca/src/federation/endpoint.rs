@@ -1,7 +1,13 @@
 //! Serves our trust bundle to other trust domains, over TLS by our own identity or by a certificate of the
 //! web, to whoever asks: what it holds is what every peer is shown anyway.
 
-use std::{convert::Infallible, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode, header, header::HeaderValue};
@@ -11,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::{JoinSet, spawn_blocking},
-    time::{Instant, timeout},
+    time::{Instant, MissedTickBehavior, interval, timeout},
 };
 use tokio_rustls::{TlsAcceptor, rustls::ServerConfig};
 use trellis_channel::{
@@ -21,7 +27,7 @@ use trellis_channel::{
 };
 use trellis_pki::{
     clock::Clock,
-    jwks,
+    jwks, lives,
     policy::{Ladder, Policy},
     record::Recorder,
     refusal::Refusal,
@@ -29,7 +35,7 @@ use trellis_pki::{
     web,
 };
 use trellis_telemetry::{
-    Counter, Family, Registry,
+    Counter, Family, Gauge, Registry,
     shutdown::{Shutdown, requested},
 };
 
@@ -44,6 +50,8 @@ const HEAD: Duration = Duration::from_secs(10);
 /// Of a whole connection: it is there for one small document.
 const AGE: Duration = Duration::from_secs(30);
 const MAX_HEAD: usize = 16 * 1024;
+/// How often the certificate that somebody else renews is looked at.
+const LOOK: Duration = Duration::from_secs(60);
 /// After a failure to accept, which is the machine's trouble.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -55,6 +63,7 @@ pub struct Endpoint {
     hint: Duration,
     handshakes: Handshakes,
     requests: Family<Counter>,
+    expiry: Family<Gauge>,
 }
 
 /// What the endpoint proves to be.
@@ -77,6 +86,15 @@ impl Shown {
     pub fn identity(tls: &MeshTls) -> Self {
         let policy = Policy { key_exchange: Ladder::Prefer, signatures: Ladder::Prefer };
         Self::Identity(Arc::new(tls.under(policy).with_alpn(&[b"http/1.1"])))
+    }
+
+    /// When the certificate that somebody else renews ends, in seconds since 1970.
+    async fn end(&self) -> Option<f64> {
+        let Self::Web(folder, _) = self else { return None };
+        let path = folder.join("tls.crt");
+        let certificates = spawn_blocking(move || std::fs::read(path)).await.ok()?.ok()?;
+        let (_, end) = *lives(&certificates).first()?;
+        Some(end.duration_since(SystemTime::UNIX_EPOCH).ok()?.as_secs_f64())
     }
 
     async fn begin(&self) -> Result<Begun, String> {
@@ -116,6 +134,10 @@ impl Endpoint {
                 "trellis_ca_bundle_requests_total",
                 "Requests to the bundle endpoint, by the status of the answer.",
             ),
+            expiry: registry.gauge(
+                "trellis_ca_bundle_certificate_expiry_timestamp_seconds",
+                "When the certificate for a host name of the bundle endpoint ends, in seconds since 1970.",
+            ),
         }
     }
 
@@ -125,10 +147,18 @@ impl Endpoint {
         tokio::pin!(stop);
         let gate = Gate::new(BOUNDS);
         let mut connections = JoinSet::new();
+        let mut looks = interval(LOOK);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             while connections.try_join_next().is_some() {}
             let accepted = tokio::select! {
                 () = &mut stop => return,
+                _ = looks.tick() => {
+                    if let Some(end) = self.shown.end().await {
+                        self.expiry.with(&[]).set(end);
+                    }
+                    continue;
+                }
                 accepted = tcp.accept() => accepted,
             };
             let (stream, remote) = match accepted {

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use serde_json::json;
 use tokio::time::Instant;
 use trellis_pki::clock::rfc3339;
-use trellis_telemetry::{Counter, Family, Histogram, Registry};
+use trellis_telemetry::{Counter, Family, Gauge, Histogram, Registry};
 
 use super::{Granted, Issuing, Way, Weighed};
 use crate::{
@@ -120,6 +120,16 @@ pub(super) struct Metrics {
     companions: Family<Counter>,
     refused: Family<Counter>,
     pub(super) seconds: Histogram,
+    waiting: Gauge,
+}
+
+/// Counted among those that wait, for as long as it lives.
+pub(super) struct Waits(Gauge);
+
+impl Drop for Waits {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }
 
 impl Metrics {
@@ -146,6 +156,12 @@ impl Metrics {
                     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0],
                 )
                 .with(&[]),
+            waiting: registry.gauge("trellis_ca_waiting", "Requests that wait for their turn.").with(&[]),
         }
+    }
+
+    pub(super) fn waits(&self) -> Waits {
+        self.waiting.inc();
+        Waits(self.waiting.clone())
     }
 }

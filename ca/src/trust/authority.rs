@@ -150,6 +150,14 @@ impl Current {
         &self.vault.state
     }
 
+    /// What issues, of either part.
+    pub fn issuer(&self, of: Part) -> Option<&Arc<Issuer>> {
+        match of {
+            Part::Issuing => Some(&self.issuer),
+            Part::Companion => self.companion.as_ref(),
+        }
+    }
+
     /// As members are told.
     pub fn trusted(&self, spread_seconds: u32) -> Trusted {
         let state = self.state();

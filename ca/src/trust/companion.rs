@@ -4,10 +4,7 @@
 
 use trellis_api::trust::{KeyAlgorithm, Part, TrustDomainSpec};
 
-use super::{
-    machine::Verdict,
-    state::{Step, TrustState},
-};
+use super::{machine::Verdict, state::TrustState, step::Step};
 
 /// The rotation that the wish asks for, if any.
 pub fn begin(wished: &TrustDomainSpec, state: &TrustState) -> Verdict {

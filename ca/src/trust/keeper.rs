@@ -2,10 +2,7 @@
 //! Every step is one write over the state that it was decided on, so a leader that has lost its place
 //! without knowing changes nothing, and a replica that dies anywhere leaves a state to go on from.
 
-use std::{
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use parking_lot::Mutex;
 use serde_json::json;
@@ -23,12 +20,15 @@ use trellis_telemetry::{
 
 use super::{
     authority::{Authority, Current},
+    ends::Ends,
     machine::{self, Bounds, Verdict},
     members::Members,
     object::{self, Known, Wishes},
+    renewal::{self, Life},
     signing::{OutsideCa, Signing},
-    state::{Step, TrustState},
+    state::TrustState,
     status,
+    step::Step,
     store::{Making, Read, Store, StoreError},
 };
 use crate::{
@@ -142,6 +142,7 @@ impl Keeper {
         }
         let wished =
             wish.as_ref().map_or_else(|| object::as_it_is(current.state()), |wish| wish.spec.clone());
+        let wished = wished.renewed(&current.state().renewed);
         let verdict = self
             .members
             .read(|census| machine::decide(&wished, &self.bounds, current.state(), census, self.now()));
@@ -160,9 +161,18 @@ impl Keeper {
         match verdict {
             Verdict::Begin { of, kind, cut_off } => self.begin(&current, &wished, of, kind, cut_off).await,
             Verdict::Take { step, cut_off } => self.take(&current, step, cut_off).await,
+            Verdict::Settled if let Some(step) = self.renewal(&wished, &current) => {
+                self.take(&current, step, None).await
+            }
             _ if !current.state().doomed.is_empty() => self.bury(&current).await,
             _ => Ok(Turn::Rests),
         }
+    }
+
+    /// The fresh key that is due, if one is.
+    fn renewal(&self, wished: &TrustDomainSpec, current: &Current) -> Option<Step> {
+        let life = |of| current.issuer(of).map(|issuer| Life::of(issuer.anchor()));
+        renewal::due(wished, current.state(), life, self.lasting.leaf, self.now())
     }
 
     /// What is to be held of other trust domains, and what is to be said of them.
@@ -276,6 +286,7 @@ impl Keeper {
                 status::of(
                     wished,
                     &self.bounds,
+                    self.lasting.leaf,
                     generation,
                     current,
                     census,
@@ -338,7 +349,7 @@ pub struct Metrics {
     unsigned: Family<Counter>,
     revision: Gauge,
     rotating: Gauge,
-    expiry: Family<Gauge>,
+    ends: Ends,
 }
 
 impl Metrics {
@@ -358,10 +369,7 @@ impl Metrics {
             rotating: registry
                 .gauge("trellis_ca_trust_rotating", "1 while an anchor takes the place of another.")
                 .with(&[]),
-            expiry: registry.gauge(
-                "trellis_ca_root_expiry_timestamp_seconds",
-                "When the first of the anchors that issue ends, in seconds since 1970.",
-            ),
+            ends: Ends::new(registry),
         }
     }
 
@@ -373,9 +381,6 @@ impl Metrics {
     fn reflect(&self, current: &Current) {
         self.revision.set(current.state().revision as f64);
         self.rotating.set(f64::from(u8::from(current.state().rotation.is_some())));
-        let companion = current.companion.iter().map(|companion| companion.anchor().not_after);
-        let end = companion.fold(current.issuer.anchor().not_after, std::cmp::Ord::min);
-        let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        self.expiry.with(&[]).set(end.as_secs_f64());
+        self.ends.reflect(current);
     }
 }

@@ -13,7 +13,8 @@ use trellis_pki::{
 use super::{
     census::{Census, Missing},
     companion,
-    state::{Anchor, Rotation, Step, TrustState},
+    state::{Anchor, Rotation, TrustState},
+    step::Step,
 };
 
 /// Who has no pod of ours, where those are named that a phase waits for.
@@ -114,6 +115,11 @@ fn adopt(wished: &TrustDomainSpec, bounds: &Bounds, state: &TrustState, census: 
 fn refused(wished: &TrustDomainSpec, bounds: &Bounds) -> Option<String> {
     if let Some(refused) = companion::refused(wished) {
         return Some(refused);
+    }
+    if wished.renewal.every_days == Some(0) {
+        let why =
+            "renewal.everyDays is 0: an anchor would be replaced without end; use 1 or more, or remove it";
+        return Some(why.to_owned());
     }
     let leaf = wished.leaf.algorithm.filter(|leaf| !bounds.leaves.contains(leaf))?;
     let known: Vec<_> = bounds.leaves.iter().map(|one| one.as_str()).collect();

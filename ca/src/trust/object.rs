@@ -177,19 +177,16 @@ impl Shown {
 /// The wish that changes nothing: what is under way goes on to its end.
 pub fn as_it_is(state: &TrustState) -> TrustDomainSpec {
     let kind = |of| state.destined(of).map(|anchor| anchor.kind);
+    let issuing = kind(Part::Issuing).unwrap_or(Issuing::own(KeyAlgorithm::MlDsa65, 1));
     TrustDomainSpec {
-        issuing: kind(Part::Issuing).unwrap_or(Issuing::own(KeyAlgorithm::MlDsa65, 1)),
         companion: kind(Part::Companion),
         leaf: Leaves { algorithm: state.leaf, dual: state.dual },
-        paused: false,
-        force: None,
         denied: state
             .denied
             .iter()
             .map(|what| Denial { what: what.clone(), reason: String::new() })
             .collect(),
         federation: federation::as_it_is(&state.foreign),
-        imported: String::new(),
-        allow_classical_parents: false,
+        ..TrustDomainSpec::of(issuing)
     }
 }

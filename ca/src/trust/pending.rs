@@ -13,7 +13,8 @@ use super::{
     keeper::{Keeper, Turn, TurnError},
     keys::Key,
     signing::{Answer, Signing},
-    state::{Pending, Step},
+    state::Pending,
+    step::Step,
 };
 
 impl Keeper {

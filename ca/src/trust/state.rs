@@ -6,9 +6,9 @@ use std::collections::VecDeque;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use trellis_api::trust::{Issuing, KeyAlgorithm, Part, Phase};
+use trellis_api::trust::{Issuing, KeyAlgorithm, Part, Phase, Renewed};
 
-use super::keys::TokenKey;
+use super::{keys::TokenKey, step::Step};
 use crate::federation::Held;
 
 /// Rotations that are remembered.
@@ -44,6 +44,9 @@ pub struct TrustState {
     /// What is held of other trust domains, by their names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub foreign: Vec<Held>,
+    /// Fresh keys that renewal has come to, at most one of each part.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub renewed: Vec<Renewed>,
     /// The number of the last rotation that began.
     #[serde(default)]
     pub rotations: u32,
@@ -150,34 +153,6 @@ pub struct Past {
     pub cut_off: Vec<String>,
 }
 
-/// One step of a rotation. Who is named was cut off by it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A key is made, or about to be, that the new anchor shall have.
-    Prepare(Pending),
-    /// The pending key is not wanted any more.
-    Forget,
-    /// These keys were destroyed.
-    Destroyed(Vec<TokenKey>),
-    /// The new anchor joins the bundle.
-    Begin { of: Part, anchor: Anchor },
-    /// The companion issues no more; who holds a certificate of it drops it.
-    Forgo,
-    /// Certificates are issued from the new anchor, and those of the issuing one from now on of this
-    /// algorithm.
-    Issue { leaf: Option<KeyAlgorithm> },
-    /// The old anchor leaves the bundle.
-    Remove,
-    /// The rotation has ended; the old anchor's key is destroyed.
-    Settle,
-    /// Old and new anchor change places.
-    RollBack { leaf: Option<KeyAlgorithm> },
-    /// What needs no rotation.
-    Adopt { leaf: Option<KeyAlgorithm>, dual: bool, denied: Vec<String> },
-    /// What is held of other trust domains from now on.
-    Federate(Vec<Held>),
-}
-
 /// What makes a stored state unusable.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 pub enum StateError {
@@ -203,6 +178,7 @@ impl TrustState {
             dual: false,
             denied: Vec::new(),
             foreign: Vec::new(),
+            renewed: Vec::new(),
             rotations: 0,
             rotation: None,
             pending: None,
@@ -249,6 +225,13 @@ impl TrustState {
             Some(rotation) if rotation.of == of => self.anchor(rotation.to.as_ref()?),
             _ => self.issuing(of),
         }
+    }
+
+    /// The renewal that the rotation came of, if it did.
+    pub fn renewal_of(&self, rotation: &Rotation) -> Option<Renewed> {
+        let kind = self.anchor(rotation.to.as_ref()?)?.kind;
+        let is = |renewed: &&Renewed| (renewed.of, renewed.kind) == (rotation.of, kind);
+        self.renewed.iter().find(is).copied()
     }
 
     pub fn anchor(&self, fingerprint: &str) -> Option<&Anchor> {
@@ -311,6 +294,10 @@ impl TrustState {
             (Step::Federate(foreign), rotation) => {
                 next.rotation = rotation;
                 next.foreign = foreign;
+            }
+            (Step::Renew(renewed), None) => {
+                next.renewed.retain(|before| before.of != renewed.of);
+                next.renewed.push(renewed);
             }
             (Step::Prepare(pending), None) => next.pending = Some(pending),
             (Step::Forget, rotation) => {
@@ -402,24 +389,5 @@ impl Rotation {
         self.phase = phase;
         self.since = now;
         self
-    }
-}
-
-impl Step {
-    /// For logs and metrics.
-    pub fn word(&self) -> &'static str {
-        match self {
-            Self::Prepare(_) => "Prepare",
-            Self::Forget => "Forget",
-            Self::Destroyed(_) => "Destroyed",
-            Self::Begin { .. } => "Begin",
-            Self::Forgo => "Forgo",
-            Self::Issue { .. } => "Issue",
-            Self::Remove => "Remove",
-            Self::Settle => "Settle",
-            Self::RollBack { .. } => "RollBack",
-            Self::Adopt { .. } => "Adopt",
-            Self::Federate(_) => "Federate",
-        }
     }
 }

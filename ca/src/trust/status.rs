@@ -6,14 +6,16 @@ use trellis_api::trust::{
     AnchorStatus, Condition, FederationStatus, Issuing, Part, PastPhase, PastRotation, PendingStatus,
     RotationStatus, SignedBy, TrustDomainSpec, TrustDomainStatus, WaitingFor,
 };
-use trellis_pki::{clock::rfc3339, credential::Denied, spiffe::SpiffeId};
+use trellis_pki::{bundle, clock::rfc3339, credential::Denied, spiffe::SpiffeId};
 
 use super::{
     authority::Current,
     census::{Census, Missing},
     machine::{Bounds, Verdict},
+    renewal::Life,
     signing::Signing,
-    state::{Done, Past, Step, TrustState},
+    state::{Anchor, Done, Past, TrustState},
+    step::Step,
 };
 
 /// Names in a status; the count tells of the rest.
@@ -37,6 +39,7 @@ pub struct Federation {
 pub fn of(
     wished: &TrustDomainSpec,
     bounds: &Bounds,
+    leaf: Duration,
     generation: i64,
     current: &Current,
     census: &Census,
@@ -62,6 +65,7 @@ pub fn of(
         to: named_or_none(&rotation.to),
         from_kind: rotation.from.as_deref().and_then(|from| Some(state.anchor(from)?.kind)),
         leaf_before: rotation.leaf_before,
+        renewal: state.renewal_of(rotation),
         started: at(rotation.started),
         since: at(rotation.since),
         rolling_back: rotation.rolling_back,
@@ -83,25 +87,8 @@ pub fn of(
         companion_kind: state.issuing(Part::Companion).map(|anchor| anchor.kind),
         dual: state.dual,
         revision: state.revision,
-        anchors: current
-            .vault
-            .state
-            .anchors
-            .iter()
-            .map(|anchor| AnchorStatus {
-                fingerprint: anchor.fingerprint.clone(),
-                algorithm: anchor.kind.algorithm.to_string(),
-                generation: anchor.kind.generation,
-                not_after: not_after(current, &anchor.fingerprint),
-                held_by: count(census.held_by(&anchor.fingerprint)),
-                leaves: count(census.leaves(&anchor.fingerprint)),
-                key: anchor.token.as_ref().map(ToString::to_string).unwrap_or_default(),
-                chain: match anchor.parents.is_empty() {
-                    true => String::new(),
-                    false => format!("{}{}", anchor.certificate, anchor.parents),
-                },
-            })
-            .collect(),
+        anchors: anchors(current, census, |anchor| renews(wished, state, anchor, leaf)),
+        renewed: state.renewed.clone(),
         members: count(census.in_reach()),
         rotation,
         pending: state.pending.as_ref().map(|pending| PendingStatus {
@@ -125,10 +112,46 @@ fn phase_of(state: &TrustState) -> String {
     }
 }
 
-fn not_after(current: &Current, fingerprint: &str) -> String {
-    let anchors = current.bundle.anchors();
-    let found = anchors.iter().find(|anchor| &**anchor.fingerprint() == fingerprint);
-    found.map(|anchor| rfc3339(anchor.not_after)).unwrap_or_default()
+fn anchors(
+    current: &Current,
+    census: &Census,
+    renews: impl Fn(&bundle::Anchor) -> Option<u64>,
+) -> Vec<AnchorStatus> {
+    let trusted = |fingerprint: &str| {
+        current.bundle.anchors().iter().find(|anchor| &**anchor.fingerprint() == fingerprint)
+    };
+    let one = |anchor: &Anchor| {
+        let trusted = trusted(&anchor.fingerprint);
+        AnchorStatus {
+            fingerprint: anchor.fingerprint.clone(),
+            algorithm: anchor.kind.algorithm.to_string(),
+            generation: anchor.kind.generation,
+            not_after: trusted.map(|anchor| rfc3339(anchor.not_after)).unwrap_or_default(),
+            renews: trusted.and_then(&renews).map(at).unwrap_or_default(),
+            held_by: count(census.held_by(&anchor.fingerprint)),
+            leaves: count(census.leaves(&anchor.fingerprint)),
+            key: anchor.token.as_ref().map(ToString::to_string).unwrap_or_default(),
+            chain: match anchor.parents.is_empty() {
+                true => String::new(),
+                false => format!("{}{}", anchor.certificate, anchor.parents),
+            },
+        }
+    };
+    current.state().anchors.iter().map(one).collect()
+}
+
+/// Of what issues, while nothing else takes its place.
+fn renews(
+    wished: &TrustDomainSpec,
+    state: &TrustState,
+    anchor: &bundle::Anchor,
+    leaf: Duration,
+) -> Option<u64> {
+    let issues = |of| state.issuing(of).is_some_and(|one| *one.fingerprint == **anchor.fingerprint());
+    let of = [Part::Issuing, Part::Companion].into_iter().find(|of| issues(*of))?;
+    let next = state.issuing(of)?.kind.generation.checked_add(1)?;
+    let held = state.rotation.is_some() || wished.renewal.declines(of, next);
+    Life::of(anchor).renews(&wished.renewal, leaf).filter(|_| !held)
 }
 
 /// As a condition, but for its dates.

@@ -5,6 +5,7 @@ mod audit;
 mod companion;
 mod federation;
 mod https;
+mod renewal;
 mod rotation;
 mod support;
 mod upstream;

@@ -159,6 +159,7 @@ mod tests {
             algorithm: "ml-dsa-65".to_owned(),
             generation: 2,
             not_after: String::new(),
+            renews: String::new(),
             held_by: 0,
             leaves: 0,
             key: String::new(),

@@ -26,6 +26,13 @@ pub fn of(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> String {
         let reason = if denial.reason.is_empty() { String::new() } else { format!(" ({})", denial.reason) };
         let _ = writeln!(text, "denied: {}{reason}", denial.what);
     }
+    for anchor in status.anchors.iter().filter(|anchor| !anchor.renews.is_empty()) {
+        let _ = writeln!(
+            text,
+            "{}.{} gives way by itself at {}",
+            anchor.algorithm, anchor.generation, anchor.renews
+        );
+    }
     for one in &status.federation {
         let _ = writeln!(text, "{}", federated(one));
     }
@@ -112,7 +119,11 @@ fn what(of: Part) -> &'static str {
 
 fn under_way(rotation: &RotationStatus) -> String {
     let mut text = String::new();
-    let direction = if rotation.rolling_back { "rolling back" } else { "rotating" };
+    let direction = match rotation {
+        RotationStatus { rolling_back: true, .. } => "rolling back",
+        RotationStatus { renewal: Some(_), .. } => "renewing",
+        _ => "rotating",
+    };
     let _ = writeln!(
         text,
         "rotation {}: {direction}{} from {} to {}",
@@ -153,6 +164,7 @@ mod tests {
             algorithm: algorithm.to_owned(),
             generation: 1,
             not_after: "2036-11-26T00:00:00Z".to_owned(),
+            renews: String::new(),
             held_by,
             leaves,
             key: String::new(),
@@ -174,6 +186,7 @@ mod tests {
                 to: "ml-dsa-65.1 bbbbbbbbbbbb".to_owned(),
                 from_kind: Some(Issuing::own(KeyAlgorithm::EcdsaP256, 1)),
                 leaf_before: None,
+                renewal: None,
                 started: "2026-11-26T00:00:00Z".to_owned(),
                 since: "2026-11-26T00:00:00Z".to_owned(),
                 rolling_back: false,
@@ -225,6 +238,7 @@ mod tests {
             algorithm: algorithm.to_owned(),
             generation: 1,
             not_after: String::new(),
+            renews: "2027-02-24T00:00:00Z".to_owned(),
             held_by: 3,
             leaves,
             key: String::new(),
@@ -265,6 +279,8 @@ mod tests {
                         ●   ecdsa-p256.1   bbbbbbbbbbbb   companion   -       3            1\n\
                         \n\
                         revision 3 · 3 members in reach · leaves: as each workload was started with, dual\n\
+                        ml-dsa-65.1 gives way by itself at 2027-02-24T00:00:00Z\n\
+                        ecdsa-p256.1 gives way by itself at 2027-02-24T00:00:00Z\n\
                         \n\
                         rotation 1 the companion, none to ecdsa-p256 generation 1: done at 2026-11-26T00:00:00Z ()\n";
         assert_eq!(picture, expected, "it is now:\n{picture}");

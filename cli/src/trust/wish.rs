@@ -2,7 +2,8 @@
 
 use anyhow::{Result, bail};
 use trellis_api::trust::{
-    Denial, Force, Issuing, KeyAlgorithm, Leaves, Part, Phase, TrustDomainSpec, TrustDomainStatus,
+    Declined, Denial, Force, Issuing, KeyAlgorithm, Leaves, Part, Phase, Renewal, TrustDomainSpec,
+    TrustDomainStatus,
 };
 use trellis_pki::credential::Denied;
 
@@ -20,9 +21,10 @@ pub fn rotate(
             rotation.phase
         );
     }
-    let algorithm = to.unwrap_or(spec.issuing.algorithm);
-    let generation = match algorithm == spec.issuing.algorithm {
-        true => spec.issuing.generation + 1,
+    let before = spec.renewed(&status.renewed).issuing;
+    let algorithm = to.unwrap_or(before.algorithm);
+    let generation = match algorithm == before.algorithm {
+        true => before.generation + 1,
         false => 1,
     };
     let classical = |algorithm| algorithm == KeyAlgorithm::EcdsaP256;
@@ -52,7 +54,8 @@ pub fn roll_back(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<T
     if rotation.rolling_back {
         bail!("rotation {} is being rolled back already", rotation.number);
     }
-    let back = TrustDomainSpec { paused: false, force: None, ..spec.clone() };
+    let renewed = rotation.renewal.map(|renewed| (renewed.of, renewed.kind));
+    let back = TrustDomainSpec { paused: false, force: None, ..without(spec, renewed) };
     Ok(match (rotation.of, rotation.from_kind) {
         (Part::Companion, companion) => TrustDomainSpec { companion, ..back },
         (Part::Issuing, issuing) => TrustDomainSpec {
@@ -78,19 +81,32 @@ pub fn companion(
         );
     }
     let companion = to.map(|algorithm| {
-        let before = spec.companion.filter(|before| before.algorithm == algorithm);
+        let before = spec.renewed(&status.renewed).companion.filter(|before| before.algorithm == algorithm);
         Issuing::own(algorithm, before.map_or(1, |before| before.generation + 1))
     });
     Ok(TrustDomainSpec { companion, force: None, ..spec.clone() })
 }
 
-/// A wish that was refused goes back to what is.
+/// The same wish without a fresh key that nobody asked for.
+fn without(spec: &TrustDomainSpec, renewed: Option<(Part, Issuing)>) -> TrustDomainSpec {
+    let declined = renewed.map(|(of, kind)| Declined { of, generation: kind.generation });
+    let renewal = Renewal { declined: declined.or(spec.renewal.declined), ..spec.renewal };
+    TrustDomainSpec { renewal, ..spec.clone() }
+}
+
+/// A wish that was refused, or waits for a certificate, goes back to what is.
 fn withdraw(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<TrustDomainSpec> {
+    let pending = status.pending.as_ref().map(|pending| (Part::Issuing, pending.kind));
+    let renewed = pending
+        .filter(|(of, kind)| status.renewed.iter().any(|renewed| (renewed.of, renewed.kind) == (*of, *kind)));
+    let spec = &without(spec, renewed);
+    let wished = spec.renewed(&status.renewed);
     match status.issuing_kind {
+        Some(_) if renewed.is_some() => Ok(spec.clone()),
         Some(issuing)
-            if issuing != spec.issuing
+            if issuing != wished.issuing
                 || status.leaf != spec.leaf.algorithm
-                || status.companion_kind != spec.companion =>
+                || status.companion_kind != wished.companion =>
         {
             let leaf = Leaves { algorithm: status.leaf, ..spec.leaf };
             let companion = status.companion_kind;
@@ -154,21 +170,15 @@ fn names(denial: &Denial, denied: &Denied) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use trellis_api::trust::{Condition, RotationStatus, WaitingFor};
+    use trellis_api::trust::{Condition, PendingStatus, Renewed, RotationStatus, WaitingFor};
 
     use super::*;
 
     fn spec(algorithm: KeyAlgorithm, generation: u32) -> TrustDomainSpec {
         TrustDomainSpec {
-            issuing: Issuing::own(algorithm, generation),
-            companion: None,
             leaf: Leaves { algorithm: Some(KeyAlgorithm::EcdsaP256), dual: false },
             paused: true,
-            force: None,
-            denied: Vec::new(),
-            federation: Vec::new(),
-            imported: String::new(),
-            allow_classical_parents: false,
+            ..TrustDomainSpec::of(Issuing::own(algorithm, generation))
         }
     }
 
@@ -181,6 +191,7 @@ mod tests {
             to: "ml-dsa-65.1 11".to_owned(),
             from_kind: Some(Issuing::own(KeyAlgorithm::EcdsaP256, 1)),
             leaf_before: None,
+            renewal: None,
             started: String::new(),
             since: String::new(),
             rolling_back: false,
@@ -246,6 +257,31 @@ mod tests {
         let kind = Some(none.issuing);
         let refused = TrustDomainStatus { issuing_kind: kind, leaf: none.leaf.algorithm, ..settled };
         assert_eq!(roll_back(&one, &refused).unwrap().companion, None);
+    }
+
+    #[test]
+    fn what_renewal_came_to_is_where_the_next_wish_begins_and_can_be_declined() {
+        let (one, two) = (Issuing::own(KeyAlgorithm::MlDsa65, 1), Issuing::own(KeyAlgorithm::MlDsa65, 2));
+        let renewed = Renewed { of: Part::Issuing, kind: two };
+        let wished = spec(KeyAlgorithm::MlDsa65, 1);
+        let settled = TrustDomainStatus {
+            issuing_kind: Some(two),
+            leaf: wished.leaf.algorithm,
+            renewed: vec![renewed],
+            ..TrustDomainStatus::default()
+        };
+        assert_eq!(rotate(&wished, &settled, None, None).unwrap().issuing.generation, 3);
+        assert!(roll_back(&wished, &settled).is_err(), "nothing is under way");
+        let mut rotating = rotating(Phase::Issuing);
+        let rotation = rotating.rotation.as_mut().unwrap();
+        (rotation.renewal, rotation.from_kind) = (Some(renewed), Some(one));
+        let back = roll_back(&wished, &rotating).unwrap();
+        assert_eq!((back.issuing, back.renewed(&[renewed]).issuing), (one, one));
+        // One that waits for its certificate as well.
+        let pending =
+            PendingStatus { kind: two, key: String::new(), request: String::new(), since: String::new() };
+        let waits = TrustDomainStatus { issuing_kind: Some(one), pending: Some(pending), ..settled };
+        assert_eq!(roll_back(&wished, &waits).unwrap().renewed(&[renewed]).issuing, one);
     }
 
     #[test]

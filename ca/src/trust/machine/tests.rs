@@ -1,12 +1,13 @@
 //! Rotations from beginning to end, with members that follow, lag, hide and die.
 
 mod companion;
+mod renewal;
 
 use std::collections::BTreeSet;
 
 use trellis_api::{
     proto::ca::Holding,
-    trust::{Denial, Force, Leaves, SignedBy},
+    trust::{Denial, Force, SignedBy},
 };
 
 use super::*;
@@ -33,20 +34,6 @@ fn anchor(fingerprint: &str, kind: Issuing) -> Anchor {
     }
 }
 
-fn wish(issuing: Issuing) -> TrustDomainSpec {
-    TrustDomainSpec {
-        issuing,
-        companion: None,
-        leaf: Leaves::default(),
-        paused: false,
-        force: None,
-        denied: Vec::new(),
-        federation: Vec::new(),
-        imported: String::new(),
-        allow_classical_parents: false,
-    }
-}
-
 fn bounds() -> Bounds {
     let leaves = KeyAlgorithm::ALL.into_iter().filter(|one| *one != KeyAlgorithm::MlDsa44).collect();
     Bounds {
@@ -68,7 +55,7 @@ impl Mesh {
     fn new(from: Issuing, to: Issuing, members: &[&str]) -> Self {
         let mut mesh = Self {
             state: TrustState::new(anchor(OLD, from)),
-            wished: wish(to),
+            wished: TrustDomainSpec::of(to),
             census: Census::default(),
             now: 1_000,
         };
@@ -101,7 +88,8 @@ impl Mesh {
     }
 
     fn decide(&self) -> Verdict {
-        decide(&self.wished, &bounds(), &self.state, &self.census, self.now)
+        let wished = self.wished.renewed(&self.state.renewed);
+        decide(&wished, &bounds(), &self.state, &self.census, self.now)
     }
 
     /// Takes what is decided; says what it was.
@@ -410,7 +398,7 @@ fn a_pending_key_is_forgotten_when_it_is_wished_no_more_and_destroyed_where_it_i
     mesh.state = mesh.state.after(Step::Prepare(pending), 1_000, None);
     assert!(matches!(mesh.decide(), Verdict::Begin { kind, .. } if kind == outside), "it goes on with it");
     assert_eq!(mesh.trusts(), [OLD], "nobody trusts what has no certificate");
-    mesh.wished = wish(ECDSA);
+    mesh.wished = TrustDomainSpec::of(ECDSA);
     assert_eq!(mesh.step(), Verdict::Take { step: Step::Forget, cut_off: None });
     assert_eq!((mesh.state.pending.as_ref(), mesh.state.doomed.as_slice()), (None, &[reference("01")][..]));
     assert_eq!(mesh.decide(), Verdict::Settled);
