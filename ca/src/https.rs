@@ -17,7 +17,10 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, task::JoinSet, time::timeout};
-use trellis_channel::server::{Limits, Listener, Secured};
+use trellis_channel::{
+    identity::Resting,
+    server::{Limits, Listener, Secured},
+};
 use trellis_pki::{
     clock::Clock,
     tls::{ClientAuth, MeshTls},
@@ -61,12 +64,13 @@ pub fn serve(
     issuing: Arc<Issuing>,
     clock: Arc<dyn Clock>,
     registry: &Registry,
+    resting: Resting,
     shutdown: Shutdown,
 ) -> impl Future<Output = ()> + Send + use<> {
     let tls = Arc::new(tls.under(tls.policy()).with_alpn(&[b"http/1.1"]));
     let limits = Limits { connections: CONNECTIONS, connections_per_source: PER_SOURCE, ..Limits::default() };
     // Nobody has a certificate to show here: whoever has one asks by gRPC.
-    let listener = Listener::new(tcp, tls, ClientAuth::None, limits, clock, registry);
+    let listener = Listener::new(tcp, tls, ClientAuth::None, limits, clock, registry).resting(resting);
     async move {
         let mut incoming = listener.incoming();
         let mut connections = JoinSet::new();
@@ -88,9 +92,14 @@ pub fn serve(
 
 async fn connection(secured: Secured, issuing: Arc<Issuing>, shutdown: Shutdown) {
     let source = secured.peer().remote.ip();
+    let (newcomer, falls) = (secured.newcomer(), secured.falls());
     let service = service_fn(move |request| {
-        let issuing = issuing.clone();
-        async move { Ok::<_, Infallible>(answer(&issuing, request, source).await) }
+        let (issuing, newcomer) = (issuing.clone(), newcomer.clone());
+        async move {
+            let answer = answer(&issuing, request, source).await;
+            newcomer.served();
+            Ok::<_, Infallible>(answer)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -102,8 +111,10 @@ async fn connection(secured: Secured, issuing: Arc<Issuing>, shutdown: Shutdown)
     let served = async {
         tokio::select! {
             result = connection.as_mut() => return result,
-            () = requested(shutdown) => connection.as_mut().graceful_shutdown(),
+            () = falls => {}
+            () = requested(shutdown) => {}
         }
+        connection.as_mut().graceful_shutdown();
         connection.await
     };
     match timeout(MAX_AGE, served).await {

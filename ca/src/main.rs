@@ -34,6 +34,7 @@ use clap::Parser;
 use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use trellis_api::{names::CA, trust::TrustDomainStatus};
+use trellis_channel::identity::{self, Resting};
 use trellis_pki::{
     audit::public_key_pem,
     clock::{Clock, SystemClock},
@@ -100,13 +101,8 @@ async fn main() -> anyhow::Result<()> {
 }
 
 async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shutdown) -> anyhow::Result<()> {
-    let health = Health::new(&[
-        ROOT,
-        audit::CONDITION,
-        view::CONDITION,
-        publish::CONDITION,
-        trellis_channel::identity::CONDITION,
-    ]);
+    let health =
+        Health::new(&[ROOT, audit::CONDITION, view::CONDITION, publish::CONDITION, identity::CONDITION]);
     let (mut tasks, mut leading) = (JoinSet::new(), JoinSet::new());
     let (status, statuses) = watch::channel(TrustDomainStatus::default());
     let shown_key = Arc::new(OnceLock::new());
@@ -194,7 +190,8 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         validity: flags.leaf_validity,
     };
     let pod = format!("{}/{}", flags.namespace, flags.pod_name);
-    let (tls, lifecycle) = serve::own_identity(own_issue, pod, flags.signatures, health);
+    let resting = Resting::default();
+    let (tls, lifecycle) = serve::own_identity(own_issue, pod, flags.signatures, health, resting.clone());
     let identity = lifecycle.start(registry).await.context("the CA's own certificate")?;
 
     let members = Members::default();
@@ -296,17 +293,17 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     }
     if let Some(api) = api {
         tracing::info!(address = %api.local_addr()?, "serving the HTTPS API");
-        let serving = https::serve(api, &tls, issuing.clone(), clock.clone(), registry, shutdown.clone());
-        tasks.spawn(serving);
+        let (issuing, clock, resting) = (issuing.clone(), clock.clone(), resting.clone());
+        tasks.spawn(https::serve(api, &tls, issuing, clock, registry, resting, shutdown.clone()));
     }
     tracing::info!(address = %tcp.local_addr()?, "issuing certificates");
-    let serving = serve::serve(tcp, tls, issuing, trusting, clock, registry, shutdown.clone());
+    let listener = serve::listener(tcp, tls, clock, registry, resting);
+    let serving = serve::serve(listener, issuing, trusting, shutdown.clone());
     tokio::pin!(serving);
     tokio::select! {
-        served = &mut serving => served.context("serving ended")?,
-        () = requested(shutdown) => match timeout(LAST_WORDS, serving).await {
-            Ok(served) => served.context("serving ended")?,
-            Err(_) => tracing::warn!("stopped before all connections had ended"),
+        () = &mut serving => {}
+        () = requested(shutdown) => if timeout(LAST_WORDS, serving).await.is_err() {
+            tracing::warn!("stopped before all connections had ended");
         },
     }
     // A leader makes way before it goes, and the trail ends with a signature.

@@ -5,11 +5,14 @@ use std::{sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use tokio::{net::TcpListener, sync::watch};
-use tonic::transport::Server;
+use tonic::service::Routes;
 use trellis_api::proto::ca::{issuance_server::IssuanceServer, trust_server::TrustServer};
 use trellis_channel::{
     identity::{Heard, Issue, IssueError, Issued, Lifecycle, Resting, TrustSource},
-    server::{Limits, Listener},
+    server::{
+        Limits, Listener,
+        grpc::{self, Terms},
+    },
 };
 use trellis_pki::{
     algorithm::Algorithm,
@@ -20,11 +23,7 @@ use trellis_pki::{
     spiffe::SpiffeId,
     tls::{ClientAuth, MeshTls},
 };
-use trellis_telemetry::{
-    Registry,
-    health::Health,
-    shutdown::{Shutdown, requested},
-};
+use trellis_telemetry::{Registry, health::Health, shutdown::Shutdown};
 
 use crate::{
     issue::Issuing,
@@ -33,18 +32,13 @@ use crate::{
 
 /// The CA's own key. Callers verify it with what they require of anybody.
 const ALGORITHM: Algorithm = Algorithm::MlDsa65;
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// A request is one certification request and one token.
 const MAX_REQUEST: usize = 64 << 10;
-const MAX_HEADERS: u32 = 32 << 10;
 /// A batch of what members hold.
 const MAX_RELAYED: usize = 4 << 20;
 /// The CA's own certificate is renewed within this many seconds of a new anchor.
 const OWN_SPREAD: u32 = 2;
-/// Streams of trust come back to another replica, so that none of them keeps all.
-const CONNECTION_AGE: Duration = Duration::from_secs(60 * 60);
-const CONNECTION_GRACE: Duration = Duration::from_secs(20);
-const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const TERMS: Terms = Terms { streams: 8, headers: 32 << 10, keep_alive: Duration::from_secs(20) };
 
 /// Issues the CA's own serving leaf.
 pub struct OwnIssue {
@@ -86,6 +80,7 @@ pub fn own_identity(
     pod: String,
     signatures: Ladder,
     health: Health,
+    resting: Resting,
 ) -> (Arc<MeshTls>, Lifecycle) {
     let clock = issue.clock.clone();
     let trust_domain = issue.identity.trust_domain().to_owned();
@@ -106,7 +101,7 @@ pub fn own_identity(
         health,
         jitter: rand::random(),
         trust,
-        resting: Resting::default(),
+        resting,
     };
     (tls, lifecycle)
 }
@@ -126,30 +121,22 @@ fn told(authority: &Authority) -> watch::Receiver<Heard> {
     receiver
 }
 
-/// Serves until asked to stop, then finishes what is under way.
-pub async fn serve(
+/// Where members come to. `resting` counts their connections among those that the CA's identity is an end of.
+pub fn listener(
     tcp: TcpListener,
     tls: Arc<MeshTls>,
-    issuing: Arc<Issuing>,
-    trusting: Trusting,
     clock: Arc<dyn Clock>,
     registry: &Registry,
-    shutdown: Shutdown,
-) -> Result<(), tonic::transport::Error> {
+    resting: Resting,
+) -> Listener {
     // Who has no certificate yet comes here to get one: callers prove who they are by their tokens.
     // What is shown must be good all the same, and is what streams of trust are known by.
-    let listener = Listener::new(tcp, tls, ClientAuth::Optional, Limits::default(), clock, registry);
-    Server::builder()
-        .timeout(REQUEST_TIMEOUT)
-        .concurrency_limit_per_connection(8)
-        .max_concurrent_streams(8)
-        .http2_max_header_list_size(MAX_HEADERS)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .max_connection_age(CONNECTION_AGE)
-        .max_connection_age_grace(CONNECTION_GRACE)
-        .add_service(IssuanceServer::from_arc(issuing).max_decoding_message_size(MAX_REQUEST))
-        .add_service(TrustServer::new(trusting).max_decoding_message_size(MAX_RELAYED))
-        .serve_with_incoming_shutdown(listener.incoming(), requested(shutdown))
-        .await
+    Listener::new(tcp, tls, ClientAuth::Optional, Limits::default(), clock, registry).resting(resting)
+}
+
+/// Serves until asked to stop, then finishes what is under way.
+pub async fn serve(listener: Listener, issuing: Arc<Issuing>, trusting: Trusting, shutdown: Shutdown) {
+    let routes = Routes::new(IssuanceServer::from_arc(issuing).max_decoding_message_size(MAX_REQUEST))
+        .add_service(TrustServer::new(trusting).max_decoding_message_size(MAX_RELAYED));
+    grpc::serve(listener.incoming(), routes, TERMS, shutdown).await;
 }

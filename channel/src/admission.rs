@@ -107,6 +107,15 @@ impl Gate {
         Self(Arc::new(Inner { admission: Mutex::new(Admission::new(bounds)), left: Notify::new() }))
     }
 
+    /// How many are in.
+    pub fn len(&self) -> usize {
+        self.0.admission.lock().len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
     pub fn enter(&self, source: IpAddr) -> Pass {
         let (evict, evicted) = oneshot::channel();
         let place = Place { since: Instant::now(), evict };

@@ -1,5 +1,9 @@
 //! Accepts connections for our services: TLS first, in bounds that no flood can fill for others, and
-//! never past the end of the certificate that a peer came in with.
+//! never past the end of the certificate that a peer came in with. No more newcomers are in work than can
+//! be served soon; the others wait with the kernel, where they cost nothing.
+
+pub mod grpc;
+mod secured;
 
 use std::{
     convert::Infallible,
@@ -13,32 +17,31 @@ use std::{
 
 use futures::{Stream, future::poll_fn};
 use parking_lot::Mutex;
-use thiserror::Error;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, Sleep, sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tonic::transport::server::Connected;
 use trellis_pki::{
     clock::Clock,
-    credential::Standing,
     leaf::Leaf,
     posture::Posture,
     refusal::Refusal,
     spiffe::SpiffeId,
     tls::{ClientAuth, MeshTls},
 };
-use trellis_telemetry::Registry;
+use trellis_telemetry::{Counter, Family, Registry};
 
 use crate::{
     admission::{Bounds, Gate, Pass},
     handshakes::{Direction, Handshakes},
+    identity::Resting,
     throttle::Throttle,
 };
+pub use secured::{Newcomer, Secured};
+use secured::{Over, Parts};
 
 /// Reason of a handshake that had to make room for a newer one.
 pub const CROWDED_OUT: &str = "crowded_out";
@@ -49,16 +52,19 @@ pub const NOT_READY: &str = "not_ready";
 const BACKLOG: usize = 64;
 /// Per second; all are counted.
 const REFUSALS_LOGGED: u32 = 10;
-/// A handshake that has taken so long makes room for others; under full load it takes a fraction of it.
-const STALLED: Duration = Duration::from_secs(2);
+/// How often connections are asked whether trust has changed beneath them.
+const LOOK: Duration = Duration::from_secs(1);
 const SHORTEST_PAUSE: Duration = Duration::from_millis(5);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// What a listener holds at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
+    /// Newcomers: from the first byte to the end of the first answer.
     pub handshakes_in_flight: usize,
     pub handshakes_per_source: usize,
+    /// Who has been a newcomer for so long makes room for others; under full load it takes a fraction of it.
+    pub stalled: Duration,
     pub handshake_timeout: Duration,
     pub connections: usize,
     pub connections_per_source: usize,
@@ -69,6 +75,7 @@ impl Default for Limits {
         Self {
             handshakes_in_flight: 256,
             handshakes_per_source: 32,
+            stalled: Duration::from_secs(2),
             handshake_timeout: Duration::from_secs(10),
             connections: 10_000,
             connections_per_source: 256,
@@ -88,7 +95,7 @@ pub struct Peer {
 /// A TLS listener that has not begun to accept.
 pub struct Listener {
     tcp: TcpListener,
-    handshaker: Arc<Handshaker>,
+    handshaker: Handshaker,
 }
 
 impl Listener {
@@ -100,23 +107,34 @@ impl Listener {
         clock: Arc<dyn Clock>,
         registry: &Registry,
     ) -> Self {
-        let handshaker = Arc::new(Handshaker {
+        let newcomers =
+            Bounds { total: limits.handshakes_in_flight, per_source: limits.handshakes_per_source };
+        let handshaker = Handshaker {
+            epochs: watch::Sender::new(tls.epoch()),
+            resting: Resting::default(),
             tls,
             auth,
             clock,
             metrics: Handshakes::new(registry),
+            ends: ends(registry),
+            stalled: limits.stalled,
             timeout: limits.handshake_timeout,
             log: Mutex::new(Throttle::per_second(REFUSALS_LOGGED)),
-            handshakes: Gate::new(Bounds {
-                total: limits.handshakes_in_flight,
-                per_source: limits.handshakes_per_source,
-            }),
+            newcomers: Gate::new(newcomers),
+            handshakes: Gate::new(newcomers),
             connections: Gate::new(Bounds {
                 total: limits.connections,
                 per_source: limits.connections_per_source,
             }),
-        });
+        };
         Self { tcp, handshaker }
+    }
+
+    /// Counts its connections among those that the own identity knows to rest on an anchor.
+    #[must_use]
+    pub fn resting(mut self, resting: Resting) -> Self {
+        self.handshaker.resting = resting;
+        self
     }
 
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -126,17 +144,27 @@ impl Listener {
     /// Accepts until the stream is dropped.
     pub fn incoming(self) -> Incoming {
         let (sender, receiver) = mpsc::channel(BACKLOG);
-        let mut task = JoinSet::new();
-        task.spawn(accept(self.tcp, self.handshaker, sender));
-        Incoming { receiver, _task: task }
+        let handshaker = Arc::new(self.handshaker);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(look(handshaker.clone()));
+        tasks.spawn(accept(self.tcp, handshaker, sender));
+        Incoming { receiver, _tasks: tasks }
     }
+}
+
+/// Connections that ended before their peers wished it, by reason.
+fn ends(registry: &Registry) -> Family<Counter> {
+    registry.counter(
+        "trellis_connections_ended_total",
+        "Connections that a service of the control plane ended in good order, by reason.",
+    )
 }
 
 /// Connections that are through with their handshake. Never fails, never ends.
 pub struct Incoming {
     receiver: mpsc::Receiver<Secured>,
-    /// Ends with the stream.
-    _task: JoinSet<()>,
+    /// End with the stream.
+    _tasks: JoinSet<()>,
 }
 
 impl Stream for Incoming {
@@ -164,8 +192,10 @@ async fn accept(mut tcp: impl Accept, handshaker: Arc<Handshaker>, ready: mpsc::
     let mut pause = SHORTEST_PAUSE;
     loop {
         while handshakes.try_join_next().is_some() {}
-        // Until then they wait with the kernel.
-        handshaker.handshakes.room(STALLED).await;
+        // Until then they wait with the kernel. Two gates, because who loses its place among the newcomers
+        // loses nothing else once it is through with its handshake.
+        handshaker.newcomers.room(handshaker.stalled).await;
+        handshaker.handshakes.room(handshaker.stalled).await;
         match poll_fn(|cx| tcp.poll_accept(cx)).await {
             Ok((stream, remote)) => {
                 pause = SHORTEST_PAUSE;
@@ -183,6 +213,15 @@ async fn accept(mut tcp: impl Accept, handshaker: Arc<Handshaker>, ready: mpsc::
     }
 }
 
+/// Tells connections of changed trust: who is silent on all sides is not woken by anything else.
+async fn look(handshaker: Arc<Handshaker>) {
+    loop {
+        sleep(LOOK).await;
+        let now = handshaker.tls.epoch();
+        handshaker.epochs.send_if_modified(|epoch| std::mem::replace(epoch, now) != now);
+    }
+}
+
 fn is_peers_fault(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionReset, Interrupted, TimedOut, WouldBlock};
     matches!(error.kind(), ConnectionAborted | ConnectionReset | Interrupted | TimedOut | WouldBlock)
@@ -194,9 +233,15 @@ struct Handshaker {
     auth: ClientAuth,
     clock: Arc<dyn Clock>,
     metrics: Handshakes,
+    ends: Family<Counter>,
+    stalled: Duration,
     timeout: Duration,
+    /// Whoever has not been served yet.
+    newcomers: Gate,
     handshakes: Gate,
     connections: Gate,
+    resting: Resting,
+    epochs: watch::Sender<u64>,
     log: Mutex<Throttle>,
 }
 
@@ -208,17 +253,24 @@ impl Handshaker {
         remote: SocketAddr,
         ready: mpsc::Sender<Secured>,
     ) {
+        let newcomer = this.newcomers.enter(remote.ip());
         let pass = this.handshakes.enter(remote.ip());
         let this = this.clone();
         tasks.spawn(async move {
-            if let Some(secured) = this.finish(stream, remote, pass).await {
+            if let Some(secured) = this.finish(stream, remote, pass, newcomer).await {
                 // Nobody listens any more: the process is on its way out.
                 let _ = ready.send(secured).await;
             }
         });
     }
 
-    async fn finish(&self, stream: TcpStream, remote: SocketAddr, mut pass: Pass) -> Option<Secured> {
+    async fn finish(
+        &self,
+        stream: TcpStream,
+        remote: SocketAddr,
+        mut pass: Pass,
+        newcomer: Pass,
+    ) -> Option<Secured> {
         let outcome = tokio::select! {
             biased;
             _ = &mut pass.evicted => Err((CROWDED_OUT, Over::CrowdedOut.to_string())),
@@ -232,17 +284,19 @@ impl Handshaker {
                     // What the verifier accepted can be parsed; if not, it is worth no second.
                     Leaf::parse(leaf).map_or(SystemTime::UNIX_EPOCH, |leaf| leaf.not_after)
                 });
-                let epoch = self.tls.epoch();
                 let left = expiry.map(|end| end.duration_since(self.clock.now()).unwrap_or_default());
-                Some(Secured {
+                Some(Secured::new(Parts {
                     stream,
+                    rests: self.resting.enter(&peer.posture),
                     peer,
-                    expiry: left.map(|left| Box::pin(sleep(left))),
-                    pass: self.connections.enter(remote.ip()),
-                    over: None,
+                    left,
+                    place: self.connections.enter(remote.ip()),
+                    connections: self.connections.clone(),
+                    newcomer,
                     tls: self.tls.clone(),
-                    epoch,
-                })
+                    epochs: self.epochs.subscribe(),
+                    ends: self.ends.clone(),
+                }))
             }
             Err((reason, error)) => {
                 self.metrics.refused(Direction::Inbound, reason);
@@ -279,160 +333,5 @@ impl Handshaker {
     }
 }
 
-/// A connection whose peer has been identified. It breaks when the peer's certificate ends.
-pub struct Secured {
-    stream: TlsStream<TcpStream>,
-    peer: Peer,
-    expiry: Option<Pin<Box<Sleep>>>,
-    pass: Pass,
-    over: Option<Over>,
-    tls: Arc<MeshTls>,
-    /// Of our own trust, when the peer was last judged by it.
-    epoch: u64,
-}
-
-/// Why a connection may no longer be used.
-#[derive(Clone, Copy, Debug, Error)]
-enum Over {
-    #[error("a newer one took its place")]
-    CrowdedOut,
-    #[error("the peer's certificate has expired")]
-    Expired,
-    #[error("the peer is denied")]
-    Denied,
-}
-
-impl Secured {
-    pub fn peer(&self) -> &Peer {
-        &self.peer
-    }
-
-    /// Asks only when trust has changed: a peer is denied long after it was let in.
-    fn is_denied(&mut self) -> bool {
-        let epoch = self.tls.epoch();
-        std::mem::replace(&mut self.epoch, epoch) != epoch
-            && self.tls.standing(&self.peer.posture) == Standing::Denied
-    }
-
-    /// Ready once this connection may no longer be used. Whoever reads is woken for it.
-    fn poll_over(&mut self, cx: &mut Context<'_>) -> Poll<Over> {
-        if self.over.is_none() {
-            if Pin::new(&mut self.pass.evicted).poll(cx).is_ready() {
-                self.over = Some(Over::CrowdedOut);
-            } else if self.expiry.as_mut().is_some_and(|expiry| expiry.as_mut().poll(cx).is_ready()) {
-                self.over = Some(Over::Expired);
-            } else if self.is_denied() {
-                self.over = Some(Over::Denied);
-            }
-        }
-        self.over.map_or(Poll::Pending, Poll::Ready)
-    }
-}
-
-impl Connected for Secured {
-    type ConnectInfo = Peer;
-
-    fn connect_info(&self) -> Peer {
-        self.peer.clone()
-    }
-}
-
-impl AsyncRead for Secured {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if let Poll::Ready(over) = self.poll_over(cx) {
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionAborted, over)));
-        }
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Secured {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buffer)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use std::collections::VecDeque;
-
-    use trellis_pki::{clock::SystemClock, policy::Policy};
-
-    use super::*;
-
-    /// Fails as scripted, and then hands out real connections.
-    struct Failing {
-        errors: VecDeque<io::Error>,
-        tcp: TcpListener,
-    }
-
-    impl Accept for Failing {
-        fn poll_accept(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
-            match self.errors.pop_front() {
-                Some(error) => Poll::Ready(Err(error)),
-                None => self.tcp.poll_accept(cx),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn accepting_goes_on_after_every_error() {
-        const EMFILE: i32 = 24;
-        let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = tcp.local_addr().unwrap();
-        let errors = [
-            io::Error::from_raw_os_error(EMFILE),
-            io::ErrorKind::ConnectionAborted.into(),
-            io::Error::from_raw_os_error(EMFILE),
-            io::Error::other("unheard of"),
-        ];
-        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let registry = Registry::new();
-        let limits = Limits::default();
-        let bounds = Bounds { total: 4, per_source: 4 };
-        let handshaker = Handshaker {
-            tls: Arc::new(MeshTls::new(Policy::default(), "cluster.local", clock.clone())),
-            auth: ClientAuth::None,
-            clock,
-            metrics: Handshakes::new(&registry),
-            timeout: limits.handshake_timeout,
-            log: Mutex::new(Throttle::per_second(REFUSALS_LOGGED)),
-            handshakes: Gate::new(bounds),
-            connections: Gate::new(bounds),
-        };
-        let (ready, _served) = mpsc::channel(1);
-        let accepting =
-            tokio::spawn(accept(Failing { errors: errors.into(), tcp }, Arc::new(handshaker), ready));
-        // There is no certificate to answer with, so the connection is closed: which shows that it was taken.
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        let read = tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 1]).await;
-        assert!(matches!(read, Ok(0) | Err(_)));
-        assert!(!accepting.is_finished());
-        assert!(registry.prometheus().contains(NOT_READY));
-        accepting.abort();
-    }
-}
+mod tests;

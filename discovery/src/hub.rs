@@ -102,11 +102,6 @@ impl Hub {
 }
 
 impl Session {
-    /// Counts up from 1.
-    pub fn id(&self) -> u64 {
-        self.id
-    }
-
     /// Asks about a destination; the answer of the moment is sent also to one who asks again.
     pub fn subscribe(&self, destination: Destination) -> Result<(), Full> {
         let mut inner = self.hub.0.lock();

@@ -88,18 +88,21 @@ async fn discover(
     let policy = Policy { signatures: flags.signatures, ..Policy::default() };
     let tls = Arc::new(MeshTls::new(policy, &flags.trust_domain, clock.clone()));
     let serving = async {
+        let resting = Resting::default();
         let renewal = tokio::select! {
-            renewal = identify(flags, &tls, &clock, health, registry) => renewal?,
+            renewal = identify(flags, &tls, &clock, health, registry, resting.clone()) => renewal?,
             () = shutdown::requested(stop.clone()) => return Ok(()),
         };
         tokio::spawn(renewal.run(stop.clone()));
         let listener = http::bind(flags.listen)?;
         // Which key a workload may have is the CA's decision; the key exchange is hybrid in any case.
         let tls = Arc::new(tls.under(Policy { signatures: Ladder::Prefer, ..Policy::default() }));
-        let listener = Listener::new(listener, tls, ClientAuth::Required, Limits::default(), clock, registry);
+        let listener = Listener::new(listener, tls, ClientAuth::Required, Limits::default(), clock, registry)
+            .resting(resting);
         let service = Service::new(hub.clone(), &flags.trust_domain, registry, stop.clone());
         tracing::info!(listen = %flags.listen, source = %flags.source, "serving");
-        serve::run(service, listener.incoming()).await.context("gRPC")
+        serve::run(service, listener.incoming()).await;
+        Ok(())
     };
     tokio::select! {
         ended = feed => bail!(ended),
@@ -121,6 +124,7 @@ async fn identify(
     clock: &Arc<dyn Clock>,
     health: &Health,
     registry: &Registry,
+    resting: Resting,
 ) -> Result<IdentityTask> {
     let config = IdentityConfig {
         ca_address: flags.ca_address.clone(),
@@ -133,7 +137,7 @@ async fn identify(
         pinned: false,
         dual: Some(false),
         control: flags.signatures,
-        resting: Resting::default(),
+        resting,
     };
     Ok(identity::start(config, tls.clone(), clock.clone(), health.clone(), registry).await?)
 }

@@ -3,22 +3,23 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
     sync::{Arc, Weak},
-    time::Duration,
 };
 
-use futures::{Stream, StreamExt, stream::BoxStream};
+use futures::{StreamExt, stream::BoxStream};
 use parking_lot::Mutex;
-use tonic::{
-    Request, Response, Status, Streaming,
-    transport::{Error, Server},
-};
+use tonic::{Request, Response, Status, Streaming, service::Routes};
 use trellis_api::proto::discovery::{
     ResolveRequest, ResolveResponse,
     discovery_server::{Discovery, DiscoveryServer},
 };
-use trellis_channel::server::{Peer, Secured};
+use trellis_channel::{
+    client::KEEP_ALIVE,
+    server::{
+        Incoming, Peer,
+        grpc::{self, Terms},
+    },
+};
 use trellis_telemetry::{Counter, Registry, shutdown};
 
 use crate::{hub::Hub, session::Conversation};
@@ -28,14 +29,7 @@ const MAX_REQUEST: usize = 4 * 1024;
 /// Streams of one certificate: the one in use, the one that is about to replace it, and as many again.
 const STREAMS_PER_CERTIFICATE: usize = 4;
 /// HTTP/2's own bound on the same, per connection.
-const STREAMS_PER_CONNECTION: u32 = 4;
-/// How long a connection may be silent before it is asked, and how long it may take to answer.
-const KEEP_ALIVE: Duration = Duration::from_secs(10);
-/// A connection takes new streams for this long. Streams end soon after, so that proxies spread again
-/// over the replicas there are.
-const CONNECTION_AGE: Duration = Duration::from_secs(50 * 60);
-const STREAM_AGE: Duration = Duration::from_secs(55 * 60);
-const STREAM_AGE_SPREAD: Duration = Duration::from_secs(10 * 60);
+const TERMS: Terms = Terms { streams: 4, headers: 16 << 10, keep_alive: KEEP_ALIVE };
 
 /// The service before TLS and transport.
 #[derive(Clone)]
@@ -58,19 +52,10 @@ impl Service {
 }
 
 /// Serves until the process is asked to stop and every stream has been told.
-pub async fn run(
-    service: Service,
-    incoming: impl Stream<Item = Result<Secured, Infallible>>,
-) -> Result<(), Error> {
+pub async fn run(service: Service, incoming: Incoming) {
     let stop = service.stop.clone();
-    Server::builder()
-        .max_concurrent_streams(STREAMS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE))
-        .max_connection_age(CONNECTION_AGE)
-        .add_service(DiscoveryServer::new(service).max_decoding_message_size(MAX_REQUEST))
-        .serve_with_incoming_shutdown(incoming, shutdown::requested(stop))
-        .await
+    let routes = Routes::new(DiscoveryServer::new(service).max_decoding_message_size(MAX_REQUEST));
+    grpc::serve(incoming, routes, TERMS, stop).await;
 }
 
 #[tonic::async_trait]
@@ -102,13 +87,9 @@ impl Discovery for Service {
         })?;
         let session = self.hub.join();
         tracing::info!(%identity, remote = %peer.remote, "a proxy asks");
-        let age = age(session.id());
         let stop = self.stop.clone();
         let until = Box::pin(async move {
-            tokio::select! {
-                () = shutdown::requested(stop) => {}
-                () = tokio::time::sleep(age) => {}
-            }
+            shutdown::requested(stop).await;
             // Given back with the stream, also when the proxy ends it.
             drop(place);
         });
@@ -121,13 +102,6 @@ impl Discovery for Service {
         };
         Ok(Response::new(conversation.answers().boxed()))
     }
-}
-
-/// Spread evenly, so that streams that came together do not leave together: multiples of the golden
-/// ratio never bunch.
-fn age(session: u64) -> Duration {
-    let turn = (session as f64 * 0.618_033_988_749_895).fract();
-    STREAM_AGE + STREAM_AGE_SPREAD.mul_f64(turn)
 }
 
 fn measure(hub: &Arc<Hub>, registry: &Registry) {
@@ -197,14 +171,5 @@ mod tests {
         assert!(streams.enter("aa".into()).is_some());
         drop(places);
         assert!(streams.0.lock().is_empty());
-    }
-
-    #[test]
-    fn streams_that_came_together_end_apart() {
-        let mut ages: Vec<_> = (1..=600).map(age).collect();
-        assert!(ages.iter().all(|age| (STREAM_AGE..=STREAM_AGE + STREAM_AGE_SPREAD).contains(age)));
-        ages.sort();
-        let widest = ages.windows(2).map(|two| two[1] - two[0]).max().unwrap();
-        assert!(widest < Duration::from_secs(3), "{widest:?}");
     }
 }

@@ -108,7 +108,7 @@ impl Ledger {
             ),
             tunnels_ended: registry.counter(
                 "trellis_tunnels_ended_total",
-                "Tunnels that were ended because what they rested on is trusted no more, by reason.",
+                "Tunnels that took open connections along when they ended, by reason.",
             ),
         }
     }

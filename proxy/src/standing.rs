@@ -18,6 +18,18 @@ use crate::{
 /// Why a tunnel was ended, as the metric's label.
 pub const DENIED: &str = "denied";
 pub const ANCHOR_REMOVED: &str = "anchor_removed";
+pub const SILENT: &str = "silent";
+const BROKEN: &str = "broken";
+
+/// Why a tunnel that has ended by itself took open connections along, as the metric's label: its other
+/// end may have judged by the same trust a moment earlier.
+pub fn taken(shared: &Shared, posture: &Posture) -> &'static str {
+    match shared.tls.standing(posture) {
+        Standing::Good => BROKEN,
+        Standing::Denied => DENIED,
+        Standing::AnchorRemoved => ANCHOR_REMOVED,
+    }
+}
 
 /// Resolves when the tunnel of `posture` must end now, with the reason. Calls `falls` when it is known that
 /// it will have to.

@@ -27,7 +27,7 @@ use crate::{
     handshake::Secured,
     ledger::Direction,
     relay::Tunnelled,
-    standing::fallen,
+    standing::{SILENT, fallen, taken},
     transport::{self, Drain, Driven, Transport},
     worker::Shared,
 };
@@ -157,14 +157,20 @@ pub async fn connect(
                     }
                 }
             };
-            let reason = tokio::select! {
-                reason = life => reason,
-                () = silent(&state, ping) => Some("the peer no longer answers".to_owned()),
+            let (reason, cut) = tokio::select! {
+                // Of itself it ends without streams.
+                reason = life => {
+                    let cut = (state.streams.load(Relaxed) > 0).then(|| taken(&shared, &posture));
+                    (reason, cut)
+                }
+                () = silent(&state, ping) => (Some("the peer no longer answers".to_owned()), Some(SILENT)),
                 reason = fallen(&shared, &posture, || { state.falling.send_replace(true); }) => {
-                    shared.ledger.tunnel_ended(Direction::Outbound, reason);
-                    Some(reason.to_owned())
+                    (Some(reason.to_owned()), Some(reason))
                 }
             };
+            if let Some(cut) = cut {
+                shared.ledger.tunnel_ended(Direction::Outbound, cut);
+            }
             state.closed.store(true, Relaxed);
             debug!(reason, "tunnel closed");
         }

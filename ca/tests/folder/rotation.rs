@@ -5,7 +5,12 @@ use std::{fs, sync::Arc};
 
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
-use trellis_channel::identity::{IdentityConfig, Resting, start};
+use tonic::{Code, transport::Channel};
+use trellis_api::proto::ca::{IssueRequest, issuance_client::IssuanceClient};
+use trellis_channel::{
+    client::channel,
+    identity::{IdentityConfig, Resting, start},
+};
 use trellis_pki::{
     algorithm::Algorithm,
     clock::SystemClock,
@@ -79,6 +84,11 @@ pub fn phase(status: &Value) -> &str {
     status["phase"].as_str().unwrap_or_default()
 }
 
+/// Asks without a token, and keeps the connection.
+async fn refused(idle: &mut IssuanceClient<Channel>) -> Code {
+    idle.issue(IssueRequest::default()).await.unwrap_err().code()
+}
+
 #[tokio::test]
 async fn ecdsa_gives_way_to_ml_dsa_under_a_workload_that_never_stops() {
     let world = World::new();
@@ -87,6 +97,10 @@ async fn ecdsa_gives_way_to_ml_dsa_under_a_workload_that_never_stops() {
     let before = workload.tls.current().unwrap();
     assert_eq!((before.algorithm, before.issuer_algorithm), (Algorithm::EcdsaP256, Algorithm::EcdsaP256));
     until(&ca, "both are members", |status| status["members"] == 2).await;
+    let own = SpiffeId::new(DOMAIN, "trellis-system", "trellis-ca").unwrap();
+    let channel = channel(&ca.address.to_string(), workload.tls.clone(), own, false).unwrap();
+    let mut idle = IssuanceClient::new(channel);
+    assert_eq!(refused(&mut idle).await, Code::Unauthenticated, "it has no token to show");
 
     world.trust_domain(wish("ml-dsa-65", 1, json!({ "leaf": { "algorithm": "ml-dsa-65" } })));
     let status = until(&ca, "settled on ML-DSA", |status| {
@@ -99,6 +113,11 @@ async fn ecdsa_gives_way_to_ml_dsa_under_a_workload_that_never_stops() {
     assert_ne!(after.serial, before.serial);
     assert_eq!(workload.tls.bundle().unwrap().anchors().len(), 1, "the old anchor is gone");
     assert_eq!(world.bundle().fingerprint(), workload.tls.bundle().unwrap().fingerprint());
+    // What rested on it at the CA was ended before anybody called it gone, and is served when it comes again.
+    let ended = "trellis_connections_ended_total{reason=\"anchor_removed\"}";
+    assert!(ca.metrics().await.lines().any(|line| line.starts_with(ended)));
+    ca.logged("ending a connection that rests on an anchor which was removed", "peer", "").await;
+    assert_eq!(refused(&mut idle).await, Code::Unauthenticated);
     let phases = status["past"][0]["phases"].as_array().unwrap();
     let names: Vec<_> = phases.iter().map(|phase| phase["phase"].as_str().unwrap()).collect();
     assert_eq!(names, ["Distributing", "Issuing", "Removing"]);

@@ -95,7 +95,7 @@ impl Running {
         let listener = Listener::new(tcp, tls, ClientAuth::Required, Limits::default(), clock, &registry);
         let (stop, stopped) = watch::channel(false);
         let service = Service::new(hub.clone(), "cluster.local", &registry, stopped);
-        let server = tokio::spawn(async move { serve::run(service, listener.incoming()).await.unwrap() });
+        let server = tokio::spawn(async move { serve::run(service, listener.incoming()).await });
         Self { ca, address, hub, registry, stop, server, feed: None }
     }
 

@@ -7,7 +7,7 @@ mod leaves;
 use std::{net::Ipv4Addr, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use futures::future::join_all;
+use futures::{StreamExt, future::join_all, stream};
 use tokio::time;
 use trellis_api::{
     names::DEFAULT_TRUST_DOMAIN,
@@ -16,19 +16,28 @@ use trellis_api::{
 use trellis_local::{Mesh, Options, Role, Workload};
 use trellis_pki::{bundle::Bundle, clock::SystemClock, policy::Policy, tls::MeshTls};
 
-use self::caller::{Asked, Caller};
+use self::caller::{Asked, Caller, Told};
 use crate::{
     clock,
     cores::{self, Cores},
     figure::{Figure, Report, Target},
     plan::Plan,
     rounds::Rounds,
-    usage::{peak, resident},
+    usage::{forget_peak, peak, resident},
 };
 
 const NAMESPACE: &str = "bench";
 /// Seconds until the last of a crowd has its certificate.
 const CROWD: f64 = 60.0;
+/// Megabytes that the CA may grow by meanwhile, however large the crowd is: what those take who are in work
+/// at once, and what the allocator keeps.
+const GROWTH: f64 = 40.0;
+/// The crowd is measured against one of this fraction, too.
+const PARTS: usize = 5;
+/// Kilobytes of the CA for one open stream of trust.
+const STREAM: f64 = 60.0;
+/// Streams that are being opened at the same time.
+const OPENING: usize = 8;
 /// Seconds until the last follower has heard.
 const HEARD: f64 = 5.0;
 /// What was announced is known, and what was being done ends, in this time.
@@ -68,43 +77,66 @@ async fn crowd(mesh: &Mesh, cores: Cores, plan: &Plan, report: &mut Report) -> R
         .map(|workload| Caller::new(mesh, workload, tls.clone()))
         .collect::<Result<Vec<_>>>()?;
     time::sleep(SETTLE).await;
-    callers[0].ask().await.context("the first of all, alone")?;
+    // One after another, so that nothing is left of them in the memory that is measured.
+    let mut first = Vec::new();
+    for caller in callers.iter().take(plan.followers) {
+        first.push(caller.ask().await.with_context(|| format!("{}, alone", caller.name()))?);
+    }
+    let mut streams = follow(ca, &callers, first, report).await?;
 
     let before = resident(ca)?;
+    let (part, _) = all_at_once(ca, &callers[..callers.len() / PARTS]).await?;
+    let (whole, last) = all_at_once(ca, &callers).await?;
+    let name = format!("the last of {} that start at once", callers.len());
+    report.add(Figure::alone(&name, "s", &one(last)).target(Target::OursAtMost(CROWD)))?;
+    let grown = |peak: u64| megabytes(peak.saturating_sub(before));
+    let against = Rounds::from(vec![(megabytes(whole), megabytes(before))]);
+    report.add(Figure::compare("memory of the CA then, and before", "MB", &against))?;
+    let name = format!("growth with {} at once", callers.len() / PARTS);
+    report.add(Figure::alone(&name, "MB", &one(grown(part))))?;
+    let name = format!("growth with {} at once", callers.len());
+    report.add(Figure::alone(&name, "MB", &one(grown(whole))).target(Target::OursAtMost(GROWTH)))?;
+    hear(mesh, &mut streams, report).await
+}
+
+/// Lets all of them ask at the same moment. Returns the most memory that the CA had then, in bytes, and when
+/// the last had its certificate, in seconds.
+async fn all_at_once(ca: u32, callers: &[Caller]) -> Result<(u64, f64)> {
+    forget_peak(ca)?;
     let began = clock::now();
     let asked = join_all(callers.iter().map(|caller| async {
         let asked = caller.ask().await;
         (asked, clock::now().saturating_sub(began).as_secs_f64())
     }))
     .await;
-    let last = asked.iter().map(|(_, at)| *at).fold(0.0, f64::max);
-    let mut issued = Vec::new();
-    for (caller, (asked, _)) in callers.iter().zip(asked) {
-        issued.push(asked.with_context(|| format!("{} was not served", caller.name()))?);
+    let mut last: f64 = 0.0;
+    for (caller, (asked, at)) in callers.iter().zip(asked) {
+        asked.with_context(|| format!("{} was not served", caller.name()))?;
+        last = last.max(at);
     }
-    let one = |value: f64| Rounds::from(vec![value]);
-    let name = format!("the last of {} that start at once", issued.len());
-    report.add(Figure::alone(&name, "s", &one(last)).target(Target::OursAtMost(CROWD)))?;
-    let megabytes = |bytes: u64| bytes as f64 / 1e6;
-    let grown = Rounds::from(vec![(megabytes(peak(ca)?), megabytes(before))]);
-    report.add(Figure::compare("memory of the CA then, and before", "MB", &grown))?;
-    followers(mesh, &callers, issued, plan, report).await
+    Ok((peak(ca)?, last))
 }
 
-/// Opens streams as proxies do, adds an anchor, and waits for the last to hear of it.
-async fn followers(
-    mesh: &Mesh,
-    callers: &[Caller],
-    issued: Vec<Asked>,
-    plan: &Plan,
-    report: &mut Report,
-) -> Result<()> {
-    let opening = callers.iter().zip(issued).take(plan.followers).map(|(caller, asked)| caller.follow(asked));
+/// Opens streams of trust, as proxies do, and weighs them.
+async fn follow(ca: u32, callers: &[Caller], asked: Vec<Asked>, report: &mut Report) -> Result<Vec<Told>> {
+    time::sleep(SETTLE).await;
+    let before = resident(ca)?;
+    let opening = callers.iter().zip(asked).map(|(caller, asked)| caller.follow(asked));
     let mut streams = Vec::new();
-    for stream in join_all(opening).await {
+    // A few at a time: what is weighed is what stays, not the opening of many.
+    for stream in stream::iter(opening).buffered(OPENING).collect::<Vec<_>>().await {
         streams.push(stream?);
     }
-    let anchors = streams.iter().map(|stream| stream.anchors()).max().unwrap_or_default();
+    time::sleep(SETTLE).await;
+    let each = resident(ca)?.saturating_sub(before) as f64 / 1e3 / streams.len() as f64;
+    let figure = Figure::alone("memory of the CA for each open stream", "kB", &one(each));
+    report.add(figure.target(Target::OursAtMost(STREAM)))?;
+    Ok(streams)
+}
+
+/// Adds an anchor, and waits for the last to hear of it.
+async fn hear(mesh: &Mesh, streams: &mut [Told], report: &mut Report) -> Result<()> {
+    let anchors = streams.iter().map(Told::anchors).max().unwrap_or_default();
     ensure!(anchors == 1, "trust changes already: {anchors} anchors");
     let began = clock::now();
     mesh.wish(&TrustDomainSpec::of(Issuing::own(KeyAlgorithm::MlDsa65, 2)))?;
@@ -116,7 +148,15 @@ async fn followers(
         time::timeout(PATIENCE, heard).await.context("a follower never heard")?.into_iter().collect();
     let last = heard?.into_iter().fold(0.0, f64::max);
     let name = format!("a new anchor with the last of {} streams", streams.len());
-    report.add(Figure::alone(&name, "s", &Rounds::from(vec![last])).target(Target::OursAtMost(HEARD)))
+    report.add(Figure::alone(&name, "s", &one(last)).target(Target::OursAtMost(HEARD)))
+}
+
+fn one(value: f64) -> Rounds<f64> {
+    Rounds::from(vec![value])
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
 }
 
 /// Each has an address of its own, as pods do: the CA bounds what one may have open.

@@ -12,6 +12,7 @@ mod figure;
 mod handshake;
 mod load;
 mod memory;
+mod migration;
 mod pace;
 mod plan;
 mod rounds;
@@ -95,6 +96,7 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     bed.close().await;
 
     authority::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    migration::measure(&cli.binaries, cores, &plan, &mut report).await?;
     handshake::measure(cores, &plan, &mut report).await?;
     memory::measure(&cli.binaries, cores, &plan, &mut report).await?;
     soak::measure(&cli.binaries, cores, &plan, &mut report).await?;

@@ -25,6 +25,8 @@ pub struct Plan {
     /// Streams that hear of a change of trust.
     pub followers: usize,
     pub soak: Duration,
+    /// Load before the migration, and after it.
+    pub around_migration: Duration,
     steady: Duration,
     burst: Duration,
 }
@@ -47,6 +49,7 @@ impl Plan {
                 crowd: 5_000,
                 followers: 500,
                 soak,
+                around_migration: Duration::from_secs(2),
                 steady: Duration::from_secs(2),
                 burst: Duration::from_millis(700),
             };
@@ -60,6 +63,7 @@ impl Plan {
             crowd: 5_000,
             followers: 500,
             soak,
+            around_migration: Duration::from_secs(10),
             steady: Duration::from_secs(6),
             burst: Duration::from_secs(2),
         }

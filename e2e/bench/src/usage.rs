@@ -48,6 +48,12 @@ pub fn resident(process: u32) -> Result<u64> {
     Ok(kilobytes.with_context(|| format!("{path} names no Rss"))? * 1024)
 }
 
+/// Has the kernel count the most from here on.
+pub fn forget_peak(process: u32) -> Result<()> {
+    let path = format!("/proc/{process}/clear_refs");
+    fs::write(&path, "5").with_context(|| path)
+}
+
 /// The most that a process has had resident, in bytes.
 pub fn peak(process: u32) -> Result<u64> {
     let path = format!("/proc/{process}/status");
