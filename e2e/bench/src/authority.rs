@@ -20,7 +20,7 @@ use self::caller::{Asked, Caller, Told};
 use crate::{
     clock,
     cores::{self, Cores},
-    figure::{Figure, Report, Target},
+    figure::{Figure, Report, Target, quantile},
     plan::Plan,
     rounds::Rounds,
     usage::{forget_peak, peak, resident},
@@ -85,10 +85,17 @@ async fn crowd(mesh: &Mesh, cores: Cores, plan: &Plan, report: &mut Report) -> R
     let mut streams = follow(ca, &callers, first, report).await?;
 
     let before = resident(ca)?;
-    let (part, _) = all_at_once(ca, &callers[..callers.len() / PARTS]).await?;
-    let (whole, last) = all_at_once(ca, &callers).await?;
+    let part = all_at_once(ca, &callers[..callers.len() / PARTS]).await?.peak;
+    let Served { peak: whole, mut after } = all_at_once(ca, &callers).await?;
     let name = format!("the last of {} that start at once", callers.len());
-    report.add(Figure::alone(&name, "s", &one(last)).target(Target::OursAtMost(CROWD)))?;
+    report
+        .add(Figure::alone(&name, "s", &one(quantile(&mut after, 1.0))).target(Target::OursAtMost(CROWD)))?;
+    for (name, of) in [("of them all, p50", 0.5), ("of them all, p99", 0.99)] {
+        report.add(Figure::alone(name, "s", &one(quantile(&mut after, of))))?;
+    }
+    let wire: u64 = callers.iter().map(Caller::last_bytes).sum();
+    let each = wire as f64 / callers.len() as f64;
+    report.add(Figure::alone("on the wire for each, handshake and all", "B", &one(each)))?;
     let grown = |peak: u64| megabytes(peak.saturating_sub(before));
     let against = Rounds::from(vec![(megabytes(whole), megabytes(before))]);
     report.add(Figure::compare("memory of the CA then, and before", "MB", &against))?;
@@ -99,9 +106,16 @@ async fn crowd(mesh: &Mesh, cores: Cores, plan: &Plan, report: &mut Report) -> R
     hear(mesh, &mut streams, report).await
 }
 
-/// Lets all of them ask at the same moment. Returns the most memory that the CA had then, in bytes, and when
-/// the last had its certificate, in seconds.
-async fn all_at_once(ca: u32, callers: &[Caller]) -> Result<(u64, f64)> {
+/// A crowd that has its certificates.
+struct Served {
+    /// The most memory that the CA had meanwhile, in bytes.
+    peak: u64,
+    /// When each had it, in seconds.
+    after: Vec<f64>,
+}
+
+/// Lets all of them ask at the same moment.
+async fn all_at_once(ca: u32, callers: &[Caller]) -> Result<Served> {
     forget_peak(ca)?;
     let began = clock::now();
     let asked = join_all(callers.iter().map(|caller| async {
@@ -109,12 +123,12 @@ async fn all_at_once(ca: u32, callers: &[Caller]) -> Result<(u64, f64)> {
         (asked, clock::now().saturating_sub(began).as_secs_f64())
     }))
     .await;
-    let mut last: f64 = 0.0;
+    let mut after = Vec::new();
     for (caller, (asked, at)) in callers.iter().zip(asked) {
         asked.with_context(|| format!("{} was not served", caller.name()))?;
-        last = last.max(at);
+        after.push(at);
     }
-    Ok((peak(ca)?, last))
+    Ok(Served { peak: peak(ca)?, after })
 }
 
 /// Opens streams of trust, as proxies do, and weighs them.

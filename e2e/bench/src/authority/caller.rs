@@ -4,15 +4,24 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use futures::{future::BoxFuture, stream};
 use http::Uri;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpSocket, time};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpSocket, TcpStream},
+    time,
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tokio_stream::StreamExt;
 use tonic::{
@@ -46,6 +55,8 @@ pub struct Caller {
     key: Vec<u8>,
     csr: Vec<u8>,
     tls: Arc<MeshTls>,
+    /// Both ways, of its last connection.
+    bytes: Arc<AtomicU64>,
 }
 
 /// A certificate.
@@ -66,11 +77,24 @@ impl Caller {
         let token = std::fs::read_to_string(mesh.token(&workload)?).context("a token")?;
         let key = PrivateKey::generate(Algorithm::MlDsa65)?;
         let csr = csr::make(&key)?;
-        Ok(Self { workload, ca: mesh.ca_address(), token, key: key.pkcs8()?.to_vec(), csr, tls })
+        Ok(Self {
+            workload,
+            ca: mesh.ca_address(),
+            token,
+            key: key.pkcs8()?.to_vec(),
+            csr,
+            tls,
+            bytes: Arc::default(),
+        })
     }
 
     pub fn name(&self) -> &str {
         &self.workload.name
+    }
+
+    /// What its last connection has carried, both ways.
+    pub fn last_bytes(&self) -> u64 {
+        self.bytes.load(Relaxed)
     }
 
     /// Once: who would have to ask again was not served in order.
@@ -106,10 +130,10 @@ impl Caller {
     }
 
     fn channel(&self, tls: Arc<MeshTls>, present: bool) -> Channel {
-        let (from, ca) = (IpAddr::V4(self.workload.pod), self.ca);
+        let (from, ca, bytes) = (IpAddr::V4(self.workload.pod), self.ca, self.bytes.clone());
         let connector = tower::service_fn(move |_: Uri| -> BoxFuture<'static, io::Result<_>> {
-            let tls = tls.clone();
-            Box::pin(async move { connect(from, ca, &tls, present).await.map(TokioIo::new) })
+            let (tls, bytes) = (tls.clone(), bytes.clone());
+            Box::pin(async move { connect(from, ca, &tls, present, bytes).await.map(TokioIo::new) })
         });
         Endpoint::from_static("http://ca").connect_with_connector_lazy(connector)
     }
@@ -134,11 +158,56 @@ async fn connect(
     to: SocketAddr,
     tls: &MeshTls,
     present: bool,
-) -> io::Result<TlsStream<tokio::net::TcpStream>> {
+    bytes: Arc<AtomicU64>,
+) -> io::Result<TlsStream<Weighed>> {
     let socket = TcpSocket::new_v4()?;
     socket.bind((from, 0).into())?;
     let tcp = socket.connect(to).await?;
     let ca = SpiffeId::new(DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE, CA).map_err(io::Error::other)?;
     let connecting = tls.connect(vec![ca], present).map_err(io::Error::other)?;
-    TlsConnector::from(connecting.config).connect(connecting.server_name, tcp).await
+    bytes.store(0, Relaxed);
+    TlsConnector::from(connecting.config).connect(connecting.server_name, Weighed { tcp, bytes }).await
+}
+
+/// A connection that counts what it carries.
+struct Weighed {
+    tcp: TcpStream,
+    bytes: Arc<AtomicU64>,
+}
+
+impl Weighed {
+    fn add(&self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+    }
+}
+
+impl AsyncRead for Weighed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let read = Pin::new(&mut self.tcp).poll_read(cx, buffer);
+        self.add(buffer.filled().len() - before);
+        read
+    }
+}
+
+impl AsyncWrite for Weighed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &[u8]) -> Poll<io::Result<usize>> {
+        let written = Pin::new(&mut self.tcp).poll_write(cx, buffer);
+        if let Poll::Ready(Ok(written)) = written {
+            self.add(written);
+        }
+        written
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
 }
