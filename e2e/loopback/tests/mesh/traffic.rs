@@ -10,6 +10,7 @@ use tokio::{
     time,
 };
 use trellis_api::evidence::Class;
+use trellis_local::get::get;
 use trellis_loopback::stage::{Error, Stage};
 
 use crate::trial;
@@ -26,6 +27,7 @@ pub fn trials() -> Vec<Trial> {
         trial("readers_who_do_not_read_hold_up_nobody_else", slow_reader),
         trial("thousands_of_idle_connections_leave_room_for_one_that_works", idle),
         trial("an_open_connection_survives_the_swap_of_both_certificates", swap),
+        trial("a_tunnel_that_breaks_is_counted_if_it_takes_connections_along", broken),
     ]
 }
 
@@ -248,6 +250,31 @@ async fn idle() -> Result<(), Error> {
     let (client, server) = held.first_mut().ok_or("none held")?;
     client.write_all(b"y").await?;
     server.read_exact(&mut [0]).await?;
+    Ok(())
+}
+
+async fn broken() -> Result<(), Error> {
+    const LOST: &str = r#"trellis_tunnels_ended_total{direction="outbound",reason="broken"} 1"#;
+    let (stage, application) = open().await?;
+    let (mut client, mut server) = pair(&stage, &application).await?;
+    client.write_all(b"ping").await?;
+    server.read_exact(&mut [0; 4]).await?;
+    let metrics = async || {
+        let (_, body) = get(stage.client.metrics, "/metrics").await?;
+        Result::<_, Error>::Ok(String::from_utf8_lossy(&body).into_owned())
+    };
+    assert!(!metrics().await?.contains("trellis_tunnels_ended_total{"));
+    let proxy = stage.server.pid.to_string();
+    let killed = tokio::process::Command::new("kill").args(["-KILL", &proxy]).status().await?;
+    assert!(killed.success());
+    assert!(matches!(client.read(&mut [0]).await, Ok(0) | Err(_)), "nobody is left to answer");
+    time::timeout(Duration::from_secs(20), async {
+        while !metrics().await?.contains(LOST) {
+            time::sleep(Duration::from_millis(20)).await;
+        }
+        Result::<(), Error>::Ok(())
+    })
+    .await??;
     Ok(())
 }
 
