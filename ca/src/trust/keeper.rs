@@ -57,12 +57,31 @@ pub struct Keeper {
     pub roles: watch::Receiver<Role>,
     /// What was fetched of other trust domains.
     pub fetched: watch::Receiver<Fetched>,
+    pub seen: Seen,
     /// Whether the world is known: before that, nobody seems to be alive.
     pub known: Box<dyn Fn() -> bool + Send + Sync>,
     pub clock: Arc<dyn Clock>,
     pub status: watch::Sender<TrustDomainStatus>,
     pub audit: Audit,
     pub metrics: Metrics,
+}
+
+/// Since when this replica has seen a rotation, by the clock that nobody sets. One that takes over waits again
+/// at worst, and never trusts the clock of another one.
+#[derive(Default)]
+pub struct Seen(Mutex<Option<(u32, Instant)>>);
+
+impl Seen {
+    /// For how many seconds.
+    fn shown(&self, state: &TrustState) -> u64 {
+        let Some(rotation) = &state.rotation else { return 0 };
+        let mut seen = self.0.lock();
+        let (_, since) = match *seen {
+            Some(seen) if seen.0 == rotation.number => seen,
+            _ => *seen.insert((rotation.number, Instant::now())),
+        };
+        since.elapsed().as_secs()
+    }
 }
 
 /// What an issuing certificate has to be good for.
@@ -143,9 +162,10 @@ impl Keeper {
         let wished =
             wish.as_ref().map_or_else(|| object::as_it_is(current.state()), |wish| wish.spec.clone());
         let wished = wished.renewed(&current.state().renewed);
+        let shown = self.seen.shown(current.state());
         let verdict = self
             .members
-            .read(|census| machine::decide(&wished, &self.bounds, current.state(), census, self.now()));
+            .read(|census| machine::decide(&wished, &self.bounds, current.state(), census, shown));
         let generation = wish.map_or(0, |wish| wish.generation);
         let (foreign, federation) = self.federation(&wished, &current);
         self.show(&wished, generation, &current, &verdict, federation);
@@ -196,7 +216,8 @@ impl Keeper {
     fn glance(&self) -> Duration {
         let current = self.authority.current();
         let rotation = current.state().rotation.as_ref();
-        match rotation.map_or(0, |rotation| rotation.unpublished(&self.bounds, self.now())) {
+        let shown = self.seen.shown(current.state());
+        match rotation.map_or(0, |rotation| rotation.unpublished(&self.bounds, shown)) {
             0 => GLANCE,
             left => GLANCE.min(Duration::from_secs(left)),
         }
