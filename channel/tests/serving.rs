@@ -68,6 +68,8 @@ struct Service {
     turns: Arc<Semaphore>,
     asked: Arc<Mutex<Vec<u8>>>,
     answered: Arc<AtomicU64>,
+    /// Those who are being listened to.
+    followers: Arc<AtomicU64>,
     /// The most that were through with their handshake and had no answer yet.
     most: Arc<AtomicU64>,
     registry: Registry,
@@ -99,7 +101,17 @@ impl Trust for Service {
     type FollowStream = Answers<Trusted>;
     type RelayStream = Answers<RelayAck>;
 
-    async fn follow(&self, _: Request<Streaming<Holding>>) -> Result<Response<Self::FollowStream>, Status> {
+    async fn follow(
+        &self,
+        request: Request<Streaming<Holding>>,
+    ) -> Result<Response<Self::FollowStream>, Status> {
+        let (followers, mut says) = (self.followers.clone(), request.into_inner());
+        followers.fetch_add(1, SeqCst);
+        // What is said has a task of its own, which knows nothing of the answers.
+        tokio::spawn(async move {
+            while let Some(Ok(_)) = says.next().await {}
+            followers.fetch_sub(1, SeqCst);
+        });
         let once = stream::once(async { Ok(Trusted::default()) });
         Ok(Response::new(Box::pin(once.chain(stream::pending()))))
     }
@@ -133,6 +145,7 @@ impl Server {
             turns: Arc::new(Semaphore::new(turns)),
             asked: Arc::default(),
             answered: Arc::default(),
+            followers: Arc::default(),
             most: Arc::default(),
             registry,
         };
@@ -324,6 +337,7 @@ async fn connections_on_a_removed_anchor_end_in_good_order_within_seconds_and_ot
     // What is under way is finished.
     sleep(Duration::from_secs(3)).await;
     assert_eq!(server.ended("anchor_removed"), 3);
+    assert_eq!(server.service.followers.load(SeqCst), 1, "nobody is listened to who is told nothing");
     server.service.turns.add_permits(1);
     asked.await.unwrap().unwrap();
     // Whoever comes again is served.

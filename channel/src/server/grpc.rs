@@ -4,6 +4,7 @@
 //! without an error, so that clients come again at once.
 
 use std::{
+    convert::Infallible,
     pin::Pin,
     task::{Context, Poll, ready},
     time::Duration,
@@ -18,7 +19,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::{
-    sync::watch,
+    sync::{oneshot, watch},
     task::JoinSet,
     time::{sleep, timeout},
 };
@@ -82,6 +83,8 @@ async fn connection(secured: Secured, routes: Routes, terms: Terms, age: Duratio
     let ended = ending.subscribe();
     let service = service_fn(move |mut request: Request<Asked>| {
         request.extensions_mut().insert(peer.clone());
+        let (answering, answered) = oneshot::channel();
+        let request = request.map(|body| Question { body, answered });
         let (answer, newcomer, ended) = (routes.clone().oneshot(request), newcomer.clone(), ended.clone());
         async move {
             let answer = match timeout(REQUEST_TIMEOUT, answer).await {
@@ -89,7 +92,9 @@ async fn connection(secured: Secured, routes: Routes, terms: Terms, age: Duratio
                 Err(_) => Ok(late()),
             };
             newcomer.served();
-            answer.map(|answer| answer.map(|body| Until { body, ended, end: None, over: false }))
+            answer.map(|answer| {
+                answer.map(|body| Until { body, ended, end: None, over: false, _answering: answering })
+            })
         }
     });
     let connection = http2::Builder::new(TokioExecutor::new())
@@ -135,6 +140,37 @@ fn age(number: u64) -> Duration {
     AGE + AGE_SPREAD.mul_f64(turn)
 }
 
+/// The body of a request. It ends with the answer, since nobody is left then who could want more of it; a
+/// client whose stream was ended might hold its own half, and with it the connection, open for ever.
+struct Question {
+    body: Asked,
+    answered: oneshot::Receiver<Infallible>,
+}
+
+impl Body for Question {
+    type Data = <Asked as Body>::Data;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<hyper::Result<Frame<Self::Data>>>> {
+        if let Poll::Ready(frame) = Pin::new(&mut self.body).poll_frame(cx) {
+            return Poll::Ready(frame);
+        }
+        // Nothing can be sent: only the end of who answers is heard.
+        Pin::new(&mut self.answered).poll(cx).map(|_| None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
 /// The body of an answer. When its connection is to end and nothing more is ready, neither will be: what is
 /// unfinished then is a stream that would go on for ever, and its client asks for another one.
 struct Until {
@@ -143,6 +179,7 @@ struct Until {
     /// Made by who has to wait: most answers are there at once.
     end: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
     over: bool,
+    _answering: oneshot::Sender<Infallible>,
 }
 
 impl Body for Until {
