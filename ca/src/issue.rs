@@ -16,7 +16,7 @@ use trellis_pki::{
     algorithm::Algorithm,
     clock::Clock,
     csr,
-    issue::{IssuedLeaf, Issuer, Purposes},
+    issue::{IssuedLeaf, Issuer, Purposes, backdate},
     key::PublicKey,
     spiffe::SpiffeId,
 };
@@ -80,6 +80,16 @@ impl Way {
             Self::Https => "validityHours",
             Self::SigningRequest => "spec.expirationSeconds",
             Self::PodCertificate => "spec.maxExpirationSeconds",
+        }
+    }
+
+    /// The API server takes no PodCertificateRequest whose certificate began more than five minutes ago. Half
+    /// of that is left for its own clock, which may be ahead of ours.
+    fn backdate(self, validity: Duration) -> Duration {
+        const MOST_FOR_PODS: Duration = Duration::from_secs(150);
+        match self {
+            Self::PodCertificate => backdate(validity).min(MOST_FOR_PODS),
+            Self::Grpc | Self::Https | Self::SigningRequest => backdate(validity),
         }
     }
 
@@ -311,7 +321,7 @@ impl Issuing {
     }
 
     async fn sign(&self, weighed: &Weighed) -> Result<Granted, Refusal> {
-        let Weighed { identity, key, dns_names, validity, purposes, companion, .. } = weighed;
+        let Weighed { identity, key, dns_names, way, validity, purposes, companion, .. } = weighed;
         let current = self.authority.current();
         // Trust may have changed since the request was weighed.
         rules::check_denials(&current, identity, key)?;
@@ -327,6 +337,7 @@ impl Issuing {
             now: self.clock.now(),
             validity: *validity,
             purposes: *purposes,
+            backdate: way.backdate(*validity),
         };
         let issued = wanted.issued_by(&issuer).await;
         let leaf = issued.map_err(|error| rules::cannot_issue(identity, &error))?;

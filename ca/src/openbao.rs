@@ -9,6 +9,7 @@ use ::http::StatusCode;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use thiserror::Error;
+use trellis_pki::issue::backdate;
 use zeroize::Zeroizing;
 
 use self::http::{Address, Client, HttpError};
@@ -58,6 +59,11 @@ pub enum OpenBaoError {
     )]
     Denied { address: String, path: String, said: String },
     #[error(
+        "openbao-address {address}: {path} does not let role {role} in ({said}); bind this ServiceAccount and its \
+         namespace to the role, with the audience that the token in openbao-jwt-file is for"
+    )]
+    Login { address: String, path: String, role: String, said: String },
+    #[error(
         "openbao-address {address}: {path} is not there ({said}); correct openbao-mount, openbao-issuer or \
          openbao-kubernetes-mount"
     )]
@@ -101,6 +107,8 @@ impl OpenBao {
             "use_csr_values": true,
             "max_path_length": 0,
             "ttl": format!("{}s", self.spec.validity.as_secs()),
+            // Of it, as for what we sign ourselves.
+            "not_before_duration": format!("{}s", backdate(self.spec.validity).as_secs()),
             "format": "pem",
         });
         let answer = self.post(&client, &path, Some(&token), &body).await?;
@@ -117,7 +125,12 @@ impl OpenBao {
         let jwt = read("openbao-jwt-file", jwt_file)?;
         let path = format!("auth/{mount}/login");
         let body = json!({ "role": role, "jwt": *jwt });
-        let answer = self.post(client, &path, None, &body).await?;
+        let answer = self.post(client, &path, None, &body).await.map_err(|error| match error {
+            OpenBaoError::Denied { address, path, said } => {
+                OpenBaoError::Login { address, path, role: role.clone(), said }
+            }
+            error => error,
+        })?;
         let token = answer.pointer("/auth/client_token").and_then(Value::as_str);
         let token =
             token.ok_or_else(|| self.unreadable(&path, "it holds no auth.client_token".to_owned()))?;

@@ -15,7 +15,7 @@ use trellis_pki::{
     algorithm::Algorithm,
     clock::Clock,
     csr,
-    issue::Purposes,
+    issue::{Purposes, backdate},
     policy::{Ladder, Policy},
     spiffe::SpiffeId,
     tls::{ClientAuth, MeshTls},
@@ -68,6 +68,7 @@ impl OwnIssue {
             now: self.clock.now(),
             validity: self.validity,
             purposes: Purposes::BOTH,
+            backdate: backdate(self.validity),
         };
         let leaf = wanted.issued_by(&current.issuer).await.map_err(|error| refused(&error))?;
         Ok(Issued { leaf: leaf.der, trusted: current.trusted(0) })

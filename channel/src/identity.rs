@@ -1,6 +1,7 @@
 //! A workload's identity: a key made here and kept here, a certificate from the CA, renewed for as long
 //! as the process lives.
 
+mod apart;
 mod application;
 mod bundle;
 mod issue;

@@ -21,7 +21,7 @@ use trellis_channel::{
 use trellis_pki::{
     clock::ManualClock,
     credential::{Denials, Denied},
-    issue::Issuer,
+    issue::{Issuer, backdate},
     policy::Policy,
     posture::Class,
     refusal::Refusal,
@@ -240,8 +240,8 @@ async fn what_is_not_tls_is_refused_and_counted() {
 async fn a_connection_does_not_outlive_the_certificate_it_came_in_with() {
     let echo = echo(ClientAuth::Required, Limits::default()).await;
     let client = echo.client("client");
-    // The certificate counts the minute by which it is backdated.
-    echo.clock.set(epoch() + DAY - Duration::from_secs(60) - Duration::from_millis(200));
+    // The certificate counts the time by which it is backdated.
+    echo.clock.set(epoch() + DAY - backdate(DAY) - Duration::from_millis(200));
     let server = tls_of(&echo.issuer, "server", echo.clock.clone(), DAY);
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let listener = Listener::new(

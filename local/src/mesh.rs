@@ -1,6 +1,7 @@
 //! The control plane and the proxies, started in the order in which they need one another.
 
 use std::{
+    collections::BTreeMap,
     fs, io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
     path::{Path, PathBuf},
@@ -42,6 +43,10 @@ pub struct Mesh {
     _mark: TcpListener,
 }
 
+/// What processes find in their environment, which is empty otherwise, by the name of the process: `ca`,
+/// `discovery`, or that of the workload whose proxy it is.
+pub type Environment = BTreeMap<String, Vec<(String, String)>>;
+
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Where `trellis-ca`, `trellis-discovery` and `trellis-proxy` are.
@@ -56,6 +61,7 @@ pub struct Options {
     /// Whether the CA serves its bundle to other trust domains. Their bundles are fetched every second then:
     /// nobody waits for minutes in a mesh on loopback.
     pub federated: bool,
+    pub environment: Environment,
     pub log: String,
 }
 
@@ -265,7 +271,7 @@ impl Mesh {
         arguments: impl IntoIterator<Item = String>,
     ) -> Result<u32, MeshError> {
         let log = self.path(&format!("logs/{name}.log"));
-        let process = Process::start(name, program, arguments, log)?;
+        let process = Process::start(name, program, arguments, &[], log)?;
         let pid = process.id();
         self.processes.push(process);
         Ok(pid)
@@ -366,7 +372,8 @@ impl Mesh {
 
     fn spawn(&self, binary: &str, name: &str, arguments: Vec<String>) -> Result<Process, MeshError> {
         let log = self.path(&format!("logs/{name}.log"));
-        Ok(Process::start(name, &self.options.binaries.join(binary), arguments, log)?)
+        let environment = self.options.environment.get(name).map_or(&[][..], Vec::as_slice);
+        Ok(Process::start(name, &self.options.binaries.join(binary), arguments, environment, log)?)
     }
 
     fn apply(&self, name: &str, manifests: Vec<Value>) -> Result<(), MeshError> {

@@ -39,7 +39,13 @@ pub enum ProcessError {
 }
 
 impl Process {
-    pub fn start<I, S>(name: &str, program: &Path, arguments: I, log: PathBuf) -> Result<Self, ProcessError>
+    pub fn start<I, S>(
+        name: &str,
+        program: &Path,
+        arguments: I,
+        environment: &[(String, String)],
+        log: PathBuf,
+    ) -> Result<Self, ProcessError>
     where
         I: IntoIterator<Item = S>,
         S: AsRef<OsStr>,
@@ -55,6 +61,7 @@ impl Process {
             .args(arguments)
             // What is set for us is not meant for it.
             .env_clear()
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(output.try_clone().map_err(failed)?)
             .stderr(output)

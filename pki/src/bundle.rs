@@ -12,6 +12,7 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
 use crate::algorithm::Algorithm;
+use crate::issue::BACKDATE;
 use crate::key::PublicKey;
 use crate::spiffe::{SpiffeError, check_trust_domain};
 use crate::x509::{self, KeyProblem};
@@ -110,8 +111,10 @@ impl Anchor {
         &self.fingerprint
     }
 
+    /// What an outside CA signed may begin at the moment of its signature. Who trusts an anchor has been told
+    /// to, so for who is behind in time by no more than is usual it has begun.
     pub fn is_valid_at(&self, now: SystemTime) -> bool {
-        self.not_before <= now && now <= self.not_after
+        self.not_before <= now + BACKDATE && now <= self.not_after
     }
 }
 

@@ -77,6 +77,18 @@ pub fn rfc3339(at: SystemTime) -> String {
         .unwrap_or_else(|| format!("@{seconds}"))
 }
 
+/// A length of time as people say it, in its two largest units.
+pub fn words(length: Duration) -> String {
+    let seconds = length.as_secs();
+    let (days, hours, minutes) = (seconds / 86_400, seconds / 3_600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes, seconds % 60) {
+        (0, 0, 0, seconds) => format!("{seconds} s"),
+        (0, 0, minutes, seconds) => format!("{minutes} min {seconds} s"),
+        (0, hours, minutes, _) => format!("{hours} h {minutes} min"),
+        (days, hours, ..) => format!("{days} d {hours} h"),
+    }
+}
+
 /// Whole seconds since 1970, rounded down.
 pub fn unix_seconds(at: SystemTime) -> i64 {
     match at.duration_since(UNIX_EPOCH) {
@@ -110,6 +122,15 @@ mod tests {
         assert_eq!(rfc3339(at), "2025-12-31T23:59:59Z");
         assert_eq!(rfc3339(UNIX_EPOCH - Duration::from_millis(1)), "1969-12-31T23:59:59Z");
         assert_eq!(rfc3339(UNIX_EPOCH + Duration::from_secs(1 << 40)), "@1099511627776");
+    }
+
+    #[test]
+    fn lengths_are_said_in_their_two_largest_units() {
+        for (seconds, said) in
+            [(0, "0 s"), (59, "59 s"), (61, "1 min 1 s"), (6_300, "1 h 45 min"), (180_000, "2 d 2 h")]
+        {
+            assert_eq!(words(Duration::from_secs(seconds)), said);
+        }
     }
 
     #[test]

@@ -21,9 +21,13 @@ use crate::x509;
 
 pub use crate::serving::{ServingCertificate, ServingError, serving_certificate};
 
-/// How far before the issuer's clock a certificate begins, for peers whose clocks lag. It is part of
+/// How far before the issuer's clock a certificate begins at most, for peers whose clocks lag: any two
+/// machines may be ten minutes apart, and it takes a while until a certificate is used. It is part of
 /// the validity: a certificate for 24 hours ends 24 hours after its notBefore.
-pub const BACKDATE: Duration = Duration::from_secs(60);
+pub const BACKDATE: Duration = Duration::from_secs(15 * 60);
+
+/// What lives for hours only must not have most of its life behind it when it comes.
+const BACKDATED_SHARE: u64 = 8;
 
 /// Names beyond this many would push the server's flight out of the first TCP window.
 pub const MAX_DNS_NAMES: usize = 32;
@@ -98,8 +102,8 @@ pub enum IssueError {
     DnsName(String),
     #[error("{0} DNS names are too many for one certificate: at most {MAX_DNS_NAMES}")]
     TooManyDnsNames(usize),
-    #[error("validity of {0:?}: it must be longer than {BACKDATE:?}, which it includes")]
-    Validity(Duration),
+    #[error("validity of {0:?}: it must be longer than the {1:?} by which the certificate begins early")]
+    Validity(Duration, Duration),
     #[error("the time {0:?} cannot be written into a certificate")]
     Time(SystemTime),
     #[error("a certificate for neither servers nor clients is good for nothing: choose at least one")]
@@ -114,6 +118,18 @@ pub enum IssueError {
     Unacceptable(#[from] LeafError),
 }
 
+/// How far before the issuer's clock a certificate begins that lives for `validity`, in whole seconds.
+pub fn backdate(validity: Duration) -> Duration {
+    BACKDATE.min(Duration::from_secs(validity.as_secs() / BACKDATED_SHARE))
+}
+
+/// When a leaf with these times was issued, by the issuer's clock. Nothing where its life is so short that
+/// it may have been cut by the end of its issuer, which does not move its beginning.
+pub fn issued_at(not_before: SystemTime, not_after: SystemTime) -> Option<SystemTime> {
+    let life = not_after.duration_since(not_before).unwrap_or_default();
+    (backdate(life) == BACKDATE).then(|| not_before + BACKDATE)
+}
+
 impl Issuer {
     /// A new self-signed root for `trust_domain`.
     pub fn new_root(
@@ -123,7 +139,7 @@ impl Issuer {
         validity: Duration,
     ) -> Result<Self, IssueError> {
         spiffe::check_trust_domain(trust_domain)?;
-        let mut params = dated(now, validity)?;
+        let mut params = dated(now, validity, backdate(validity))?;
         params.distinguished_name = common_name(&root_name(trust_domain, key.public_key()));
         params.subject_alt_names = vec![uri(&format!("spiffe://{trust_domain}"))?];
         // Directly below the root are leaves, and nothing else.
@@ -174,11 +190,17 @@ impl Issuer {
 
     /// A leaf ends with its issuer at the latest, however long a life was asked for.
     pub fn issue(&self, request: &LeafRequest<'_>) -> Result<IssuedLeaf, IssueError> {
-        self.issue_for(request, Purposes::BOTH)
+        self.issue_for(request, Purposes::BOTH, backdate(request.validity))
     }
 
-    /// A leaf for less than both purposes: for programs that do their own TLS.
-    pub fn issue_for(&self, request: &LeafRequest<'_>, purposes: Purposes) -> Result<IssuedLeaf, IssueError> {
+    /// A leaf for less than both purposes, or one that may not begin as early: for programs that do their
+    /// own TLS, and for those who ask in the name of others.
+    pub fn issue_for(
+        &self,
+        request: &LeafRequest<'_>,
+        purposes: Purposes,
+        backdate: Duration,
+    ) -> Result<IssuedLeaf, IssueError> {
         let LeafRequest { public_key, identity, dns_names, now, validity } = *request;
         if identity.trust_domain() != self.trust_domain {
             return Err(IssueError::ForeignTrustDomain {
@@ -186,7 +208,7 @@ impl Issuer {
                 trust_domain: self.trust_domain.clone(),
             });
         }
-        let mut params = dated(now, validity)?;
+        let mut params = dated(now, validity, backdate)?;
         self.limit_lifetime(now, &mut params)?;
         params.distinguished_name = common_name(identity.service_account());
         params.distinguished_name.push(DnType::OrganizationName, identity.namespace());
@@ -230,17 +252,21 @@ impl Issuer {
     }
 }
 
-/// Parameters with a random serial and a validity of exactly `validity`, beginning a little before
+/// Parameters with a random serial and a validity of exactly `validity`, beginning `backdate` before
 /// `now`. Every other field is empty, for the caller to decide.
-pub(crate) fn dated(now: SystemTime, validity: Duration) -> Result<CertificateParams, IssueError> {
-    if validity <= BACKDATE {
-        return Err(IssueError::Validity(validity));
+pub(crate) fn dated(
+    now: SystemTime,
+    validity: Duration,
+    backdate: Duration,
+) -> Result<CertificateParams, IssueError> {
+    if validity.as_secs() <= backdate.as_secs() {
+        return Err(IssueError::Validity(validity, backdate));
     }
     let at = |seconds: Option<i64>| {
         let time = seconds.and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok());
         time.ok_or(IssueError::Time(now))
     };
-    let begin = unix_seconds(now).checked_sub_unsigned(BACKDATE.as_secs());
+    let begin = unix_seconds(now).checked_sub_unsigned(backdate.as_secs());
     let end = begin.and_then(|begin| begin.checked_add_unsigned(validity.as_secs()));
     let mut params = CertificateParams::default();
     params.not_before = at(begin)?;

@@ -13,7 +13,7 @@ use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use zeroize::Zeroizing;
 
 use crate::algorithm::Algorithm;
-use crate::issue::{IssueError, common_name, dated, dns, signing};
+use crate::issue::{IssueError, backdate, common_name, dated, dns, signing};
 use crate::key::{KeyError, PrivateKey};
 use crate::x509;
 
@@ -52,7 +52,7 @@ pub fn serving_certificate(
     let ca_key = PrivateKey::generate(Algorithm::EcdsaP256)?;
     let key = PrivateKey::generate(Algorithm::EcdsaP256)?;
 
-    let mut ca = dated(now, validity)?;
+    let mut ca = dated(now, validity, backdate(validity))?;
     let id = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &ca_key.subject_public_key_info());
     let id = x509::hex(id.as_ref().get(..4).unwrap_or_default());
     ca.distinguished_name = common_name(&format!("Trellis webhook CA {id}"));
@@ -60,7 +60,7 @@ pub fn serving_certificate(
     ca.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let ca_certificate = ca.self_signed(&ca_key).map_err(signing)?;
 
-    let mut leaf = dated(now, validity)?;
+    let mut leaf = dated(now, validity, backdate(validity))?;
     leaf.distinguished_name = common_name(dns_names.first().map_or("trellis", String::as_str));
     leaf.subject_alt_names = names;
     leaf.is_ca = IsCa::ExplicitNoCa;

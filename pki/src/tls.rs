@@ -84,7 +84,7 @@ pub enum NotReady {
     NoIdentity,
     #[error("this workload's own certificate ended at {0} and has not been renewed")]
     Expired(String),
-    #[error("this workload's own certificate begins only at {0}: check the clock")]
+    #[error("this workload's own certificate begins only at {0}: this clock was set back, so set it by NTP")]
     NotYetValid(String),
     #[error("no trust bundle has been loaded yet")]
     NoBundle,

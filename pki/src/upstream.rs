@@ -12,7 +12,7 @@ use x509_parser::certificate::X509Certificate;
 
 use crate::algorithm::Algorithm;
 use crate::bundle::{Anchor, AnchorError, Bundle, fingerprint};
-use crate::clock::rfc3339;
+use crate::clock::{rfc3339, words};
 use crate::issue::{IssueError, Issuer, LeafRequest, common_name, root_name, uri};
 use crate::key::{PrivateKey, PublicKey};
 use crate::signer::{Attempt, Signer, SignerError};
@@ -68,8 +68,11 @@ pub enum SignedError {
          trellis trust csr prints now, and put its certificate first"
     )]
     OtherKey { found: String, wanted: String },
-    #[error("certificate {number} is valid from {from}, and it is {now}: check the clocks, or wait")]
-    NotYetValid { number: usize, from: String, now: String },
+    #[error(
+        "certificate {number} is valid from {from}, and it is {now} here: this clock is {behind} behind that of \
+         who signed it, so set both by NTP; or it is dated ahead, so import it then"
+    )]
+    NotYetValid { number: usize, from: String, now: String, behind: String },
     #[error("certificate {number} ended at {until}, and it is {now}: have it signed anew")]
     Expired { number: usize, until: String, now: String },
     #[error(
@@ -213,7 +216,8 @@ fn check_times(chain: &[X509Certificate<'_>], terms: &Terms<'_>) -> Result<(), S
         let time = |at| x509::time(at).ok_or(SignedError::Malformed(number));
         let (from, until) = (time(&validity.not_before)?, time(&validity.not_after)?);
         if now < from {
-            return Err(SignedError::NotYetValid { number, from: rfc3339(from), now: rfc3339(now) });
+            let behind = words(from.duration_since(now).unwrap_or_default());
+            return Err(SignedError::NotYetValid { number, from: rfc3339(from), now: rfc3339(now), behind });
         }
         if now > until {
             return Err(SignedError::Expired { number, until: rfc3339(until), now: rfc3339(now) });

@@ -17,7 +17,7 @@ use webpki::{EndEntityCert, KeyUsage};
 
 use crate::algorithm::Algorithm;
 use crate::bundle::Bundle;
-use crate::clock::rfc3339;
+use crate::clock::{rfc3339, words};
 use crate::credential::{Credential, Denials};
 use crate::foreign::Foreign;
 use crate::leaf::{Leaf, LeafError};
@@ -193,16 +193,28 @@ pub(crate) fn check_policy(leaf: &Leaf, policy: Policy) -> Result<(), Rejection>
 }
 
 pub(crate) fn check_time(leaf: &Leaf, now: SystemTime) -> Result<(), Rejection> {
-    let (refusal, word, at) = if now < leaf.not_before {
-        (Refusal::NotYetValid, "begins", leaf.not_before)
-    } else if now > leaf.not_after {
-        (Refusal::ExpiredCertificate, "ended", leaf.not_after)
-    } else {
-        return Ok(());
-    };
-    let detail =
-        format!("the certificate of {} {word} at {}; it is {}", leaf.identity, rfc3339(at), rfc3339(now));
-    Err(Rejection { refusal, detail })
+    let (identity, here) = (&leaf.identity, rfc3339(now));
+    if let Ok(behind) = leaf.not_before.duration_since(now)
+        && !behind.is_zero()
+    {
+        let (begins, behind) = (rfc3339(leaf.not_before), words(behind));
+        let detail = format!(
+            "the certificate of {identity} begins at {begins}, and it is {here} here: this clock is at least \
+             {behind} behind that of the CA which issued it; set both by NTP"
+        );
+        return Err(Rejection { refusal: Refusal::NotYetValid, detail });
+    }
+    if let Ok(over) = now.duration_since(leaf.not_after)
+        && !over.is_zero()
+    {
+        let (ended, over) = (rfc3339(leaf.not_after), words(over));
+        let detail = format!(
+            "the certificate of {identity} ended at {ended}, and it is {here} here: it was not renewed, or \
+             this clock is at least {over} ahead of that of the CA which issued it; set both by NTP"
+        );
+        return Err(Rejection { refusal: Refusal::ExpiredCertificate, detail });
+    }
+    Ok(())
 }
 
 /// The fingerprint of the anchor that vouches for the certificate. One that has itself ended vouches for

@@ -116,9 +116,9 @@ fn a_leaf_says_exactly_what_the_design_says() {
 
     let validity = certificate.validity();
     assert_eq!(validity.not_after.timestamp() - validity.not_before.timestamp(), 86_400);
-    let sixty_before = start() - Duration::from_secs(60);
-    let lag = sixty_before.duration_since(leaf.not_before).unwrap();
-    assert!(lag < Duration::from_secs(1), "begins 60 s early, in whole seconds: {lag:?}");
+    let early = start() - Duration::from_secs(15 * 60);
+    let lag = early.duration_since(leaf.not_before).unwrap();
+    assert!(lag < Duration::from_secs(1), "begins 15 minutes early, in whole seconds: {lag:?}");
     assert_eq!(leaf.not_after.duration_since(leaf.not_before).unwrap(), DAY);
 }
 
@@ -241,10 +241,10 @@ fn what_must_not_be_issued_is_refused_with_its_remedy() {
     let many = vec!["name"; MAX_DNS_NAMES + 1];
     assert_eq!(attempt(&home, &many, start(), DAY), Some(IssueError::TooManyDnsNames(many.len())));
     assert_eq!(attempt(&home, &many[1..], start(), DAY), None);
-    for short in [Duration::ZERO, Duration::from_secs(60)] {
-        assert_eq!(attempt(&home, &[], start(), short), Some(IssueError::Validity(short)));
+    for short in [Duration::ZERO, Duration::from_millis(999)] {
+        assert_eq!(attempt(&home, &[], start(), short), Some(IssueError::Validity(short, Duration::ZERO)));
     }
-    let late = start() + YEARS - Duration::from_secs(5 * 60);
+    let late = root.anchor().not_after - Duration::from_secs(5 * 60);
     let message = error(attempt(&home, &[], late, DAY));
     assert!(message.contains("cannot outlive it") && message.contains("trust rotate"), "{message}");
     for wrong in [start() - DAY, start() + YEARS] {

@@ -3,11 +3,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use trellis_pki::issue::BACKDATE;
 use trellis_pki::renewal::{Renewal, STARTUP_ATTEMPTS, Step};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 const DAY: Duration = Duration::from_secs(86_400);
-const BACKDATE: Duration = Duration::from_secs(60);
 
 fn start() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_795_000_000)

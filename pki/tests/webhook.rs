@@ -13,7 +13,7 @@ use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, Server
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, ServerName};
 use trellis_pki::clock::Clock;
-use trellis_pki::issue::{IssueError, ServingCertificate, ServingError, serving_certificate};
+use trellis_pki::issue::{BACKDATE, IssueError, ServingCertificate, ServingError, serving_certificate};
 use trellis_pki::provider;
 
 const NAME: &str = "trellis-injector.trellis-system.svc";
@@ -77,7 +77,8 @@ fn it_is_good_for_its_names_and_its_time_only() {
     assert_eq!(certificate.not_after.duration_since(certificate.not_before).unwrap(), DAY);
     assert!(call(&certificate, "trellis-ca.trellis-system.svc", start()).client_result.is_err());
     assert!(call(&certificate, NAME, start() + DAY).client_result.is_err());
-    assert!(call(&certificate, NAME, start() - Duration::from_secs(120)).client_result.is_err());
+    assert_eq!(call(&certificate, NAME, start() - Duration::from_secs(600)).client_result, Ok(()));
+    assert!(call(&certificate, NAME, start() - BACKDATE - Duration::from_secs(1)).client_result.is_err());
 }
 
 #[test]

@@ -5,7 +5,7 @@ use std::{
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::Arc,
-    time::UNIX_EPOCH,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use jsonwebtoken::{
@@ -17,13 +17,18 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::{sync::Mutex, task::spawn_blocking};
 use trellis_api::names::TOKEN_AUDIENCE;
-use trellis_pki::clock::{Clock, rfc3339};
+use trellis_pki::{
+    clock::{Clock, rfc3339, words},
+    issue::BACKDATE,
+};
 
 use super::Caller;
 use crate::refuse::{Reason, Refusal};
 
-/// Clocks of different machines may differ by so much.
+/// A token is taken for so much longer than it says, for what is on its way when it ends.
 const LEEWAY: u64 = 30;
+/// A token that is there was made, whatever our clock says; it may be behind the token maker's by so much.
+const BEHIND: u64 = BACKDATE.as_secs();
 const MAX_BYTES: u64 = 1 << 20;
 /// Never a symmetric one: who can check could also sign.
 const ALGORITHMS: [Algorithm; 9] = [
@@ -155,13 +160,25 @@ impl Jwks {
         if now >= claims.exp.saturating_add(LEEWAY) {
             return Err(Refusal::new(
                 Reason::ExpiredToken,
-                format!("token: exp is {}, which is past; send the pod's current token", at(claims.exp)),
+                format!(
+                    "token: exp is {}, and it is {} here: send the pod's current token; if that is the current one, \
+                     this clock is at least {} ahead of that of who made it, so set both by NTP",
+                    at(claims.exp),
+                    at(now),
+                    words(Duration::from_secs(now.saturating_sub(claims.exp)))
+                ),
             ));
         }
-        if now.saturating_add(LEEWAY) < claims.nbf {
+        if now.saturating_add(BEHIND) < claims.nbf {
             return Err(Refusal::new(
                 Reason::NotYetValidToken,
-                format!("token: nbf is {}, which is still to come; check the clocks", at(claims.nbf)),
+                format!(
+                    "token: nbf is {}, and it is {} here: this clock is at least {} behind that of who made it; set \
+                     both by NTP",
+                    at(claims.nbf),
+                    at(now),
+                    words(Duration::from_secs(claims.nbf.saturating_sub(now)))
+                ),
             ));
         }
         let unbound = || {
@@ -205,9 +222,7 @@ impl Jwks {
 }
 
 fn at(seconds: u64) -> String {
-    UNIX_EPOCH
-        .checked_add(std::time::Duration::from_secs(seconds))
-        .map_or_else(|| format!("@{seconds}"), rfc3339)
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).map_or_else(|| format!("@{seconds}"), rfc3339)
 }
 
 fn invalid(what: &str) -> Refusal {

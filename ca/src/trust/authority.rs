@@ -51,16 +51,18 @@ pub struct Wanted {
     pub now: SystemTime,
     pub validity: Duration,
     pub purposes: Purposes,
+    /// How far before now it begins.
+    pub backdate: Duration,
 }
 
 impl Wanted {
     /// Has `issuer` issue it. A key that is elsewhere is asked where waiting holds up nobody.
     pub async fn issued_by(self, issuer: &Arc<Issuer>) -> Result<IssuedLeaf, IssueError> {
         if !issuer.signer().is_remote() {
-            return issuer.issue_for(&self.request(), self.purposes);
+            return issuer.issue_for(&self.request(), self.purposes, self.backdate);
         }
         let issuer = issuer.clone();
-        match spawn_blocking(move || issuer.issue_for(&self.request(), self.purposes)).await {
+        match spawn_blocking(move || issuer.issue_for(&self.request(), self.purposes, self.backdate)).await {
             Ok(issued) => issued,
             Err(error) => Err(IssueError::Signer(SignerError::Local(error.to_string()))),
         }

@@ -17,7 +17,7 @@ use trellis_api::trust::{Issuing, KeyAlgorithm};
 use trellis_pki::{
     algorithm::Algorithm,
     bundle::Anchor,
-    clock::rfc3339,
+    clock::{rfc3339, words},
     issue::{IssueError, Issuer},
     key::{KeyError, PrivateKey},
 };
@@ -105,10 +105,8 @@ pub enum StoreError {
          what the root says, or keep roots of different trust domains apart"
     )]
     TrustDomain { place: String, found: String, wanted: String },
-    #[error(
-        "the root in {place} is valid from {from} until {until}, and it is {now}; check the clock, or begin with a new root"
-    )]
-    NotValid { place: String, from: String, until: String, now: String },
+    #[error("the root in {place} is valid from {from} until {until}, and it is {now} here: {remedy}")]
+    NotValid { place: String, from: String, until: String, now: String, remedy: String },
     #[error("cannot make a key for the root: {0}")]
     Key(#[from] KeyError),
     #[error("cannot make the root: {0}")]
@@ -247,11 +245,23 @@ impl Store {
         }
         vault.issuer(&making.trust_domain, issuing, &making.keys).map_err(|reason| self.damaged(reason))?;
         if !anchor.is_valid_at(now) {
+            let remedy = match anchor.not_before.duration_since(now) {
+                Ok(behind) => format!(
+                    "this clock is at least {} behind that of the replica which made it; set both by NTP",
+                    words(behind)
+                ),
+                Err(_) => {
+                    "it has ended, so begin with a new root; if it has not, this clock is ahead, so set it \
+                           by NTP"
+                        .to_owned()
+                }
+            };
             return Err(StoreError::NotValid {
                 place: self.to_string(),
                 from: rfc3339(anchor.not_before),
                 until: rfc3339(anchor.not_after),
                 now: rfc3339(now),
+                remedy,
             });
         }
         let left = anchor.not_after.duration_since(now).unwrap_or_default();

@@ -35,6 +35,7 @@ use trellis_telemetry::{
 
 use self::companion::Companion;
 use super::{
+    apart::Apart,
     bundle::{BundleError, BundleFile},
     issue::{Issue, IssueError},
     resting::Resting,
@@ -287,11 +288,15 @@ impl IdentityTask {
             let key = PrivateKey::generate(algorithm).map_err(|error| IssueError::Key(error.to_string()))?;
             let csr = csr::make(&key).map_err(|error| IssueError::Key(error.to_string()))?;
             let issued = issue.issue(csr).await?;
+            let now = clock.now();
+            if let Some(apart) = Apart::of(&issued.leaf, now) {
+                tracing::warn!("{apart}");
+            }
             let export = exports.then(|| Export::of(&key, &issued.leaf)).transpose()?;
             let refused = |reason: String| IssueError::Answer(reason);
             let bundle = Bundle::from_der(&trust_domain, issued.trusted.anchors.iter().cloned())
                 .map_err(|error| refused(error.to_string()))?;
-            let identity = Identity::new(key, issued.leaf, &bundle, algorithm, clock.now())
+            let identity = Identity::new(key, issued.leaf, &bundle, algorithm, now)
                 .map_err(|error| refused(error.to_string()))?;
             Ok((identity, bundle, issued.trusted, export))
         })

@@ -12,7 +12,7 @@ use trellis_api::{
     names::DEFAULT_TRUST_DOMAIN,
     trust::{Issuing, KeyAlgorithm, Leaves, PastPhase, TrustDomainSpec},
 };
-use trellis_local::{Mesh, Options, Role, Running, Service, Workload};
+use trellis_local::{Environment, Mesh, Options, Role, Running, Service, Workload};
 
 const NAMESPACE: &str = "shop";
 const HTTP: u16 = 8080;
@@ -41,6 +41,7 @@ impl Shop {
             signatures: "prefer".to_owned(),
             trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
             federated: false,
+            environment: Environment::new(),
             log: "info".to_owned(),
         };
         let mut mesh = Mesh::start(options).await?;

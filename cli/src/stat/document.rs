@@ -6,6 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use trellis_api::evidence::{
     API_VERSION, Adoption, Class, Connections, Evidence, ProxyEvidence, Requests, merge,
 };
+use trellis_pki::issue::issued_at;
 
 use super::Seen;
 
@@ -45,12 +46,17 @@ pub fn connections(seen: &[Seen]) -> Vec<Connections> {
 }
 
 /// The earliest moment of which a proxy speaks. One that the cluster says nothing about speaks at least
-/// since its certificate began.
+/// since its certificate was issued.
 fn since(seen: &[Seen]) -> Option<Timestamp> {
     seen.iter()
         .filter_map(|one| {
             let evidence = one.evidence.as_ref().ok()?;
-            let leaf = || evidence.leaf.as_ref()?.not_before.parse().ok();
+            let leaf = || {
+                let leaf = evidence.leaf.as_ref()?;
+                let (begins, ends): (Timestamp, Timestamp) =
+                    (leaf.not_before.parse().ok()?, leaf.not_after.parse().ok()?);
+                issued_at(begins.into(), ends.into()).map_or(Some(begins), |at| at.try_into().ok())
+            };
             one.since.or_else(leaf)
         })
         .min()

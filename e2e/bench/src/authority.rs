@@ -13,7 +13,7 @@ use trellis_api::{
     names::DEFAULT_TRUST_DOMAIN,
     trust::{Issuing, KeyAlgorithm, TrustDomainSpec},
 };
-use trellis_local::{Mesh, Options, Role, Workload};
+use trellis_local::{Environment, Mesh, Options, Role, Workload};
 use trellis_pki::{bundle::Bundle, clock::SystemClock, policy::Policy, tls::MeshTls};
 
 use self::caller::{Asked, Caller};
@@ -44,6 +44,7 @@ pub async fn measure(binaries: &Path, cores: Cores, plan: &Plan, report: &mut Re
         signatures: "require".to_owned(),
         trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
         federated: false,
+        environment: Environment::new(),
         leaf_algorithms: "ml-dsa-65".to_owned(),
         log: "warn".to_owned(),
     };

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use tokio::{net::TcpStream, time};
 use trellis_api::evidence::{Class, Connections, REFUSED};
 use trellis_api::names::DEFAULT_TRUST_DOMAIN;
-use trellis_local::{Mesh, Options, Role, Running, Service, Workload};
+use trellis_local::{Environment, Mesh, Options, Role, Running, Service, Workload};
 
 use crate::{
     cores::{self, Cores},
@@ -54,6 +54,7 @@ impl Bed {
             signatures: "require".to_owned(),
             trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
             federated: false,
+            environment: Environment::new(),
             leaf_algorithms: "ml-dsa-65".to_owned(),
             log: "info".to_owned(),
         };

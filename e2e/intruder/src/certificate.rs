@@ -11,7 +11,7 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use trellis_pki::algorithm::Algorithm;
 use trellis_pki::clock::{Clock, SystemClock};
-use trellis_pki::issue::{BACKDATE, Issuer, LeafRequest};
+use trellis_pki::issue::{Issuer, LeafRequest};
 use trellis_pki::key::PrivateKey;
 use trellis_pki::spiffe::SpiffeId;
 
@@ -45,8 +45,8 @@ pub fn make(asked: &Credentials) -> Result<Option<Arc<CertifiedKey>>> {
             let key = PrivateKey::generate(Algorithm::MlDsa65)?;
             (Issuer::new_root(identity.trust_domain(), key, now, DAY)?, now, DAY)
         }
-        // It began half a minute before now minus the backdate, and lived one second longer than that.
-        Wrong::Expired => (stolen(asked)?, now - Duration::from_secs(30), BACKDATE + Duration::from_secs(1)),
+        // It was issued two minutes ago for less than one.
+        Wrong::Expired => (stolen(asked)?, now - Duration::from_secs(120), Duration::from_secs(60)),
         _ => (stolen(asked)?, now, DAY),
     };
     let key = PrivateKey::generate(Algorithm::MlDsa65)?;

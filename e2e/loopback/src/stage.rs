@@ -11,7 +11,7 @@ use std::{
 
 use trellis_api::names::{CA, DEFAULT_TRUST_DOMAIN, SYSTEM_NAMESPACE};
 use trellis_channel::identity::{self, IdentityConfig, Resting};
-use trellis_local::{Mesh, Options, Role, Running, Service, Workload};
+use trellis_local::{Environment, Mesh, Options, Role, Running, Service, Workload};
 use trellis_pki::{
     algorithm::Algorithm,
     clock::SystemClock,
@@ -36,12 +36,18 @@ pub struct Stage {
 impl Stage {
     /// `server` are further flags of the server's proxy.
     pub async fn open(server: &[&str]) -> Result<Self, Error> {
+        Self::open_in(Environment::new(), server).await
+    }
+
+    /// The same with processes that find something in their environment.
+    pub async fn open_in(environment: Environment, server: &[&str]) -> Result<Self, Error> {
         let mut mesh = Mesh::start(Options {
             binaries: binaries()?,
             root_algorithm: "ml-dsa-65".to_owned(),
             signatures: "require".to_owned(),
             trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
             federated: false,
+            environment,
             leaf_algorithms: "ml-dsa-65,ml-dsa-44,ml-dsa-87,ecdsa-p256".into(),
             log: "info".into(),
         })

@@ -2,6 +2,8 @@
 
 #[path = "mesh/backup.rs"]
 mod backup;
+#[path = "mesh/clocks.rs"]
+mod clocks;
 #[path = "mesh/federation.rs"]
 mod federation;
 #[path = "mesh/foreign.rs"]
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         workload::trials(),
         federation::trials(),
         program::trials(),
+        clocks::trials(),
     ];
     let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()

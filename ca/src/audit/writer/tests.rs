@@ -7,7 +7,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use trellis_pki::{
     algorithm::Algorithm,
     audit::{MAX_UNSIGNED, Report, Verifier},
-    clock::SystemClock,
+    clock::{ManualClock, SystemClock},
 };
 
 use super::*;
@@ -23,6 +23,10 @@ struct Running {
 }
 
 fn start(sinks: &[&str], collector: Option<String>) -> Running {
+    start_by(Arc::new(SystemClock), sinks, collector)
+}
+
+fn start_by(clock: Arc<dyn Clock>, sinks: &[&str], collector: Option<String>) -> Running {
     let (health, registry) = (Health::new(&[CONDITION]), Registry::new());
     let key = Arc::new(PrivateKey::generate(Algorithm::MlDsa65).unwrap());
     let trail = Trail {
@@ -30,7 +34,7 @@ fn start(sinks: &[&str], collector: Option<String>) -> Running {
         key: key.clone(),
         sinks: sinks.iter().map(|sink| sink.parse().unwrap()).collect(),
         collector,
-        clock: Arc::new(SystemClock),
+        clock,
         health: health.clone(),
     };
     let (audit, writer) = trail.begin(&registry).unwrap();
@@ -75,6 +79,29 @@ async fn however_much_is_recorded_no_stretch_goes_without_a_signature() {
     assert!(found.is_good(), "{found:?}");
     let signatures = (QUEUE as u64).div_ceil(MAX_UNSIGNED) + 1;
     assert_eq!((found.summary.signatures, found.summary.unsigned), (signatures, 0));
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_back_leaves_the_chain_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trail");
+    let began = UNIX_EPOCH + Duration::from_secs(1_800_000_000);
+    let clock = Arc::new(ManualClock::new(began));
+    let trail = start_by(clock.clone(), &[&format!("file:{}", path.display())], None);
+    trail.record(0).unwrap();
+    clock.set(began - Duration::from_secs(3_600));
+    trail.record(1).unwrap();
+    clock.set(began + Duration::from_secs(3_600));
+    trail.record(2).unwrap();
+    let key = trail.stop().await;
+    let found = verify(&path, &key);
+    assert!(found.is_good() && found.summary.unsigned == 0, "{found:?}");
+    let issued = events(&path).into_iter().filter(|record| record["event"] == "issued");
+    let written: Vec<_> = issued.map(|record| (record["number"].clone(), record["time"].clone())).collect();
+    let times = ["2027-01-15T08:00:00Z", "2027-01-15T07:00:00Z", "2027-01-15T09:00:00Z"];
+    let wanted: Vec<_> =
+        times.iter().enumerate().map(|(number, time)| (json!(number), json!(time))).collect();
+    assert_eq!(written, wanted, "each says what its clock said, in the order in which it happened");
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use trellis_api::{
     names::{CA, SYSTEM_NAMESPACE},
     trust::{Federation, FederationStatus, Issuing, KeyAlgorithm, Profile, TrustDomainSpec},
 };
-use trellis_local::{Mesh, Options, Role, Running, Service};
+use trellis_local::{Environment, Mesh, Options, Role, Running, Service};
 use trellis_loopback::stage::{Error, NAMESPACE, PORT, binaries, workload};
 
 use crate::trial;
@@ -82,6 +82,7 @@ async fn mesh(trust_domain: &str) -> Result<Mesh, Error> {
         signatures: "require".into(),
         trust_domain: trust_domain.into(),
         federated: true,
+        environment: Environment::new(),
         log: "info".into(),
     };
     Ok(Mesh::start(options).await?)

@@ -20,7 +20,7 @@ use trellis_api::{
     proto::workload::{X509svid, X509svidRequest, spiffe_workload_api_client::SpiffeWorkloadApiClient},
     trust::{Issuing, KeyAlgorithm, TrustDomainSpec},
 };
-use trellis_local::{Mesh, Options, Role, Running};
+use trellis_local::{Environment, Mesh, Options, Role, Running};
 use trellis_loopback::stage::{Error, NAMESPACE, binaries, workload};
 use trellis_pki::{
     algorithm::Algorithm,
@@ -59,6 +59,7 @@ impl Stage {
             signatures: "prefer".to_owned(),
             trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),
             federated: false,
+            environment: Environment::new(),
             leaf_algorithms: "ml-dsa-65,ecdsa-p256".into(),
             log: "info".into(),
         })
