@@ -251,6 +251,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         members: members.clone(),
         wishes,
         roles: roles.clone(),
+        seen: keeper::Seen::default(),
         known: Box::new(move || known.is_known()),
         clock: clock.clone(),
         status,

@@ -57,12 +57,31 @@ pub struct Keeper {
     pub roles: watch::Receiver<Role>,
     /// What was fetched of other trust domains.
     pub fetched: watch::Receiver<Fetched>,
+    pub seen: Seen,
     /// Whether the world is known: before that, nobody seems to be alive.
     pub known: Box<dyn Fn() -> bool + Send + Sync>,
     pub clock: Arc<dyn Clock>,
     pub status: watch::Sender<TrustDomainStatus>,
     pub audit: Audit,
     pub metrics: Metrics,
+}
+
+/// Since when this replica has seen a rotation, by the clock that nobody sets. One that takes over waits again
+/// at worst, and never trusts the clock of another one.
+#[derive(Default)]
+pub struct Seen(Mutex<Option<(u32, Instant)>>);
+
+impl Seen {
+    /// For how many seconds.
+    fn shown(&self, state: &TrustState) -> u64 {
+        let Some(rotation) = &state.rotation else { return 0 };
+        let mut seen = self.0.lock();
+        let (_, since) = match *seen {
+            Some(seen) if seen.0 == rotation.number => seen,
+            _ => *seen.insert((rotation.number, Instant::now())),
+        };
+        since.elapsed().as_secs()
+    }
 }
 
 /// What an issuing certificate has to be good for.
@@ -142,9 +161,10 @@ impl Keeper {
         }
         let wished =
             wish.as_ref().map_or_else(|| object::as_it_is(current.state()), |wish| wish.spec.clone());
+        let shown = self.seen.shown(current.state());
         let verdict = self
             .members
-            .read(|census| machine::decide(&wished, &self.bounds, current.state(), census, self.now()));
+            .read(|census| machine::decide(&wished, &self.bounds, current.state(), census, shown));
         let generation = wish.map_or(0, |wish| wish.generation);
         let (foreign, federation) = self.federation(&wished, &current);
         self.show(&wished, generation, &current, &verdict, federation);
@@ -186,7 +206,8 @@ impl Keeper {
     fn glance(&self) -> Duration {
         let current = self.authority.current();
         let rotation = current.state().rotation.as_ref();
-        match rotation.map_or(0, |rotation| rotation.unpublished(&self.bounds, self.now())) {
+        let shown = self.seen.shown(current.state());
+        match rotation.map_or(0, |rotation| rotation.unpublished(&self.bounds, shown)) {
             0 => GLANCE,
             left => GLANCE.min(Duration::from_secs(left)),
         }
@@ -377,5 +398,36 @@ impl Metrics {
         let end = companion.fold(current.issuer.anchor().not_after, std::cmp::Ord::min);
         let end = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.expiry.with(&[]).set(end.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use trellis_api::trust::{Issuing, KeyAlgorithm, Part};
+
+    use super::*;
+    use crate::trust::state::Anchor;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rotation_is_as_old_as_this_replica_has_seen_it_whatever_another_ones_clock_said() {
+        let anchor = |name: &str, generation| Anchor {
+            fingerprint: name.to_owned(),
+            kind: Issuing::own(KeyAlgorithm::MlDsa65, generation),
+            certificate: String::new(),
+            token: None,
+            parents: String::new(),
+        };
+        let settled = TrustState::new(anchor("old", 1));
+        let begin = |at| settled.after(Step::Begin { of: Part::Issuing, anchor: anchor("new", 2) }, at, None);
+        // By clocks that are a day behind, and a day ahead.
+        for (mut state, seen) in [(begin(1_000), Seen::default()), (begin(u64::MAX), Seen::default())] {
+            assert_eq!((seen.shown(&settled), seen.shown(&state)), (0, 0));
+            tokio::time::advance(Duration::from_secs(600)).await;
+            assert_eq!(seen.shown(&state), 600);
+            // The next one is counted anew, and so is this one by who takes over.
+            assert_eq!(Seen::default().shown(&state), 0);
+            state.rotation.as_mut().unwrap().number += 1;
+            assert_eq!(seen.shown(&state), 0);
+        }
     }
 }

@@ -50,13 +50,14 @@ pub struct Bounds {
     pub advance: Duration,
 }
 
-/// `now` is in seconds since 1970.
+/// `shown` is for how many seconds this replica has itself seen the rotation that is under way. What the state
+/// says of its beginning is by the clock of whoever led then.
 pub fn decide(
     wished: &TrustDomainSpec,
     bounds: &Bounds,
     state: &TrustState,
     census: &Census,
-    now: u64,
+    shown: u64,
 ) -> Verdict {
     if let Some(refused) = refused(wished, bounds) {
         let denied = denied(wished, &bounds.own);
@@ -83,12 +84,12 @@ pub fn decide(
             Verdict::Begin { of, .. } if pending.is_some_and(|pending| pending.of != of) => forget,
             verdict => verdict,
         },
-        Some(rotation) => go_on(wished, state, rotation, census, rotation.unpublished(bounds, now)),
+        Some(rotation) => go_on(wished, state, rotation, census, rotation.unpublished(bounds, shown)),
     }
 }
 
 /// What the part is wished to be in the end.
-fn target(wished: &TrustDomainSpec, of: Part) -> Option<Issuing> {
+pub fn target(wished: &TrustDomainSpec, of: Part) -> Option<Issuing> {
     match of {
         Part::Issuing => Some(wished.issuing),
         Part::Companion => wished.companion,
@@ -169,9 +170,9 @@ fn begin(wished: &TrustDomainSpec, state: &TrustState, census: &Census) -> Verdi
 
 impl Rotation {
     /// Seconds that other trust domains still have to fetch the new anchor.
-    pub fn unpublished(&self, bounds: &Bounds, now: u64) -> u64 {
+    pub fn unpublished(&self, bounds: &Bounds, shown: u64) -> u64 {
         match self.phase {
-            Phase::Distributing => self.since.saturating_add(bounds.advance.as_secs()).saturating_sub(now),
+            Phase::Distributing => bounds.advance.as_secs().saturating_sub(shown),
             Phase::Issuing | Phase::Removing => 0,
         }
     }
@@ -192,7 +193,8 @@ fn go_on(
         return Verdict::Take { step, cut_off: None };
     }
     if !back && target != kind(rotation.to.as_ref()) {
-        // The rotation that is under way is finished first; another wish waits for its turn.
+        // The rotation that is under way is finished first; another wish waits for its turn, which the status
+        // says.
         tracing::debug!(rotation = rotation.number, ?target, "another rotation is wished");
     }
     let of = |anchor: &Option<String>, missing: fn(&Census, &str) -> Vec<Missing>| {

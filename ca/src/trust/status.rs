@@ -11,7 +11,7 @@ use trellis_pki::{clock::rfc3339, credential::Denied, spiffe::SpiffeId};
 use super::{
     authority::Current,
     census::{Census, Missing},
-    machine::{Bounds, Verdict},
+    machine::{self, Bounds, Verdict},
     signing::Signing,
     state::{Done, Past, Step, TrustState},
 };
@@ -71,7 +71,10 @@ pub fn of(
     });
     let (holds, reason, message) = federation.condition;
     let federated = Said { type_: FEDERATED, holds, reason, message };
-    let settled = settled(wished, state.rotation.is_some(), verdict, signing);
+    let mut settled = settled(wished, state.rotation.is_some(), verdict, signing);
+    if let Some(words) = later(wished, state, &named_or_none) {
+        settled.message = format!("{words}: {}", settled.message);
+    }
     let conditions = [settled, denials(wished, &bounds.own), federated];
     TrustDomainStatus {
         observed_generation: generation,
@@ -116,6 +119,23 @@ pub fn of(
     }
 }
 
+/// A wish that has to wait until the rotation that is under way has ended.
+fn later(
+    wished: &TrustDomainSpec,
+    state: &TrustState,
+    named: &dyn Fn(&Option<String>) -> String,
+) -> Option<String> {
+    let rotation = state.rotation.as_ref()?;
+    let kind = |end: &Option<String>| Some(state.anchor(end.as_deref()?)?.kind);
+    let target = machine::target(wished, rotation.of);
+    if target == kind(&rotation.to) || target == kind(&rotation.from) {
+        return None;
+    }
+    let target = target.map_or_else(|| NONE.to_owned(), |target| target.to_string());
+    let (number, to) = (rotation.number, named(&rotation.to));
+    Some(format!("rotation {number} to {to} is finished first, and {target} comes after it"))
+}
+
 fn phase_of(state: &TrustState) -> String {
     let outside = state.pending.as_ref().is_some_and(|pending| !pending.kind.signed_by.is_self());
     match &state.rotation {
@@ -149,9 +169,8 @@ fn settled(wished: &TrustDomainSpec, rotating: bool, verdict: &Verdict, signing:
             let companion = wished.companion.map_or_else(|| NONE.to_owned(), |kind| kind.to_string());
             (false, "Rotating", format!("moving the companion to {companion}"))
         }
-        Verdict::Begin { .. } | Verdict::Take { .. } => {
-            (false, "Rotating", format!("moving to {}", wished.issuing))
-        }
+        Verdict::Begin { .. } => (false, "Rotating", format!("moving to {}", wished.issuing)),
+        Verdict::Take { .. } => (false, "Rotating", "taking the next step".to_owned()),
         Verdict::Waiting(missing) => (false, "Waiting", waits("waits for", missing)),
         Verdict::Paused(_) if !rotating => (false, "Paused", "paused is set: no rotation begins".to_owned()),
         Verdict::Paused(missing) => (false, "Paused", waits("paused is set; it would wait for", missing)),

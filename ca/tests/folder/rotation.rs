@@ -8,14 +8,18 @@ use tokio::task::JoinHandle;
 use trellis_channel::identity::{IdentityConfig, Resting, start};
 use trellis_pki::{
     algorithm::Algorithm,
-    clock::SystemClock,
+    bundle::Bundle,
+    clock::{Clock, SystemClock},
+    csr,
+    identity::Identity,
+    key::PrivateKey,
     policy::{Ladder, Policy},
     spiffe::SpiffeId,
     tls::MeshTls,
 };
 use trellis_telemetry::{Registry, health::Health};
 
-use crate::support::{Asker, Ca, DOMAIN, World, until};
+use crate::support::{Asker, Ca, DOMAIN, World, request, until};
 
 const ANY: &str = "127.0.0.1:0";
 
@@ -75,6 +79,13 @@ fn ecdsa(world: &World, listen: &str) -> Vec<String> {
     world.args_at(listen).into_iter().chain(flags.map(str::to_owned)).collect()
 }
 
+/// Algorithm and generation of each anchor that is trusted.
+fn anchors(status: &Value) -> Vec<String> {
+    let name = |anchor: &Value| format!("{}.{}", anchor["algorithm"].as_str().unwrap(), anchor["generation"]);
+    // None is shown before the first look at the world.
+    status["anchors"].as_array().into_iter().flatten().map(name).collect()
+}
+
 pub fn phase(status: &Value) -> &str {
     status["phase"].as_str().unwrap_or_default()
 }
@@ -132,6 +143,66 @@ async fn a_ca_that_is_killed_in_every_phase_goes_on_where_it_was() {
     assert_eq!(status["past"][0]["cutOff"], json!(["shop/silent", "shop/silent", "shop/silent"]));
     assert_eq!(workload.tls.current().unwrap().issuer_algorithm, Algorithm::MlDsa87);
     assert_eq!(workload.tls.bundle().unwrap().anchors().len(), 1);
+}
+
+#[tokio::test]
+async fn a_second_operators_wish_waits_for_the_rotation_of_the_first_and_is_told_so() {
+    let world = World::new();
+    let ca = Ca::start(&world).await;
+    until(&ca, "the CA itself is a member", |status| status["members"] == 1).await;
+    world.working_pod("silent", "orders", json!({}));
+    world.trust_domain(wish("ml-dsa-65", 2, json!({})));
+    until(&ca, "the first is under way", |status| status["rotation"]["waiting"] == 1).await;
+    world.trust_domain(wish("ml-dsa-87", 1, json!({})));
+    let said = |status: &Value| status["conditions"][0]["message"].as_str().unwrap_or_default().to_owned();
+    let status = until(&ca, "the second waits", |status| said(status).contains("ml-dsa-87")).await;
+    let message = said(&status);
+    let first = format!("rotation 1 to {} is finished first", status["rotation"]["to"].as_str().unwrap());
+    assert!(
+        message.starts_with(&first) && message.contains("ml-dsa-87 generation 1 comes after it"),
+        "{message}"
+    );
+    assert_eq!(anchors(&status), ["ml-dsa-65.1", "ml-dsa-65.2"]);
+    world.remove_pod("silent");
+    let status = until(&ca, "both have ended", |status| status["past"].as_array().unwrap().len() == 2).await;
+    let past: Vec<_> = status["past"].as_array().unwrap().iter().collect();
+    assert_eq!((&past[1]["number"], &past[0]["number"]), (&json!(1), &json!(2)));
+    assert_eq!(anchors(&status), ["ml-dsa-87.1"], "{status}");
+}
+
+/// Two replicas that both believe to lead, one of which never hears what the other one writes.
+#[tokio::test]
+async fn a_replica_with_stale_state_changes_nothing_and_goes_on_from_what_the_other_one_wrote() {
+    let world = World::new();
+    world.working_pod("silent", "orders", json!({}));
+    let one = Ca::start(&world).await;
+    let two = Ca::start(&world).await;
+    let one_anchor = |status: &Value| anchors(status) == ["ml-dsa-65.1"];
+    let before = until(&one, "it has begun", one_anchor).await;
+    let same = until(&two, "it has begun as well", one_anchor).await;
+    assert_eq!(same["anchors"][0]["fingerprint"], before["anchors"][0]["fingerprint"]);
+    world.trust_domain(wish("ml-dsa-65", 2, json!({})));
+    let waits = |status: &Value| status["rotation"]["waiting"].as_u64() >= Some(1);
+    let (first, second) =
+        (until(&one, "it has begun", waits).await, until(&two, "it has heard", waits).await);
+    assert_eq!(first["rotation"]["to"], second["rotation"]["to"], "one key of this generation");
+    assert_eq!(first["anchors"][1]["fingerprint"], second["anchors"][1]["fingerprint"]);
+    let stored = fs::read_to_string(world.path("root/trust-domain.json")).unwrap();
+    let stored: Value = serde_json::from_str(&stored).unwrap();
+    let keys = stored.as_object().unwrap().keys().filter(|name| name.ends_with(".key")).count();
+    assert_eq!(keys, 2, "the key that lost was never stored");
+    // Nothing comes from what is not yet known everywhere.
+    let old = Bundle::from_pem(DOMAIN, &fs::read_to_string(world.path("bundle.pem")).unwrap()).unwrap();
+    let old =
+        old.anchors().iter().find(|anchor| **anchor.fingerprint() == before["anchors"][0]["fingerprint"]);
+    let old = Bundle::new(DOMAIN, vec![old.unwrap().clone()]).unwrap();
+    for ca in [&one, &two] {
+        let (key, now) = (PrivateKey::generate(Algorithm::MlDsa65).unwrap(), SystemClock.now());
+        let authorization = format!("Bearer {}", world.token());
+        let asked = Asker::new(&world, ca).ask(&[&authorization], request(csr::make(&key).unwrap())).await;
+        let leaf = asked.unwrap().leaf;
+        assert!(Identity::new(key, leaf, &old, Algorithm::MlDsa65, now).is_ok());
+    }
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Rotations from beginning to end, with members that follow, lag, hide and die.
 
 mod companion;
+mod operators;
 
 use std::collections::BTreeSet;
 
@@ -111,6 +112,7 @@ impl Mesh {
         match verdict.clone() {
             Verdict::Begin { of, kind, cut_off } => {
                 let name = match of {
+                    Part::Issuing if self.state.anchor(NEW).is_some() => format!("newer-{kind}"),
                     Part::Issuing => NEW.to_owned(),
                     Part::Companion => format!("companion-{}", kind.generation),
                 };
@@ -362,13 +364,12 @@ fn other_trust_domains_have_time_to_fetch_a_new_anchor_before_it_is_used() {
     let patient = Bounds { advance: Duration::from_secs(900), ..bounds() };
     mesh.step();
     mesh.obey("shop/a");
-    let began = mesh.state.rotation.as_ref().unwrap().since;
-    let at = |now: u64| decide(&mesh.wished, &patient, &mesh.state, &mesh.census, now);
-    assert_eq!(waiting_for(&at(began)), ["other trust domains"]);
-    assert_eq!(waiting_for(&at(began + 899)), ["other trust domains"]);
-    assert!(matches!(at(began + 900), Verdict::Take { step: Step::Issue { .. }, cut_off: None }));
+    let shown = |seconds: u64| decide(&mesh.wished, &patient, &mesh.state, &mesh.census, seconds);
+    assert_eq!(waiting_for(&shown(0)), ["other trust domains"]);
+    assert_eq!(waiting_for(&shown(899)), ["other trust domains"]);
+    assert!(matches!(shown(900), Verdict::Take { step: Step::Issue { .. }, cut_off: None }));
     mesh.wished.force = Some(Force { rotation: 1, phase: Phase::Distributing });
-    let forced = decide(&mesh.wished, &patient, &mesh.state, &mesh.census, began);
+    let forced = decide(&mesh.wished, &patient, &mesh.state, &mesh.census, 0);
     assert!(matches!(forced, Verdict::Take { cut_off: Some(names), .. } if names == ["other trust domains"]));
 }
 
