@@ -234,7 +234,12 @@ fn spawn(args: &[String], env: &[(&str, String)]) -> (Child, watch::Receiver<Vec
 
 /// Runs a CA that is expected to stop by itself; what it said comes back too.
 pub async fn run_to_its_end(args: &[String]) -> (ExitStatus, String) {
-    let (mut process, log) = spawn(args, &[]);
+    run_with(args, &[]).await
+}
+
+/// The same with more in its environment.
+pub async fn run_with(args: &[String], env: &[(&str, String)]) -> (ExitStatus, String) {
+    let (mut process, log) = spawn(args, env);
     let status = timeout(PATIENCE, process.wait()).await.unwrap().unwrap();
     let mut ended = log.clone();
     // The pipe ends with the process.

@@ -6,6 +6,8 @@
 #[path = "../folder/support.rs"]
 mod support;
 
+mod backup;
+mod cluster;
 mod companion;
 mod judges;
 mod openbao;

@@ -9,8 +9,6 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use jsonwebtoken::{Algorithm as Jws, EncodingKey, Header, encode};
-use rcgen::PublicKeyData;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
@@ -20,11 +18,12 @@ use tokio::{
 use trellis_pki::{
     algorithm::Algorithm,
     clock::{Clock, SystemClock},
-    key::PrivateKey,
+    issue::BACKDATE,
     leaf::Leaf,
 };
 
 use super::{
+    cluster::{Cluster, REVIEWER},
     needed, phase, reason, settled_on,
     support::{Asker, Ca, PATIENCE, World},
     until, wish,
@@ -153,7 +152,8 @@ async fn openbao_signs_issuing_keys_of_every_ml_dsa_level() {
         let issued = Asker::new(&world, &ca).ask_with(&world.token()).await.unwrap();
         assert_eq!(Leaf::parse(&issued.leaf).unwrap().issuer_algorithm, parsed);
     }
-    assert_eq!(world.bundle().anchors().len(), 1);
+    let [anchor] = world.bundle().anchors().to_vec().try_into().ok().unwrap();
+    assert!(anchor.not_before + BACKDATE <= SystemClock.now(), "it begins early, for clocks that lag");
     assert!(!ca.whole_log().contains(ROOT_TOKEN), "the token is in the log");
 }
 
@@ -216,48 +216,61 @@ async fn a_classical_root_signs_an_ecdsa_key_and_no_ml_dsa_one() {
     until(&ca, "its own kind", settled_on(2)).await;
 }
 
-/// The login of the Kubernetes method, answered by the method for JWTs, which takes the same request and
-/// needs no cluster.
+/// OpenBao's own method, which asks a Kubernetes API server whose token it is.
 #[tokio::test]
 async fn the_ca_logs_in_with_its_service_account() {
-    let world = World::new();
+    let (world, cluster) = (World::new(), Cluster::start().await);
     let bao = Bao::start(&world).await;
     bao.root(&["key_type=mldsa", "key_bits=65"]);
-    let key = PrivateKey::generate(Algorithm::EcdsaP256).unwrap();
-    let spki = trellis_pki::upstream::request_pem(&key.subject_public_key_info());
-    let spki = spki.replace("CERTIFICATE REQUEST", "PUBLIC KEY");
-    fs::write(bao.folder.join("key.pem"), spki).unwrap();
-    fs::write(
-        bao.folder.join("policy.hcl"),
-        "path \"pki/root/sign-intermediate\" { capabilities = [\"update\"] }",
-    )
-    .unwrap();
     let file = |name: &str| bao.folder.join(name).display().to_string();
-    bao.run(&["auth", "enable", "-path=kubernetes", "jwt"]);
-    bao.run(&["write", "auth/kubernetes/config", &format!("jwt_validation_pubkeys=@{}", file("key.pem"))]);
+    fs::write(file("cluster-ca.crt"), &cluster.ca).unwrap();
+    fs::write(file("policy.hcl"), "path \"pki/root/sign-intermediate\" { capabilities = [\"update\"] }")
+        .unwrap();
+    bao.run(&["auth", "enable", "kubernetes"]);
+    bao.run(&[
+        "write",
+        "auth/kubernetes/config",
+        &format!("kubernetes_host={}", cluster.address),
+        &format!("kubernetes_ca_cert=@{}", file("cluster-ca.crt")),
+        &format!("token_reviewer_jwt={REVIEWER}"),
+        "disable_local_ca_jwt=true",
+    ]);
     bao.run(&["policy", "write", "sign", &file("policy.hcl")]);
     bao.run(&[
         "write",
         "auth/kubernetes/role/trellis",
-        "role_type=jwt",
-        "user_claim=sub",
-        "bound_audiences=openbao",
+        "bound_service_account_names=trellis-ca",
+        "bound_service_account_namespaces=trellis-system",
+        "audience=openbao",
         "token_policies=sign",
     ]);
-    let now = SystemClock.now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
-    let claims = json!({ "sub": "trellis-ca", "aud": "openbao", "iat": now, "exp": now + 600 });
-    let jwt =
-        encode(&Header::new(Jws::ES256), &claims, &EncodingKey::from_ec_der(&key.pkcs8().unwrap())).unwrap();
     fs::write(file("jwt"), "not a token").unwrap();
     let flags = ["--openbao-kubernetes-role=trellis", &format!("--openbao-jwt-file={}", file("jwt"))];
     let ca = Ca::with(&bao.args(&world, &flags)).await;
     world.trust_domain(wish(issuing("ml-dsa-65", 2), json!({})));
-    until(&ca, "refused", |status| {
-        reason(status) == "UpstreamUnavailable"
-            && message(status).contains("auth/kubernetes/login answered 400")
-    })
-    .await;
-    fs::write(file("jwt"), &jwt).unwrap();
+    let unavailable = |said: &'static str| {
+        move |status: &Value| reason(status) == "UpstreamUnavailable" && message(status).contains(said)
+    };
+    let turned_away = "auth/kubernetes/login does not let role trellis in";
+    until(&ca, "refused", unavailable(turned_away)).await;
+    assert!(cluster.reviews().is_empty(), "nobody is asked about what is no token");
+    let before = ca.trust().await["pending"]["request"].clone();
+    // One of somebody else, and one that the API server did not make.
+    fs::write(file("jwt"), cluster.token("default", "openbao")).unwrap();
+    until(&ca, "somebody else", unavailable("in (service account name not authorized)")).await;
+    let unknown = cluster.stranger("trellis-ca", "openbao");
+    fs::write(file("jwt"), &unknown).unwrap();
+    until(&ca, "unknown", unavailable("in (permission denied)")).await;
+    assert!(cluster.reviews().iter().any(|review| review.spec["token"] == *unknown));
+    assert_eq!(ca.trust().await["pending"]["request"], before, "no state is lost");
+
+    let good = cluster.token("trellis-ca", "openbao");
+    fs::write(file("jwt"), &good).unwrap();
     until(&ca, "logged in", settled_on(2)).await;
-    assert!(!ca.whole_log().contains(&jwt), "the token is in the log");
+    let review = cluster.reviews().into_iter().find(|review| review.spec["token"] == *good).unwrap();
+    assert_eq!(review.authorization, format!("Bearer {REVIEWER}"));
+    assert_eq!(review.spec["audiences"], json!(["openbao"]));
+    let issued = Asker::new(&world, &ca).ask_with(&world.token()).await.unwrap();
+    assert_eq!(Leaf::parse(&issued.leaf).unwrap().issuer_algorithm, Algorithm::MlDsa65);
+    assert!(!ca.whole_log().contains(&good), "the token is in the log");
 }
