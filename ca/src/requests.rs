@@ -9,11 +9,20 @@ mod signing;
 
 use std::time::Duration;
 
-use kube::{Api, api::DynamicObject};
+use kube::{
+    Api, ResourceExt,
+    api::{DynamicObject, Patch, PatchParams},
+};
+use serde_json::{Value, json};
+use trellis_api::names::CA;
 use trellis_telemetry::{Counter, Family, Registry};
 
 pub use self::{desk::Desk, pod::PodRequests, signing::SigningRequests};
-use crate::refuse::{Reason, Refusal};
+use crate::{
+    attest::Caller,
+    issue::Issuing,
+    refuse::{Reason, Refusal},
+};
 
 #[cfg(test)]
 mod tests;
@@ -62,6 +71,37 @@ fn may_pass(refusal: &Refusal, waited: Duration) -> bool {
         Reason::PodAbsent | Reason::PodReplaced => waited < UNKNOWN,
         reason => !reason.is_callers_fault(),
     }
+}
+
+/// Refuses a caller whom this replica does not know yet and may know at the next look. What may pass is put on
+/// record when it has not passed.
+fn await_pod(issuing: &Issuing, caller: &Caller, waited: Duration) -> Result<(), Refusal> {
+    match issuing.knows(caller) {
+        Err(refusal) if may_pass(&refusal, waited) => Err(refusal),
+        _ => Ok(()),
+    }
+}
+
+/// Writes into one subresource of a request.
+async fn write(
+    api: &Api<DynamicObject>,
+    object: &DynamicObject,
+    subresource: &str,
+    status: &Value,
+) -> Result<(), kube::Error> {
+    let mut body = json!({
+        "apiVersion": object.types.as_ref().map(|types| &types.api_version),
+        "kind": object.types.as_ref().map(|types| &types.kind),
+        // Another object of the same name is none of this answer's.
+        "metadata": { "name": object.name_any(), "uid": object.uid() },
+        "status": status,
+    });
+    if let Some(namespace) = object.namespace() {
+        body["metadata"]["namespace"] = namespace.into();
+    }
+    let params = PatchParams::apply(CA).force();
+    api.patch_subresource(subresource, &object.name_any(), &params, &Patch::Apply(&body)).await?;
+    Ok(())
 }
 
 /// What became of requests, by API.

@@ -8,17 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use memory::*;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::{
-    ClientConfig, ClientConnection, DigitallySignedStruct, Error, ServerConnection, SignatureScheme,
-};
-use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ServerConnection, SignatureScheme};
 use trellis_pki::algorithm::Algorithm::{self, EcdsaP256, MlDsa44, MlDsa65, MlDsa87};
 use trellis_pki::clock::{Clock, ManualClock};
 use trellis_pki::issue::Issuer;
 use trellis_pki::policy::{Ladder, Policy};
 use trellis_pki::posture::{Class, Fallback};
-use trellis_pki::provider;
 use trellis_pki::refusal::Refusal;
 use trellis_pki::tls::{Accepting, ClientAuth, InstallError, MeshTls};
 
@@ -46,60 +41,12 @@ impl Domain {
     }
 }
 
-/// Whose schemes are exactly these, and who believes whatever is signed with one of them.
-#[derive(Debug)]
-struct Verifies(Vec<SignatureScheme>);
-
-impl ServerCertVerifier for Verifies {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("TLS 1.2".into()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let known = provider::mesh(OPEN).signature_verification_algorithms;
-        rustls::crypto::verify_tls13_signature(message, certificate, signed, &known)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.clone()
-    }
-}
-
+/// A client that says to be able to verify exactly this.
 fn call(server: &MeshTls, verifies: &[SignatureScheme]) -> (Meeting, Accepting) {
-    let mut config = ClientConfig::builder_with_provider(provider::mesh(OPEN))
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .unwrap()
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Verifies(verifies.to_vec())))
-        .with_no_client_auth();
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let client = Stranger { verifies: verifies.to_vec(), ..Stranger::bare(OPEN, &clock()) };
     let accepting = server.accept(ClientAuth::None).unwrap();
-    let meeting = Meeting::new(
-        ClientConnection::new(Arc::new(config), anywhere()).unwrap(),
-        ServerConnection::new(Arc::clone(&accepting.config)).unwrap(),
-    );
-    (meeting, accepting)
+    let server = ServerConnection::new(Arc::clone(&accepting.config)).unwrap();
+    (Meeting::new(client.client(), server), accepting)
 }
 
 #[test]

@@ -10,16 +10,13 @@ use std::{
 };
 
 use k8s_openapi::ByteString;
-use kube::{
-    Api, ResourceExt,
-    api::{DynamicObject, Patch, PatchParams},
-};
+use kube::{Api, ResourceExt, api::DynamicObject};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use trellis_api::names::{CA, SIGNER};
+use trellis_api::names::SIGNER;
 use trellis_pki::{algorithm::Algorithm, clock::rfc3339, issue::Purposes, x509_pem};
 
-use super::{Clerk, Look, Outcomes, may_pass};
+use super::{Clerk, Look, Outcomes, await_pod, may_pass, write};
 use crate::{
     attest::Caller,
     events::{About, Events, Tone},
@@ -99,7 +96,7 @@ impl Clerk for PodRequests {
         let Some(request) = read(object) else { return Ok(Look::Done) };
         match self.issue(object, &request.spec, waited).await {
             Ok(granted) => {
-                self.patch(api, object, &self.issued(object, &granted)).await?;
+                write(api, object, "status", &self.issued(object, &granted)).await?;
                 self.outcomes.count(API, "issued");
                 Ok(Look::Done)
             }
@@ -160,12 +157,7 @@ impl PodRequests {
             pod: spec.pod_name.clone(),
             pod_uid: spec.pod_uid.clone(),
         };
-        // What may pass is put on record when it has not passed.
-        if let Err(refusal) = self.issuing.knows(&caller)
-            && may_pass(&refusal, waited)
-        {
-            return Err(refusal);
-        }
+        await_pod(&self.issuing, &caller, waited)?;
         let ask = Ask {
             way,
             // Kubelets before 1.36 prove possession by a signature over the pod's uid, later ones by PKCS#10.
@@ -230,7 +222,7 @@ impl PodRequests {
         reason: &str,
         message: &str,
     ) -> Result<(), kube::Error> {
-        self.patch(api, object, &json!({ "conditions": [self.said(type_, reason, message)] })).await
+        write(api, object, "status", &json!({ "conditions": [self.said(type_, reason, message)] })).await
     }
 
     fn said(&self, type_: &str, reason: &str, message: &str) -> Value {
@@ -238,23 +230,6 @@ impl PodRequests {
             "type": type_, "status": "True", "reason": reason, "message": message,
             "lastTransitionTime": rfc3339(self.issuing.clock().now()),
         })
-    }
-
-    async fn patch(
-        &self,
-        api: &Api<DynamicObject>,
-        object: &DynamicObject,
-        status: &Value,
-    ) -> Result<(), kube::Error> {
-        let body = json!({
-            "apiVersion": object.types.as_ref().map(|types| &types.api_version),
-            "kind": object.types.as_ref().map(|types| &types.kind),
-            "metadata": { "name": object.name_any(), "namespace": object.namespace(), "uid": object.uid() },
-            "status": status,
-        });
-        let params = PatchParams::apply(CA).force();
-        api.patch_status(&object.name_any(), &params, &Patch::Apply(&body)).await?;
-        Ok(())
     }
 
     /// The pod is what somebody looks at who wonders why it does not start.

@@ -4,16 +4,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use k8s_openapi::ByteString;
-use kube::{
-    Api, ResourceExt,
-    api::{DynamicObject, Patch, PatchParams},
-};
+use kube::{Api, api::DynamicObject};
 use serde::Deserialize;
-use serde_json::{Value, json};
-use trellis_api::names::{CA, SIGNER};
+use serde_json::json;
+use trellis_api::names::SIGNER;
 use trellis_pki::{clock::rfc3339, issue::Purposes, x509_pem};
 
-use super::{Clerk, Look, Outcomes, may_pass};
+use super::{Clerk, Look, Outcomes, await_pod, may_pass, write};
 use crate::{
     attest::{Caller, Unbound, account_pod},
     events::{About, Events, Tone},
@@ -113,7 +110,7 @@ impl Clerk for SigningRequests {
             Ok(granted) => {
                 let certificate = ByteString(x509_pem("CERTIFICATE", &granted.leaf.der).into_bytes());
                 let status = json!({ "certificate": certificate });
-                self.patch(api, object, "status", &status).await?;
+                write(api, object, "status", &status).await?;
                 self.outcomes.count(API, "issued");
                 Ok(Look::Done)
             }
@@ -142,12 +139,7 @@ impl SigningRequests {
         });
         let (caller, purposes, der) =
             read.inspect_err(|refusal| self.issuing.turn_away(refusal, way, None))?;
-        // What may pass is put on record when it has not passed.
-        if let Err(refusal) = self.issuing.knows(&caller)
-            && may_pass(&refusal, waited)
-        {
-            return Err(refusal);
-        }
+        await_pod(&self.issuing, &caller, waited)?;
         let ask = Ask {
             way,
             proof: Proof::Request(&der),
@@ -197,26 +189,7 @@ impl SigningRequests {
             "type": type_, "status": "True", "reason": reason, "message": message,
             "lastUpdateTime": now, "lastTransitionTime": now,
         });
-        self.patch(api, object, subresource, &json!({ "conditions": [condition] })).await
-    }
-
-    async fn patch(
-        &self,
-        api: &Api<DynamicObject>,
-        object: &DynamicObject,
-        subresource: &str,
-        status: &Value,
-    ) -> Result<(), kube::Error> {
-        let body = json!({
-            "apiVersion": object.types.as_ref().map(|types| &types.api_version),
-            "kind": object.types.as_ref().map(|types| &types.kind),
-            // Another object of the same name is none of this answer's.
-            "metadata": { "name": object.name_any(), "uid": object.uid() },
-            "status": status,
-        });
-        let params = PatchParams::apply(CA).force();
-        api.patch_subresource(subresource, &object.name_any(), &params, &Patch::Apply(&body)).await?;
-        Ok(())
+        write(api, object, subresource, &json!({ "conditions": [condition] })).await
     }
 }
 

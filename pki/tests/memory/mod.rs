@@ -179,6 +179,8 @@ pub struct Stranger {
     pub policy: Policy,
     /// Signs with its key whatever the peer said it can verify.
     pub stubborn: bool,
+    /// What it says to be able to verify.
+    pub verifies: Vec<SignatureScheme>,
     pub clock: Arc<ManualClock>,
 }
 
@@ -189,12 +191,14 @@ impl Stranger {
             key: Some(key.rustls_key().unwrap()),
             policy: policy(Ladder::Prefer, Ladder::Prefer),
             stubborn: true,
+            verifies: every_scheme(),
             clock: Arc::clone(clock),
         }
     }
 
     pub fn bare(policy: Policy, clock: &Arc<ManualClock>) -> Self {
-        Self { chain: Vec::new(), key: None, policy, stubborn: false, clock: Arc::clone(clock) }
+        let (verifies, clock) = (every_scheme(), Arc::clone(clock));
+        Self { chain: Vec::new(), key: None, policy, stubborn: false, verifies, clock }
     }
 
     fn shown(&self) -> Option<Shown> {
@@ -209,7 +213,7 @@ impl Stranger {
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(BelievesAll));
+            .with_custom_certificate_verifier(Arc::new(BelievesAll(self.verifies.clone())));
         let mut config = match self.shown() {
             Some(shown) => builder.with_client_cert_resolver(Arc::new(shown)),
             None => builder.with_no_client_auth(),
@@ -255,8 +259,7 @@ struct Stubborn(Arc<dyn SigningKey>);
 
 impl SigningKey for Stubborn {
     fn choose_scheme(&self, _offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
-        let all: Vec<_> = Algorithm::ALL.into_iter().map(Algorithm::scheme).collect();
-        self.0.choose_scheme(&all)
+        self.0.choose_scheme(&every_scheme())
     }
 
     fn algorithm(&self) -> SignatureAlgorithm {
@@ -264,8 +267,13 @@ impl SigningKey for Stubborn {
     }
 }
 
+fn every_scheme() -> Vec<SignatureScheme> {
+    Algorithm::ALL.into_iter().map(Algorithm::scheme).collect()
+}
+
+/// Everybody who proves a key with one of these schemes.
 #[derive(Debug)]
-struct BelievesAll;
+struct BelievesAll(Vec<SignatureScheme>);
 
 impl ServerCertVerifier for BelievesAll {
     fn verify_server_cert(
@@ -290,15 +298,16 @@ impl ServerCertVerifier for BelievesAll {
 
     fn verify_tls13_signature(
         &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
+        let known = provider::mesh(policy(Ladder::Prefer, Ladder::Prefer)).signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, certificate, signed, &known)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        Algorithm::ALL.into_iter().map(Algorithm::scheme).collect()
+        self.0.clone()
     }
 }
 
