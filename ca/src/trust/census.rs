@@ -28,6 +28,13 @@ pub enum Origin {
     Replica(u64),
 }
 
+impl Origin {
+    /// Whether a member has opened another stream since.
+    fn is_before(self, other: Self) -> bool {
+        matches!((self, other), (Self::Member(own), Self::Member(other)) if own < other)
+    }
+}
+
 /// Why a phase cannot end yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
@@ -49,6 +56,10 @@ impl Census {
 
     pub fn holds(&mut self, origin: Origin, holding: Holding) {
         let member = self.members.entry(holding.pod.clone()).or_default();
+        if member.holding.as_ref().is_some_and(|(told_by, _)| origin.is_before(*told_by)) {
+            // A stream that is about to end; what it says must not be lost with it.
+            return;
+        }
         member.holding = Some((origin, holding));
     }
 

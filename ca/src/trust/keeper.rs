@@ -405,3 +405,34 @@ impl Metrics {
         self.ends.reflect(current);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trellis_api::trust::{Issuing, KeyAlgorithm, Part};
+
+    use super::*;
+    use crate::trust::state::Anchor;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rotation_is_as_old_as_this_replica_has_seen_it_whatever_another_ones_clock_said() {
+        let anchor = |name: &str, generation| Anchor {
+            fingerprint: name.to_owned(),
+            kind: Issuing::own(KeyAlgorithm::MlDsa65, generation),
+            certificate: String::new(),
+            token: None,
+            parents: String::new(),
+        };
+        let settled = TrustState::new(anchor("old", 1));
+        let begin = |at| settled.after(Step::Begin { of: Part::Issuing, anchor: anchor("new", 2) }, at, None);
+        // By clocks that are a day behind, and a day ahead.
+        for (mut state, seen) in [(begin(1_000), Seen::default()), (begin(u64::MAX), Seen::default())] {
+            assert_eq!((seen.shown(&settled), seen.shown(&state)), (0, 0));
+            tokio::time::advance(Duration::from_secs(600)).await;
+            assert_eq!(seen.shown(&state), 600);
+            // The next one is counted anew, and so is this one by who takes over.
+            assert_eq!(Seen::default().shown(&state), 0);
+            state.rotation.as_mut().unwrap().number += 1;
+            assert_eq!(seen.shown(&state), 0);
+        }
+    }
+}

@@ -3,8 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures::{Stream, stream};
-use tokio::{sync::watch, time::sleep};
+use futures::{Stream, StreamExt, stream};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
 use trellis_api::proto::ca::{Holding, Trusted, trust_client::TrustClient};
 use trellis_telemetry::{Gauge, Registry};
 
@@ -62,7 +65,9 @@ impl Follower {
     ) -> Result<(), tonic::Status> {
         let mut client =
             TrustClient::new(self.dialer.channel(&self.address)).max_decoding_message_size(MAX_MESSAGE);
-        let mut told = client.follow(told(holding.clone())).await?.into_inner();
+        // What is said ends with what is heard: otherwise it would go on beside the next stream.
+        let (_speaking, silent) = oneshot::channel::<()>();
+        let mut told = client.follow(told(holding.clone()).take_until(silent)).await?.into_inner();
         // A stream rests on the certificate that it was opened with, so another one wants another stream.
         let mut own = holding.clone();
         let anchor = own.borrow_and_update().leaf_anchor.clone();

@@ -216,8 +216,8 @@ mod tests {
         assert_eq!(
             shown(&shop(), false),
             "NAMESPACE WORKLOAD PODS CONNECTIONS PQ HYBRID CLASSICAL PLAINTEXT ADOPTION GROUP SIGNATURES LEAF ENDS IN\n\
-             shop deployment/client 1/1 9 7 0 0 2 7/9 (77.7 %) X25519MLKEM768 ML-DSA-65 19h59m\n\
-             shop deployment/web 2/3 7 7 0 0 0 7/7 (100.0 %) X25519MLKEM768 ML-DSA-65 19h59m\n\
+             shop deployment/client 1/1 9 7 0 0 2 7/9 (77.7 %) X25519MLKEM768 ML-DSA-65 19h44m\n\
+             shop deployment/web 2/3 7 7 0 0 0 7/7 (100.0 %) X25519MLKEM768 ML-DSA-65 19h44m\n\
              \n\
              NOT POST-QUANTUM REASON FROM TO GROUP COUNT\n\
              plaintext not_injected spiffe://cluster.local/ns/shop/sa/client unverified:shop/default - 2\n\
@@ -231,7 +231,7 @@ mod tests {
     fn wide_adds_what_is_open_and_what_is_exposed() {
         let text = shown(&shop(), true);
         assert!(text.contains("LEAF ENDS IN OPEN SENT RECEIVED EXPOSED\n"), "{text}");
-        assert!(text.contains("19h59m 2 3.1 kB 1.0 kB 84 B\n"), "{text}");
+        assert!(text.contains("19h44m 2 3.1 kB 1.0 kB 84 B\n"), "{text}");
     }
 
     #[test]
