@@ -40,6 +40,7 @@ use trellis_api::proto::ca::{
 };
 use trellis_channel::{
     client::Dialer,
+    identity::Follower,
     server::{
         Limits, Listener,
         grpc::{self, Terms},
@@ -68,8 +69,9 @@ struct Service {
     turns: Arc<Semaphore>,
     asked: Arc<Mutex<Vec<u8>>>,
     answered: Arc<AtomicU64>,
-    /// Those who are being listened to.
+    /// Those who are being listened to, and all that ever were.
     followers: Arc<AtomicU64>,
+    followed: Arc<AtomicU64>,
     /// The most that were through with their handshake and had no answer yet.
     most: Arc<AtomicU64>,
     registry: Registry,
@@ -107,6 +109,7 @@ impl Trust for Service {
     ) -> Result<Response<Self::FollowStream>, Status> {
         let (followers, mut says) = (self.followers.clone(), request.into_inner());
         followers.fetch_add(1, SeqCst);
+        self.followed.fetch_add(1, SeqCst);
         // What is said has a task of its own, which knows nothing of the answers.
         tokio::spawn(async move {
             while let Some(Ok(_)) = says.next().await {}
@@ -146,6 +149,7 @@ impl Server {
             asked: Arc::default(),
             answered: Arc::default(),
             followers: Arc::default(),
+            followed: Arc::default(),
             most: Arc::default(),
             registry,
         };
@@ -381,5 +385,21 @@ async fn a_stream_ends_with_the_age_of_its_connection_and_when_the_process_stops
     let mut young = follow(&server, &tls).await;
     server.stop.send_replace(true);
     assert_eq!(young.message().await.unwrap(), None);
+    server.end().await;
+}
+
+#[tokio::test]
+async fn who_moves_to_another_certificate_speaks_on_one_stream_only() {
+    let server = Server::start(limits(8, NEVER), 0).await;
+    let dialer = Dialer::new(server.client(), id("server"), true);
+    let follower = Follower::new(server.address.to_string().parse().unwrap(), dialer, &Registry::new());
+    let (holding, held) = watch::channel(Holding::default());
+    let (heard, _hears) = watch::channel(None);
+    let following = tokio::spawn(follower.run(heard, held, 0.0));
+    timeout(PATIENCE, server.until(|service| service.followers.load(SeqCst) == 1)).await.unwrap();
+    holding.send_modify(|holding| "another".clone_into(&mut holding.leaf_anchor));
+    let moved = |service: &Service| service.followed.load(SeqCst) == 2 && service.followers.load(SeqCst) == 1;
+    timeout(PATIENCE, server.until(moved)).await.expect("the first stream goes on");
+    following.abort();
     server.end().await;
 }

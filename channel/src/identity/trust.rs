@@ -65,12 +65,12 @@ impl Follower {
     ) -> Result<(), tonic::Status> {
         let mut client =
             TrustClient::new(self.dialer.channel(&self.address)).max_decoding_message_size(MAX_MESSAGE);
-        // What is said ends with what is heard: otherwise it would go on beside the next stream.
-        let (_speaking, silent) = oneshot::channel::<()>();
-        let mut told = client.follow(told(holding.clone()).take_until(silent)).await?.into_inner();
         // A stream rests on the certificate that it was opened with, so another one wants another stream.
         let mut own = holding.clone();
         let anchor = own.borrow_and_update().leaf_anchor.clone();
+        // What is said ends with what is heard: otherwise it would go on beside the next stream.
+        let (_speaking, silent) = oneshot::channel::<()>();
+        let mut told = client.follow(told(holding.clone()).take_until(silent)).await?.into_inner();
         loop {
             tokio::select! {
                 message = told.message() => match message? {

@@ -12,7 +12,7 @@ use trellis_api::{
     names::DEFAULT_TRUST_DOMAIN,
     trust::{Issuing, KeyAlgorithm, Leaves, Phase, TrustDomainSpec},
 };
-use trellis_local::{Mesh, Options, Role, Running, Service, Workload, get::get};
+use trellis_local::{Environment, Mesh, Options, Role, Running, Service, Workload, get::get};
 
 use self::visitors::{Counts, Visitors};
 use crate::{
@@ -110,6 +110,7 @@ impl Town {
             federated: false,
             leaf_algorithms: format!("{POST_QUANTUM},{CLASSICAL}"),
             log: "info".to_owned(),
+            environment: Environment::new(),
         };
         let mesh = Mesh::start(options).await?;
         let network = mesh.network();
