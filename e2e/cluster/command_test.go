@@ -29,6 +29,10 @@ func TestCommandLineMistakes(t *testing.T) {
 		"--name none load a":  "cluster none is not up; start it: cluster --name none up",
 		"--name none kubectl": "cluster none is not up",
 		"--name none status":  "cluster none is not up",
+		"--name none restart": "cluster none is not up",
+		"restart etcd":        "restart takes no argument",
+		"--name none pid":     "pid wants SERVER",
+		"--name none pid a":   "cluster none is not up",
 	} {
 		err := run(context.Background(), strings.Fields(line))
 		if err == nil || !strings.Contains(err.Error(), want) {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -37,6 +38,12 @@ func create(ctx context.Context, layout Layout, name string, nodes int, built Bu
 	if err := c.prepare(ctx, plan, now); err != nil {
 		return err
 	}
+	return c.run(ctx)
+}
+
+// run starts all servers on what is prepared, and returns when the cluster answers.
+func (c *creation) run(ctx context.Context) error {
+	plan := c.record.Plan
 	parallel := []task{c.control}
 	for _, node := range plan.AllNodes() {
 		parallel = append(parallel, func(ctx context.Context) error { return c.containers(ctx, node) })
@@ -53,7 +60,7 @@ func create(ctx context.Context, layout Layout, name string, nodes int, built Bu
 		return err
 	}
 	c.record.Ready = true
-	return layout.save(c.record)
+	return c.layout.save(c.record)
 }
 
 // prepare makes all that needs no process: namespaces, cgroups, files and keys.
@@ -234,7 +241,11 @@ func (r Record) server(name string) (Process, error) {
 			return process, nil
 		}
 	}
-	return Process{}, fmt.Errorf("the cluster has no server %q", name)
+	var known []string
+	for _, process := range r.Servers {
+		known = append(known, process.Name)
+	}
+	return Process{}, fmt.Errorf("the cluster has no server %q, but %s", name, strings.Join(known, ", "))
 }
 
 type task func(context.Context) error

@@ -25,7 +25,9 @@ const usage = `usage: cluster [--name NAME] COMMAND
   build                    build what a cluster is made of, and install missing Debian packages
   up [--nodes N]           start a cluster of 1 to 3 nodes, 2 unless told; nothing to do if it is well
   down                     stop it and remove all that it made
+  restart                  as if all machines lost power at once and came back
   status                   what runs, and how well
+  pid SERVER               print the process id of one of the servers that status lists
   load IMAGE.tar...        import OCI image archives into every node
   kubectl ARGS...          talk to the cluster
   helm ARGS...             install into the cluster
@@ -106,7 +108,7 @@ func run(ctx context.Context, arguments []string) error {
 	if err != nil {
 		return err
 	}
-	if len(arguments) > 0 && command != "load" {
+	if len(arguments) > 0 && command != "load" && command != "pid" {
 		return misuse("%s takes no argument, got %q", command, arguments)
 	}
 	switch command {
@@ -116,8 +118,12 @@ func run(ctx context.Context, arguments []string) error {
 		return up(ctx, layout, name, nodes, os.Stdout)
 	case "down":
 		return down(ctx, layout, name, os.Stdout)
+	case "restart":
+		return restart(ctx, layout, name, os.Stdout)
 	case "status":
 		return status(ctx, layout, name, os.Stdout)
+	case "pid":
+		return pid(layout, name, arguments, os.Stdout)
 	case "load":
 		return load(ctx, layout, name, arguments, os.Stdout)
 	case "kubeconfig":

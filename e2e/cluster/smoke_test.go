@@ -404,6 +404,31 @@ func TestUpRepairs(t *testing.T) {
 	}
 }
 
+// What is stored survives, no process does, and the same pods run again.
+func TestRestartKeepsWhatIsStored(t *testing.T) {
+	smoke(t)
+	must(t, "", "up", "--nodes", "2")
+	must(t, "", "kubectl", "create", "configmap", "kept", "--from-literal=word=before")
+	pods := func() string {
+		return must(t, "", "kubectl", "get", "pods", "-n", "kube-system", "-o", "jsonpath={range .items[*]}{.metadata.uid}{end}")
+	}
+	before, etcd := pods(), must(t, "", "pid", "etcd")
+	must(t, "", "restart")
+	must(t, "", "status")
+	if word := must(t, "", "kubectl", "get", "configmap", "kept", "-o", "jsonpath={.data.word}"); word != "before" {
+		t.Errorf("the ConfigMap says %q", word)
+	}
+	if after := pods(); after != before {
+		t.Errorf("pods before %s and after %s", before, after)
+	}
+	if must(t, "", "pid", "etcd") == etcd {
+		t.Error("etcd has not restarted")
+	}
+	if output, err := program(t, "", "pid", "etc"); err == nil || !strings.Contains(output, "kube-apiserver") {
+		t.Errorf("of a server that there is not: %s", output)
+	}
+}
+
 func TestFailedUpSaysWhy(t *testing.T) {
 	smoke(t)
 	log := smokeLayout(t).Log("kube-apiserver")

@@ -46,6 +46,26 @@ func status(ctx context.Context, layout Layout, name string, output io.Writer) e
 	return err
 }
 
+// pid prints the process id of a server that runs, for whoever wants to halt or to trace it.
+func pid(layout Layout, name string, arguments []string, output io.Writer) error {
+	if len(arguments) != 1 {
+		return misuse("pid wants SERVER")
+	}
+	record, err := running(layout, name)
+	if err != nil {
+		return err
+	}
+	process, err := record.server(arguments[0])
+	if err != nil {
+		return err
+	}
+	if !process.Alive() {
+		return serverFailure(process.Name+" has ended", process.Log)
+	}
+	_, err = fmt.Fprintln(output, process.PID)
+	return err
+}
+
 func sortedKeys(values map[string]string) []string {
 	return slices.Sorted(maps.Keys(values))
 }

@@ -120,20 +120,7 @@ func TestCAIsReplacedUnderLoad(t *testing.T) {
 		if _, err := cluster.Run(t.Context(), "rollout", "restart", "-n", bed.System, "deployment/trellis-ca"); err != nil {
 			t.Fatal(err)
 		}
-		done := make(chan error, 1)
-		go func() { done <- rolledOut(t.Context(), bed.System, "trellis-ca") }()
-		for renewed := 0; ; renewed++ {
-			rotate(t, server, "orders")
-			select {
-			case err := <-done:
-				if err != nil {
-					t.Fatal(err)
-				}
-				t.Logf("%d certificates renewed meanwhile", renewed+1)
-				return
-			default:
-			}
-		}
+		renewedMeanwhile(t, server, func() error { return rolledOut(t.Context(), bed.System, "trellis-ca") })
 	})
 	if load.Failed != 0 {
 		t.Errorf("%d of %d requests failed: %v", load.Failed, load.Sent, load.Errors)
@@ -145,5 +132,25 @@ func TestCAIsReplacedUnderLoad(t *testing.T) {
 	}
 	if trustBefore.Data["bundle.pem"] != trustAfter.Data["bundle.pem"] {
 		t.Error("the trust bundle changed")
+	}
+}
+
+// renewedMeanwhile has a pod's proxy renew its certificate over and over while something is done, and no
+// renewal may be missed.
+func renewedMeanwhile(t *testing.T, pod *kube.Pod, do func() error) {
+	t.Helper()
+	done := make(chan error, 1)
+	go func() { done <- do() }()
+	for renewed := 1; ; renewed++ {
+		rotate(t, pod, pod.Metadata.Labels["app"])
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Logf("%d certificates renewed meanwhile", renewed)
+			return
+		default:
+		}
 	}
 }

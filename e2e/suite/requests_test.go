@@ -211,20 +211,28 @@ func TestSigningRequestOfAPodIsApprovedAndOneOfAnybodyElseDenied(t *testing.T) {
 	}
 }
 
-func TestPodCertificateVolumeIsFilledAndBelowTheMeshsAnchor(t *testing.T) {
+func needPodCertificates(t *testing.T) {
+	t.Helper()
 	if out, err := cluster.Run(t.Context(), "api-resources", "--api-group=certificates.k8s.io", "-o", "name"); err != nil || !strings.Contains(out, "podcertificaterequests") {
 		t.Skipf("this cluster has no PodCertificateRequests (%v)", err)
 	}
+}
+
+// issued are the sources of a volume with a certificate of the mesh, which the kubelet asks for, and the
+// mesh's anchors.
+func issued(keyType string) []any {
+	return []any{
+		map[string]any{"podCertificate": map[string]any{"signerName": signer, "keyType": keyType, "credentialBundlePath": "credentials.pem"}},
+		map[string]any{"clusterTrustBundle": map[string]any{"signerName": signer, "labelSelector": map[string]any{}, "path": "bundle.pem"}},
+	}
+}
+
+func TestPodCertificateVolumeIsFilledAndBelowTheMeshsAnchor(t *testing.T) {
+	needPodCertificates(t)
 	const name = "e2e-podcertificate"
 	namespace(t, name, nil)
-	volume := func(keyType string) []any {
-		return []any{
-			map[string]any{"podCertificate": map[string]any{"signerName": signer, "keyType": keyType, "credentialBundlePath": "credentials.pem"}},
-			map[string]any{"clusterTrustBundle": map[string]any{"signerName": signer, "labelSelector": map[string]any{}, "path": "bundle.pem"}},
-		}
-	}
-	apply(t, manifest(t, idlePod(name, "good", volume("ECDSAP256"))))
-	apply(t, manifest(t, idlePod(name, "bad", volume("ED25519"))))
+	apply(t, manifest(t, idlePod(name, "good", issued("ECDSAP256"))))
+	apply(t, manifest(t, idlePod(name, "bad", issued("ED25519"))))
 	ready(t, name, "good")
 	var list struct {
 		Items []struct {

@@ -21,16 +21,18 @@ pub fn rotate(
             rotation.phase
         );
     }
-    let before = spec.renewed(&status.renewed).issuing;
-    let algorithm = to.unwrap_or(before.algorithm);
-    let generation = match algorithm == before.algorithm {
-        true => before.generation + 1,
-        false => 1,
-    };
+    // What stands in the wish may have been refused, or not been looked at yet: then it is not what is.
+    let now = status.issuing_kind.unwrap_or(spec.issuing);
+    let kinds = [now, spec.renewed(&status.renewed).issuing];
+    let algorithm = to.unwrap_or(now.algorithm);
+    let alike = kinds.iter().filter(|kind| kind.algorithm == algorithm);
+    let generation = alike.map(|kind| kind.generation).max().map_or(1, |last| last + 1);
     let classical = |algorithm| algorithm == KeyAlgorithm::EcdsaP256;
     let leaf = match leaf {
         Some(leaf) => Some(leaf),
-        None if classical(spec.issuing.algorithm) && !classical(algorithm) => Some(KeyAlgorithm::MlDsa65),
+        None if kinds.iter().any(|kind| classical(kind.algorithm)) && !classical(algorithm) => {
+            Some(KeyAlgorithm::MlDsa65)
+        }
         None => spec.leaf.algorithm,
     };
     Ok(TrustDomainSpec {
@@ -217,6 +219,24 @@ mod tests {
             let wished = rotate(&spec(from.0, from.1), &settled, to, leaf).unwrap();
             assert_eq!((wished.issuing.algorithm, wished.issuing.generation), issuing, "{from:?} {to:?}");
             assert_eq!(wished.leaf.algorithm, leaves, "{from:?} {to:?}");
+        }
+    }
+
+    #[test]
+    fn a_rotation_is_from_what_is_whatever_else_was_wished_meanwhile() {
+        use KeyAlgorithm::{EcdsaP256, MlDsa65, MlDsa87};
+        for (is, wished, to, issuing) in [
+            // A wish that was refused, or that the CA has not seen yet.
+            ((MlDsa65, 3), (EcdsaP256, 1), None, (MlDsa65, 4)),
+            ((MlDsa65, 3), (EcdsaP256, 1), Some(MlDsa65), (MlDsa65, 4)),
+            ((MlDsa65, 3), (MlDsa87, 1), Some(MlDsa65), (MlDsa65, 4)),
+            ((MlDsa65, 3), (MlDsa87, 1), Some(MlDsa87), (MlDsa87, 2)),
+            ((MlDsa65, 3), (MlDsa65, 4), Some(MlDsa65), (MlDsa65, 5)),
+        ] {
+            let kind = Some(Issuing::own(is.0, is.1));
+            let status = TrustDomainStatus { issuing_kind: kind, ..TrustDomainStatus::default() };
+            let new = rotate(&spec(wished.0, wished.1), &status, to, None).unwrap().issuing;
+            assert_eq!((new.algorithm, new.generation), issuing, "{is:?} {wished:?} {to:?}");
         }
     }
 

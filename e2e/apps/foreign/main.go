@@ -1,9 +1,12 @@
 // Foreign is a client of another make, for tests: it opens one mutually authenticated TLS connection with
 // nothing but Go's own crypto/tls, which offers hybrid key exchange and cannot verify ML-DSA, and says what
-// was negotiated.
+// was negotiated. With -through it also opens a tunnel on it, by Go's own HTTP/2, and says the first line
+// of whoever is at its end.
 package main
 
 import (
+	"bufio"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/tls"
@@ -14,7 +17,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/http"
+	"net/url"
 	"os"
+	"strings"
 	"time"
 )
 
@@ -26,9 +32,19 @@ func main() {
 	server := flag.String("server", "", "who must answer, spiffe://...")
 	certificate := flag.String("certificate", "", "the own certificate, DER")
 	key := flag.String("key", "", "its key, PKCS#8 DER")
+	credentials := flag.String("credentials", "", "both as the kubelet writes them, PEM, instead of these two")
 	bundle := flag.String("bundle", "", "the trust bundle, PEM")
+	through := flag.String("through", "", "the application at the tunnel's end, HOST:PORT")
 	flag.Parse()
-	said, err := connect(*address, *server, *certificate, *key, *bundle)
+	own, err := identity(*certificate, *key)
+	if *credentials != "" {
+		own, err = tls.LoadX509KeyPair(*credentials, *credentials)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	said, err := connect(*address, *server, *bundle, *through, own)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
@@ -36,11 +52,7 @@ func main() {
 	fmt.Println(said)
 }
 
-func connect(address, server, certificate, key, bundle string) (string, error) {
-	own, err := identity(certificate, key)
-	if err != nil {
-		return "", err
-	}
+func connect(address, server, bundle, through string, own tls.Certificate) (string, error) {
 	roots, err := anchors(bundle)
 	if err != nil {
 		return "", err
@@ -64,14 +76,46 @@ func connect(address, server, certificate, key, bundle string) (string, error) {
 	if err := connection.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return "", err
 	}
+	state := connection.ConnectionState()
+	negotiated := fmt.Sprintf("%s %s %s", tls.VersionName(state.Version), state.CurveID, state.PeerCertificates[0].PublicKeyAlgorithm)
+	if through != "" {
+		line, err := tunnel(connection, through)
+		return negotiated + "\n" + line, err
+	}
 	if _, err := io.WriteString(connection, hello); err != nil {
 		return "", fmt.Errorf("after the handshake: %w", err)
 	}
 	if _, err := io.ReadFull(connection, make([]byte, 9)); err != nil {
 		return "", fmt.Errorf("the server did not let us in: %w", err)
 	}
-	state := connection.ConnectionState()
-	return fmt.Sprintf("%s %s %s", tls.VersionName(state.Version), state.CurveID, state.PeerCertificates[0].PublicKeyAlgorithm), nil
+	return negotiated, nil
+}
+
+// tunnel asks for an application on the connection, and returns the first line that it says.
+func tunnel(connection *tls.Conn, application string) (string, error) {
+	transport := &http.Transport{
+		ForceAttemptHTTP2: true,
+		DialTLSContext:    func(context.Context, string, string) (net.Conn, error) { return connection, nil },
+	}
+	// What we say is nothing, and we are not done until the answer was read.
+	silent, done := io.Pipe()
+	defer done.Close()
+	answer, err := transport.RoundTrip(&http.Request{
+		Method: http.MethodConnect, URL: &url.URL{Scheme: "https", Host: application}, Host: application,
+		Header: http.Header{}, Body: silent, ContentLength: -1,
+	})
+	if err != nil {
+		return "", fmt.Errorf("asking for %s: %w", application, err)
+	}
+	defer answer.Body.Close()
+	if answer.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("asking for %s: %s", application, answer.Status)
+	}
+	line, err := bufio.NewReader(answer.Body).ReadString('\n')
+	if err != nil {
+		return "", fmt.Errorf("what %s says: %w", application, err)
+	}
+	return strings.TrimSpace(line), nil
 }
 
 func identity(certificate, key string) (tls.Certificate, error) {

@@ -22,7 +22,10 @@ func (b *Bed) images(ctx context.Context) error {
 		return err
 	}
 	apps := filepath.Join(b.cache, "apps")
-	if err := b.goRun(ctx, filepath.Join(b.Root, "e2e", "apps"), "build", "-trimpath", "-ldflags=-s -w", "-o", apps+"/", "./web", "./orders", "./load"); err != nil {
+	if err := b.goRun(ctx, filepath.Join(b.Root, "e2e", "apps"), "build", "-trimpath", "-ldflags=-s -w", "-o", apps+"/", "./web", "./orders", "./load", "./foreign"); err != nil {
+		return err
+	}
+	if err := b.goRun(ctx, filepath.Join(b.Root, "e2e", "workload"), "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(apps, "peer"), "."); err != nil {
 		return err
 	}
 	collector, err := b.collector(ctx)
@@ -52,19 +55,11 @@ func (b *Bed) images(ctx context.Context) error {
 		sum.Write(listing)
 	}
 	b.Images = hex.EncodeToString(sum.Sum(nil)[:6])
-	archives, err := filepath.Glob(filepath.Join(out, "*.tar"))
-	if err != nil {
-		return err
-	}
-	if b.own {
-		return b.run(ctx, b.program(), append([]string{"load"}, archives...)...)
-	}
-	if b.Load == "" {
+	if !b.Loads() {
 		fmt.Fprintf(b.log, "TRELLIS_E2E_LOAD is not set: the images of %s are taken to be in the cluster\n", out)
 		return nil
 	}
-	words := strings.Fields(b.Load)
-	return b.run(ctx, words[0], append(words[1:], archives...)...)
+	return b.load(ctx, out)
 }
 
 // debianPackages installs what the instruments' images are made of, where it is missing.

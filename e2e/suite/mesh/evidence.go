@@ -36,10 +36,12 @@ type Connections struct {
 
 // ProxyEvidence is what one proxy says of itself.
 type ProxyEvidence struct {
-	Workload string        `json:"workload"`
-	Leaf     *Leaf         `json:"leaf"`
-	Inbound  []Connections `json:"inbound"`
-	Outbound []Connections `json:"outbound"`
+	Workload string `json:"workload"`
+	Leaf     *Leaf  `json:"leaf"`
+	// Companion is the second certificate, of a workload with a dual identity.
+	Companion *Leaf         `json:"companion"`
+	Inbound   []Connections `json:"inbound"`
+	Outbound  []Connections `json:"outbound"`
 }
 
 // Leaf is the certificate that a proxy holds.
