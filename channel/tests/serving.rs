@@ -40,6 +40,7 @@ use trellis_api::proto::ca::{
 };
 use trellis_channel::{
     client::Dialer,
+    identity::Follower,
     server::{
         Limits, Listener,
         grpc::{self, Terms},
@@ -349,6 +350,23 @@ async fn connections_on_a_removed_anchor_end_in_good_order_within_seconds_and_ot
     }
     assert_eq!(server.ended("anchor_removed"), 3);
     drop(staying);
+    server.end().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_with_a_new_certificate_leaves_nothing_of_its_old_stream() {
+    let server = Server::start(Limits::default(), 0).await;
+    let dialer = Dialer::new(server.client(), id("server"), true);
+    let follower = Follower::new(server.address.to_string().parse().unwrap(), dialer, &Registry::new());
+    let (heard, mut hears) = watch::channel(None);
+    let holding = watch::Sender::new(Holding { leaf_anchor: "old".to_owned(), ..Holding::default() });
+    let following = tokio::spawn(follower.run(heard, holding.subscribe(), 0.5));
+    hears.changed().await.unwrap();
+    holding.send_modify(|holding| holding.leaf_anchor = "new".to_owned());
+    hears.changed().await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!((server.service.handshakes(), server.service.followers.load(SeqCst)), (2, 1));
+    following.abort();
     server.end().await;
 }
 

@@ -47,8 +47,15 @@ impl Census {
         self.forget();
     }
 
+    /// Of a member's own streams the newest speaks for it: what an older one still says, and that it ends,
+    /// means nothing.
     pub fn holds(&mut self, origin: Origin, holding: Holding) {
         let member = self.members.entry(holding.pod.clone()).or_default();
+        if let (Origin::Member(told), Some((Origin::Member(newest), _))) = (origin, &member.holding)
+            && told < *newest
+        {
+            return;
+        }
         member.holding = Some((origin, holding));
     }
 

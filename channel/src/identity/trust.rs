@@ -1,10 +1,13 @@
 //! Hears from the CA what to trust, for as long as the process lives, and tells it what is really held.
 //! What is heard is applied by whoever owns the identity; this only carries it.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use futures::{Stream, stream};
-use tokio::{sync::watch, time::sleep};
+use futures::{Stream, StreamExt, stream};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
 use trellis_api::proto::ca::{Holding, Trusted, trust_client::TrustClient};
 use trellis_telemetry::{Gauge, Registry};
 
@@ -62,7 +65,10 @@ impl Follower {
     ) -> Result<(), tonic::Status> {
         let mut client =
             TrustClient::new(self.dialer.channel(&self.address)).max_decoding_message_size(MAX_MESSAGE);
-        let mut told = client.follow(told(holding.clone())).await?.into_inner();
+        // What is said ends with this call: a stream that is only dropped would go on saying it for ever.
+        let (_speaking, silence) = oneshot::channel::<Infallible>();
+        let says = told(holding.clone()).take_until(silence);
+        let mut told = client.follow(says).await?.into_inner();
         // A stream rests on the certificate that it was opened with, so another one wants another stream.
         let mut own = holding.clone();
         let anchor = own.borrow_and_update().leaf_anchor.clone();

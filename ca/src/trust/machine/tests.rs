@@ -189,6 +189,10 @@ fn who_is_alive_and_out_of_reach_is_waited_for_until_it_is_gone() {
     mesh.census.holds(Origin::Member(7), mesh.holding("shop/b"));
     mesh.census.left(Origin::Member(0), "shop/b");
     assert!(matches!(mesh.decide(), Verdict::Take { .. }));
+    // Nor does it take the word from its successor, if it still speaks.
+    mesh.census.holds(Origin::Member(6), mesh.holding("shop/b"));
+    mesh.census.lost(Origin::Member(6));
+    assert!(matches!(mesh.decide(), Verdict::Take { .. }));
     mesh.census.lost(Origin::Member(7));
     assert_eq!(waiting_for(&mesh.decide()), ["shop/b"]);
     mesh.census.alive(&BTreeSet::from(["shop/a".to_owned()]));
