@@ -106,10 +106,8 @@ impl Ledger {
                 "trellis_application_protocols_total",
                 "Connections of applications, by what their first bytes looked like.",
             ),
-            tunnels_ended: registry.counter(
-                "trellis_tunnels_ended_total",
-                "Tunnels that took open connections along when they ended, by reason.",
-            ),
+            tunnels_ended: registry
+                .counter("trellis_tunnels_ended_total", "Tunnels that did not end by themselves, by reason."),
         }
     }
 

@@ -86,7 +86,11 @@ async fn balanced(worker: &Worker, mut socket: TcpStream, destination: SocketAdd
                 .await;
                 if let Err(error) = carried {
                     debug!(%destination, endpoint = %endpoint.address, %error, "connection broke");
-                    if let Some(reason) = refused_by_peer(&error) {
+                    let refused = refused_by_peer(&error);
+                    if refused.is_none() {
+                        place.cut();
+                    }
+                    if let Some(reason) = refused {
                         let (ledger, class) = (&worker.shared.ledger, peer.row.class);
                         ledger.refused(Direction::Outbound, identity.to_string(), class, reason);
                     }

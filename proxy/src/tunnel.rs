@@ -69,8 +69,10 @@ pub struct Peer {
 struct State {
     streams: AtomicUsize,
     closed: AtomicBool,
-    /// A first stream came or the last one went.
+    /// A first stream came or the last one went, or one was cut.
     changed: Notify,
+    /// A stream was cut since the connection broke.
+    cut: AtomicBool,
     /// What it rests on is trusted no more: it will end.
     falling: watch::Sender<bool>,
 }
@@ -141,7 +143,7 @@ pub async fn connect(
     tokio::spawn({
         let state = state.clone();
         async move {
-            let _rests = shared.resting.enter(&posture);
+            let rests = shared.resting.enter(&posture);
             let life = async {
                 tokio::select! {
                     result = &mut driven => return result.err().map(|error| error.to_string()),
@@ -158,10 +160,10 @@ pub async fn connect(
                 }
             };
             let (reason, cut) = tokio::select! {
-                // Of itself it ends without streams.
                 reason = life => {
-                    let cut = (state.streams.load(Relaxed) > 0).then(|| taken(&shared, &posture));
-                    (reason, cut)
+                    state.closed.store(true, Relaxed);
+                    drop(rests);
+                    (reason, cuts(&state).await.then(|| taken(&shared, &posture)))
                 }
                 () = silent(&state, ping) => (Some("the peer no longer answers".to_owned()), Some(SILENT)),
                 reason = fallen(&shared, &posture, || { state.falling.send_replace(true); }) => {
@@ -231,6 +233,12 @@ impl Opener {
 }
 
 impl Place {
+    /// The stream broke, and its end was none that either side had asked for.
+    pub fn cut(&self) {
+        self.0.cut.store(true, Relaxed);
+        self.0.changed.notify_one();
+    }
+
     /// Turns true when the tunnel is to end soon.
     pub fn falling(&self) -> watch::Receiver<bool> {
         self.0.falling.subscribe()
@@ -258,6 +266,16 @@ async fn answered(ping: Option<&mut PingPong>) -> Result<(), Refusal> {
         Ok(Err(_)) => std::future::pending().await,
         Err(_) => Err(Refusal::TimedOut),
     }
+}
+
+/// Whether a connection that has ended took streams along. Those that were over by then only have to be put
+/// away, which they may not have been yet.
+async fn cuts(state: &State) -> bool {
+    state.cut.store(false, Relaxed);
+    while state.streams.load(Relaxed) > 0 && !state.cut.load(Relaxed) {
+        state.changed.notified().await;
+    }
+    state.cut.load(Relaxed)
 }
 
 /// Ends once no stream has used the tunnel for `idle`.

@@ -28,13 +28,6 @@ pub enum Origin {
     Replica(u64),
 }
 
-impl Origin {
-    /// Whether a member has opened another stream since.
-    fn is_before(self, other: Self) -> bool {
-        matches!((self, other), (Self::Member(own), Self::Member(other)) if own < other)
-    }
-}
-
 /// Why a phase cannot end yet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Missing {
@@ -54,10 +47,13 @@ impl Census {
         self.forget();
     }
 
+    /// Of a member's own streams the newest speaks for it: what an older one still says, and that it ends,
+    /// means nothing.
     pub fn holds(&mut self, origin: Origin, holding: Holding) {
         let member = self.members.entry(holding.pod.clone()).or_default();
-        if member.holding.as_ref().is_some_and(|(told_by, _)| origin.is_before(*told_by)) {
-            // A stream that is about to end; what it says must not be lost with it.
+        if let (Origin::Member(told), Some((Origin::Member(newest), _))) = (origin, &member.holding)
+            && told < *newest
+        {
             return;
         }
         member.holding = Some((origin, holding));

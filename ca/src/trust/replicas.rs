@@ -1,10 +1,13 @@
 //! A replica that does not lead passes on to the leader what its members hold, so that the leader sees
 //! them all, whichever replica they are connected to.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, convert::Infallible, sync::Arc, time::Duration};
 
-use futures::{Stream, stream};
-use tokio::{sync::watch, time::sleep};
+use futures::{Stream, StreamExt, stream};
+use tokio::{
+    sync::{oneshot, watch},
+    time::sleep,
+};
 use trellis_api::{
     names::CA_PORT,
     proto::ca::{Holding, Relayed, trust_client::TrustClient},
@@ -77,7 +80,10 @@ impl Replicas {
     async fn relay(&self, address: &Address) -> Result<(), tonic::Status> {
         let dialer = Dialer::new(self.tls.clone(), self.own.clone(), true);
         let mut client = TrustClient::new(dialer.channel(address));
+        // What is said ends with this call: a stream that is only dropped would go on saying it for ever.
+        let (_speaking, silence) = oneshot::channel::<Infallible>();
         let told = changes(self.members.clone(), format!("{}/{}", self.namespace, self.own_pod));
+        let told = told.take_until(silence);
         let mut acks = client.relay(told).await?.into_inner();
         tracing::info!(%address, "telling the leader what members hold");
         while acks.message().await?.is_some() {}

@@ -1,7 +1,7 @@
 //! Hears from the CA what to trust, for as long as the process lives, and tells it what is really held.
 //! What is heard is applied by whoever owns the identity; this only carries it.
 
-use std::{sync::Arc, time::Duration};
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
 use futures::{Stream, StreamExt, stream};
 use tokio::{
@@ -68,9 +68,10 @@ impl Follower {
         // A stream rests on the certificate that it was opened with, so another one wants another stream.
         let mut own = holding.clone();
         let anchor = own.borrow_and_update().leaf_anchor.clone();
-        // What is said ends with what is heard: otherwise it would go on beside the next stream.
-        let (_speaking, silent) = oneshot::channel::<()>();
-        let mut told = client.follow(told(holding.clone()).take_until(silent)).await?.into_inner();
+        // What is said ends with this call: a stream that is only dropped would go on saying it for ever.
+        let (_speaking, silence) = oneshot::channel::<Infallible>();
+        let says = told(holding.clone()).take_until(silence);
+        let mut told = client.follow(says).await?.into_inner();
         loop {
             tokio::select! {
                 message = told.message() => match message? {

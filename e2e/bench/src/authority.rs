@@ -31,11 +31,11 @@ const NAMESPACE: &str = "bench";
 const CROWD: f64 = 60.0;
 /// Megabytes that the CA may grow by meanwhile, however large the crowd is: what those take who are in work
 /// at once, and what the allocator keeps.
-const GROWTH: f64 = 40.0;
+const GROWTH: f64 = 50.0;
 /// The crowd is measured against one of this fraction, too.
 const PARTS: usize = 5;
 /// Kilobytes of the CA for one open stream of trust.
-const STREAM: f64 = 60.0;
+const STREAM: f64 = 80.0;
 /// Streams that are being opened at the same time.
 const OPENING: usize = 8;
 /// Seconds until the last follower has heard.

@@ -177,8 +177,11 @@ fn who_is_alive_and_out_of_reach_is_waited_for_until_it_is_gone() {
     assert_eq!(missing[0].why, "is alive and not in reach of the CA");
     // A stream that was replaced takes nothing with it when it ends.
     mesh.census.holds(Origin::Member(7), mesh.holding("shop/b"));
-    mesh.census.holds(Origin::Member(0), mesh.holding("shop/b"));
     mesh.census.left(Origin::Member(0), "shop/b");
+    assert!(matches!(mesh.decide(), Verdict::Take { .. }));
+    // Nor does it take the word from its successor, if it still speaks.
+    mesh.census.holds(Origin::Member(6), mesh.holding("shop/b"));
+    mesh.census.lost(Origin::Member(6));
     assert!(matches!(mesh.decide(), Verdict::Take { .. }));
     mesh.census.lost(Origin::Member(7));
     assert_eq!(waiting_for(&mesh.decide()), ["shop/b"]);
