@@ -21,7 +21,7 @@ type trustStatus struct {
 	Phase    string
 	Issuing  string
 	Members  int
-	Anchors  []struct{ Fingerprint, Algorithm string }
+	Anchors  []struct{ Fingerprint, Algorithm, Key string }
 	Rotation *struct {
 		Number     int
 		Phase      string
