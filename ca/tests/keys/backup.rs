@@ -20,7 +20,7 @@ use super::{
 /// The command line, which is built into the same folder as the CA.
 fn trellis(words: &[&OsStr]) -> (Output, String) {
     let program = Path::new(env!("CARGO_BIN_EXE_trellis-ca")).with_file_name("trellis");
-    assert!(program.is_file(), "{} is not there; cargo build -p trellis-cli, or run ci/test keys", program.display());
+    assert!(program.is_file(), "{} is not there; run ci/test keys", program.display());
     let output = Command::new(program).arg("trust").args(words).env_clear().output().unwrap();
     let said =
         [&output.stdout, &output.stderr].map(|text| String::from_utf8_lossy(text).into_owned()).concat();
