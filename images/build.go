@@ -31,6 +31,11 @@ func Build(spec Spec) (*Image, error) {
 				}
 			}
 		}
+		for _, library := range layer.Libraries {
+			if err := libraries.add("what "+spec.Name+" loads", library); err != nil {
+				return nil, fmt.Errorf("layer %d: %w", i, err)
+			}
+		}
 		below := NewTree(top)
 		for _, host := range libraries.Paths() {
 			if err := below.addInPlace(host); err != nil {

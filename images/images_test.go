@@ -134,6 +134,29 @@ func TestProxyAndCaptureShareAllLayersButNft(t *testing.T) {
 	}
 }
 
+// A PKCS#11 module finds the parts of glibc that the CA itself does not use.
+func TestCAHasWhatAModuleIsLinkedTo(t *testing.T) {
+	bin := binaries(t)
+	copied(t, bin, "nft")
+	specs, err := Product(bin, "1", filepath.Join(bin, "nft"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, spec := range specs {
+		image, err := Build(spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all []byte
+		for _, layer := range image.layers {
+			all = append(all, image.blobs[layer.Digest]...)
+		}
+		if has, want := bytes.Contains(all, []byte("/libm.so.6")), strings.HasPrefix(spec.Name, "trellis.dev/ca:"); has != want {
+			t.Errorf("%s: libm is there: %v, want %v", spec.Name, has, want)
+		}
+	}
+}
+
 // The proof that nothing is missing is to run the program with nothing else in sight.
 func TestProgramRunsInItsImageAlone(t *testing.T) {
 	if os.Getuid() != 0 {

@@ -29,7 +29,7 @@ func Product(bin, version, nft string) ([]Spec, error) {
 		image("proxy", version, proxyUser, "trellis-proxy", proxy),
 		// The redirect rules need uid 0 in the pod's network namespace, and nft beside the binary.
 		image("capture", version, 0, "trellis-proxy", proxy, LayerSpec{Files: []File{{From: nft, To: "/usr/sbin/nft", Mode: 0o755}}}),
-		image("ca", version, controlUser, "trellis-ca", program(bin, "trellis-ca")),
+		image("ca", version, controlUser, "trellis-ca", authority(bin)),
 		image("discovery", version, controlUser, "trellis-discovery", program(bin, "trellis-discovery")),
 		image("injector", version, controlUser, "trellis-injector", program(bin, "trellis-injector")),
 	}
@@ -71,6 +71,14 @@ func base() LayerSpec {
 
 func program(bin, name string) LayerSpec {
 	return LayerSpec{Files: []File{{From: filepath.Join(bin, name), To: "/usr/bin/" + name, Mode: 0o755}}}
+}
+
+// authority is the CA, which loads the PKCS#11 module of whoever has one: glibc as a whole, since its parts
+// have to be of one version, and a module's own would not be.
+func authority(bin string) LayerSpec {
+	layer := program(bin, "trellis-ca")
+	layer.Libraries = []string{"libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libresolv.so.2"}
+	return layer
 }
 
 // WorkspaceVersion reads the version of the Cargo workspace that the folder is in.

@@ -33,6 +33,8 @@ type LayerSpec struct {
 	Files       []File      `json:"files,omitempty"`
 	Trees       []Copy      `json:"trees,omitempty"`
 	Links       []Link      `json:"links,omitempty"`
+	// Libraries by name, for what programs load while they run.
+	Libraries []string `json:"libraries,omitempty"`
 }
 
 // Directory is an empty directory.
