@@ -16,7 +16,7 @@ help: ## Show this list.
 build: ## Build the release binaries into bin/.
 	cargo build --release --locked $(addprefix -p ,$(crates))
 	@mkdir -p bin
-	@for name in $(binaries); do install -m 0755 "$(CARGO_TARGET_DIR)/release/$$name" "bin/$$name" || exit 1; done
+	@for name in $(binaries); do install -s -m 0755 "$(CARGO_TARGET_DIR)/release/$$name" "bin/$$name" || exit 1; done
 
 demo: build ## Run the mesh as plain processes on loopback, with a page that shows what was negotiated.
 	bin/trellis demo
