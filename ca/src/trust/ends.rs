@@ -1,7 +1,10 @@
 //! When everything ends that belief rests on: our anchors, those above them, and those of other trust
 //! domains. What comes and goes with a rotation comes and goes here.
 
-use std::time::SystemTime;
+use std::{
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
+    time::SystemTime,
+};
 
 use trellis_pki::{bundle::Anchor, lives};
 use trellis_telemetry::{Family, Gauge, Registry};
@@ -15,6 +18,8 @@ pub struct Ends {
     begins: Family<Gauge>,
     ends: Family<Gauge>,
     first: Gauge,
+    /// The revision that is shown: members change far more often than anchors.
+    shown: AtomicU64,
 }
 
 /// One certificate.
@@ -43,10 +48,16 @@ impl Ends {
                     "When the first of the anchors that issue ends, in seconds since 1970.",
                 )
                 .with(&[]),
+            // Revisions begin at one.
+            shown: AtomicU64::new(0),
         }
     }
 
     pub fn reflect(&self, current: &Current) {
+        let revision = current.state().revision;
+        if self.shown.swap(revision, Relaxed) == revision {
+            return;
+        }
         let found = found(current);
         let issues = found.iter().filter(|one| ["issuing", "companion"].contains(&one.role));
         self.first.set(issues.map(|one| seconds(one.life.1)).fold(f64::INFINITY, f64::min));
