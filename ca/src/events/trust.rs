@@ -192,6 +192,17 @@ mod tests {
     }
 
     #[test]
+    fn a_rotation_that_nobody_asked_for_says_so() {
+        let mut renewal = rotation("Distributing", false);
+        let kind = json!({ "algorithm": "ml-dsa-65", "generation": 2 });
+        renewal["renewal"] = json!({ "of": "Issuing", "kind": kind });
+        let [(tone, reason, note)] =
+            news(&status(&[]), &status(&[("/rotation", renewal)])).try_into().unwrap();
+        assert_eq!((tone, reason), (Tone::Normal, "RotationBegan"));
+        assert_eq!(note, "rotation 3, a renewal: members learn to trust new beside old");
+    }
+
+    #[test]
     fn a_companion_that_comes_or_goes_is_called_one() {
         let of = |phase: &str, from: &str, to: &str, back: bool| {
             let mut rotation = rotation(phase, back);

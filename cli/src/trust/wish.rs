@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 use trellis_api::trust::{
-    Declined, Denial, Force, Issuing, KeyAlgorithm, Leaves, Part, Phase, Renewal, TrustDomainSpec,
+    Declined, Denial, Force, Issuing, KeyAlgorithm, Leaves, Part, Phase, Renewal, Renewed, TrustDomainSpec,
     TrustDomainStatus,
 };
 use trellis_pki::credential::Denied;
@@ -56,8 +56,7 @@ pub fn roll_back(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<T
     if rotation.rolling_back {
         bail!("rotation {} is being rolled back already", rotation.number);
     }
-    let renewed = rotation.renewal.map(|renewed| (renewed.of, renewed.kind));
-    let back = TrustDomainSpec { paused: false, force: None, ..without(spec, renewed) };
+    let back = TrustDomainSpec { paused: false, force: None, ..without(spec, rotation.renewal) };
     Ok(match (rotation.of, rotation.from_kind) {
         (Part::Companion, companion) => TrustDomainSpec { companion, ..back },
         (Part::Issuing, issuing) => TrustDomainSpec {
@@ -90,17 +89,17 @@ pub fn companion(
 }
 
 /// The same wish without a fresh key that nobody asked for.
-fn without(spec: &TrustDomainSpec, renewed: Option<(Part, Issuing)>) -> TrustDomainSpec {
-    let declined = renewed.map(|(of, kind)| Declined { of, generation: kind.generation });
+fn without(spec: &TrustDomainSpec, renewed: Option<Renewed>) -> TrustDomainSpec {
+    let declined = renewed.map(|Renewed { of, kind }| Declined { of, generation: kind.generation });
     let renewal = Renewal { declined: declined.or(spec.renewal.declined), ..spec.renewal };
     TrustDomainSpec { renewal, ..spec.clone() }
 }
 
 /// A wish that was refused, or waits for a certificate, goes back to what is.
 fn withdraw(spec: &TrustDomainSpec, status: &TrustDomainStatus) -> Result<TrustDomainSpec> {
-    let pending = status.pending.as_ref().map(|pending| (Part::Issuing, pending.kind));
-    let renewed = pending
-        .filter(|(of, kind)| status.renewed.iter().any(|renewed| (renewed.of, renewed.kind) == (*of, *kind)));
+    // Of either part: no kind can be wished of both.
+    let waits = |renewed: &&Renewed| status.pending.as_ref().is_some_and(|key| key.kind == renewed.kind);
+    let renewed = status.renewed.iter().find(waits).copied();
     let spec = &without(spec, renewed);
     let wished = spec.renewed(&status.renewed);
     match status.issuing_kind {
@@ -172,7 +171,7 @@ fn names(denial: &Denial, denied: &Denied) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use trellis_api::trust::{Condition, PendingStatus, Renewed, RotationStatus, WaitingFor};
+    use trellis_api::trust::{Condition, PendingStatus, RotationStatus, WaitingFor};
 
     use super::*;
 
