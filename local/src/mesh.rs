@@ -122,6 +122,20 @@ impl Mesh {
         self.network
     }
 
+    /// The workload `name` of account `name` in the mesh, with the addresses of this number.
+    pub fn workload(&self, namespace: &str, name: &str, number: u8, services: Vec<Service>) -> Workload {
+        Workload {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            service_account: name.to_owned(),
+            uid: format!("{name}-uid"),
+            pod: self.network.address(Role::Pod, number),
+            application: self.network.address(Role::Application, number),
+            services,
+            meshed: true,
+        }
+    }
+
     /// The PEM file with the trust bundle.
     pub fn bundle(&self) -> PathBuf {
         self.path("bundle.pem")

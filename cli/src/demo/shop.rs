@@ -135,21 +135,11 @@ fn address(mesh: &Mesh, role: Role, number: u8) -> IpAddr {
 }
 
 fn workload(mesh: &Mesh, number: u8, name: &str, services: &[(&str, SocketAddr)]) -> Workload {
-    let network = mesh.network();
     let service = |(name, at): &(&str, SocketAddr)| match at.ip() {
         IpAddr::V4(address) => Some(Service { name: (*name).to_owned(), address, port: at.port() }),
         IpAddr::V6(_) => None,
     };
-    Workload {
-        namespace: NAMESPACE.to_owned(),
-        name: name.to_owned(),
-        service_account: name.to_owned(),
-        uid: format!("{name}-uid"),
-        pod: network.address(Role::Pod, number),
-        application: network.address(Role::Application, number),
-        services: services.iter().filter_map(service).collect(),
-        meshed: true,
-    }
+    mesh.workload(NAMESPACE, name, number, services.iter().filter_map(service).collect())
 }
 
 fn at(workload: &Workload, port: u16) -> String {

@@ -7,7 +7,7 @@ use anyhow::{Result, bail, ensure};
 use tokio::{net::TcpStream, time};
 use trellis_api::evidence::{Class, Connections, REFUSED};
 use trellis_api::names::DEFAULT_TRUST_DOMAIN;
-use trellis_local::{Environment, Mesh, Options, Role, Running, Service, Workload};
+use trellis_local::{Environment, Mesh, Options, Role, Running, Service};
 
 use crate::{
     cores::{self, Cores},
@@ -61,8 +61,8 @@ impl Bed {
         let mut mesh = Mesh::start(options).await?;
         let entry = mesh.network().address(Role::Service, 1);
         let service = Service { name: "server".to_owned(), address: entry, port: PORT };
-        let server = workload(&mesh, 1, "server", vec![service]);
-        let client = workload(&mesh, 2, "client", Vec::new());
+        let server = mesh.workload(NAMESPACE, "server", 1, vec![service]);
+        let client = mesh.workload(NAMESPACE, "client", 2, Vec::new());
         mesh.announce(&server)?;
         mesh.announce(&client)?;
         let listen = SocketAddr::from((server.application, PORT));
@@ -146,17 +146,4 @@ impl Bed {
 
 fn is_post_quantum(row: &Connections) -> bool {
     row.class == Class::Pq && !row.reason.as_ref().is_some_and(|reason| reason.starts_with(REFUSED))
-}
-
-fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
-    Workload {
-        namespace: NAMESPACE.to_owned(),
-        name: name.to_owned(),
-        service_account: name.to_owned(),
-        uid: format!("{name}-uid"),
-        pod: mesh.network().address(Role::Pod, number),
-        application: mesh.network().address(Role::Application, number),
-        services,
-        meshed: true,
-    }
 }

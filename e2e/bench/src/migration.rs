@@ -123,11 +123,14 @@ impl Town {
                     address: entry(server, client),
                     port: PORT,
                 };
-                workload(&mesh, &format!("server-{server}"), 1 + server, (0..CLIENTS).map(service).collect())
+                let services = (0..CLIENTS).map(service).collect();
+                mesh.workload(NAMESPACE, &format!("server-{server}"), 1 + server, services)
             })
             .collect();
         let clients: Vec<Workload> = (0..CLIENTS)
-            .map(|client| workload(&mesh, &format!("client-{client}"), 1 + SERVERS + client, Vec::new()))
+            .map(|client| {
+                mesh.workload(NAMESPACE, &format!("client-{client}"), 1 + SERVERS + client, Vec::new())
+            })
             .collect();
         // All are known before the first proxy asks about any.
         for one in servers.iter().chain(&clients) {
@@ -201,19 +204,6 @@ fn needless(metrics: &str) -> u64 {
         .filter(|line| !line.contains("reason=\"anchor_removed\""))
         .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
         .sum::<f64>() as u64
-}
-
-fn workload(mesh: &Mesh, name: &str, number: u8, services: Vec<Service>) -> Workload {
-    Workload {
-        namespace: NAMESPACE.to_owned(),
-        name: name.to_owned(),
-        service_account: name.to_owned(),
-        uid: format!("{name}-uid"),
-        pod: mesh.network().address(Role::Pod, number),
-        application: mesh.network().address(Role::Application, number),
-        services,
-        meshed: true,
-    }
 }
 
 #[cfg(test)]

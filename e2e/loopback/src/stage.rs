@@ -122,16 +122,7 @@ impl Stage {
 
 /// The workload `name` of account `name`.
 pub fn workload(mesh: &Mesh, number: u8, name: &str, services: Vec<Service>) -> Workload {
-    Workload {
-        namespace: NAMESPACE.into(),
-        name: name.into(),
-        service_account: name.into(),
-        uid: format!("{name}-uid"),
-        pod: mesh.network().address(Role::Pod, number),
-        application: mesh.network().address(Role::Application, number),
-        services,
-        meshed: true,
-    }
+    mesh.workload(NAMESPACE, name, number, services)
 }
 
 /// Runs the command line as a user does, with these arguments.
