@@ -4,6 +4,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "proto/trellis/ca/v1/ca.proto",
         "proto/trellis/discovery/v1/discovery.proto",
+        "proto/trellis/discovery/v1/route.proto",
         "proto/spiffe/workload.proto",
     ];
     for file in files {

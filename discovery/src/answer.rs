@@ -57,13 +57,17 @@ impl Answer {
                 namespace: name.namespace.to_string(),
                 name: name.name.to_string(),
                 endpoints: endpoints.iter().map(|one| one.to_proto(trust_domain)).collect(),
+                ..Default::default()
             }),
             Self::Workload(endpoint) => {
                 Wire::Workload(proto::Workload { endpoint: Some(endpoint.to_proto(trust_domain)) })
             }
             Self::Unknown => Wire::Unknown(proto::Unknown {}),
         };
-        proto::ResolveResponse { destination: Some(destination.into()), answer: Some(answer) }
+        proto::ResolveResponse {
+            subject: Some(proto::resolve_response::Subject::Destination(destination.into())),
+            answer: Some(answer),
+        }
     }
 }
 
@@ -80,6 +84,7 @@ impl Endpoint {
             pod,
             service_account,
             reach: self.reach(trust_domain),
+            ..Default::default()
         }
     }
 

@@ -69,7 +69,7 @@ where
                 self.session.unsubscribe(read(destination)?);
                 Ok(())
             }
-            None => Err(Status::invalid_argument(
+            Some(_) | None => Err(Status::invalid_argument(
                 "action: none that this version knows; send `subscribe` or `unsubscribe`",
             )),
         }

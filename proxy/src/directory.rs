@@ -213,6 +213,8 @@ impl Answer {
                 // A pod that cannot be understood is not a stranger: it gets no connection at all.
                 None => Self::Service { endpoints: Vec::new() },
             },
+            // What a gateway serves is no answer about an address.
+            Wire::Serving(_) => Self::Service { endpoints: Vec::new() },
             Wire::Unknown(_) => Self::Unknown,
         }
     }

@@ -11,6 +11,7 @@ use tonic::transport::Channel;
 use tracing::{info, warn};
 use trellis_api::proto::discovery::{
     Destination, ResolveRequest, ResolveResponse, discovery_client::DiscoveryClient, resolve_request::Action,
+    resolve_response::Subject,
 };
 use trellis_telemetry::health::Health;
 
@@ -121,7 +122,9 @@ fn request(wish: Wish) -> ResolveRequest {
 
 /// What cannot be understood is left out: the connection that waits for it fails, and says so.
 fn learn(directory: &Directory, response: ResolveResponse) {
-    let Some((destination, answer)) = response.destination.zip(response.answer) else { return };
+    let (Some(Subject::Destination(destination)), Some(answer)) = (response.subject, response.answer) else {
+        return;
+    };
     let (Ok(ip), Ok(port)) = (destination.address.parse(), u16::try_from(destination.port)) else {
         warn!(address = destination.address, port = destination.port, "discovery answered nonsense");
         return;

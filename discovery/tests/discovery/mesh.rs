@@ -14,6 +14,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 use trellis_api::proto::discovery::{
     Destination, ResolveRequest, ResolveResponse, discovery_client::DiscoveryClient, resolve_request::Action,
+    resolve_response::Subject,
 };
 use trellis_channel::{
     client::channel,
@@ -153,7 +154,9 @@ impl Proxy {
     async fn next(&mut self) -> Result<Option<String>, Status> {
         let answer = timeout(PATIENCE, self.answers.message()).await.unwrap()?;
         Ok(answer.map(|answer| {
-            let Destination { address, port } = answer.destination.unwrap();
+            let Some(Subject::Destination(Destination { address, port })) = answer.subject else {
+                panic!("{:?} is no destination", answer.subject)
+            };
             format!("{address} {port}: {}", line(answer.answer.unwrap()))
         }))
     }

@@ -86,6 +86,7 @@ pub fn line(answer: proto::resolve_response::Answer) -> String {
         }
         Wire::Workload(workload) => format!("workload {}", endpoint(&workload.endpoint.unwrap())),
         Wire::Unknown(_) => "unknown".into(),
+        Wire::Serving(_) => "a gateway".into(),
     }
 }
 
