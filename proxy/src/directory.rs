@@ -299,6 +299,7 @@ mod tests {
                     identity: identity.into(),
                     port: 15008,
                 })),
+                ..Default::default()
             }),
         })
     }
