@@ -1,6 +1,6 @@
-//! What an application speaks, guessed from the first bytes that go by. Nothing waits for it: a protocol
-//! in which the server speaks first is never held up, and a first packet cut at any byte is only named
-//! less precisely, never treated differently.
+//! What an application speaks, judged by the first bytes that go by. Where something depends on it, the
+//! judgement is only made once no further byte could change it, so that a first packet may be cut at any
+//! byte. Where nothing does, nobody waits for it.
 
 /// What the first bytes looked like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -21,8 +21,43 @@ const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 const METHODS: [&[u8]; 9] =
     [b"GET ", b"POST ", b"PUT ", b"HEAD ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"CONNECT ", b"TRACE "];
 
+/// What a first line of HTTP/1 may take before it is taken for something else.
+const LINE: usize = 16 * 1024;
+/// The longest method that is looked for.
+const METHOD: usize = 32;
+
 impl Protocol {
-    /// Judges the first bytes of the side that connected.
+    /// What the side that connected certainly speaks; nothing as long as the next byte may tell.
+    pub fn certain(first: &[u8]) -> Option<Self> {
+        let is_begun = |whole: &[u8]| first.len() < whole.len() && whole.starts_with(first);
+        if first.starts_with(HTTP2_PREFACE) {
+            return Some(Self::Http2);
+        }
+        if is_begun(HTTP2_PREFACE) || is_begun(&[22, 3]) {
+            return None;
+        }
+        if first.starts_with(&[22, 3]) {
+            return Some(Self::Tls);
+        }
+        let line = match first.iter().position(|byte| *byte == b'\n') {
+            Some(end) => &first[..end],
+            None => first,
+        };
+        let method = line.iter().position(|byte| !is_token(*byte));
+        match method {
+            None if line.len() == first.len() && line.len() <= METHOD => return None,
+            Some(1..=METHOD) if line[method.unwrap_or_default()] == b' ' => {}
+            _ => return Some(Self::Other),
+        }
+        if line.len() == first.len() {
+            return (line.len() > LINE).then_some(Self::Other);
+        }
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let is_http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
+        Some(if is_http { Self::Http1 } else { Self::Other })
+    }
+
+    /// Guesses by the first bytes of the side that connected.
     pub fn of_client(first: &[u8]) -> Self {
         let begins = |whole: &[u8]| {
             let length = whole.len().min(first.len());
@@ -40,6 +75,11 @@ impl Protocol {
         }
     }
 
+    /// Whether requests can be told apart.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http1 | Self::Http2)
+    }
+
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tls => "tls",
@@ -52,9 +92,50 @@ impl Protocol {
     }
 }
 
+/// What a method may be made of.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_judgement_is_the_same_however_the_first_packet_is_cut() {
+        let cases: [(&[u8], Protocol); 15] = [
+            (b"GET / HTTP/1.1\r\nhost: web\r\n\r\n", Protocol::Http1),
+            (b"PROPFIND /a b HTTP/1.1\r\n", Protocol::Http1),
+            (b"PRI * HTTP/1.1\r\n", Protocol::Http1),
+            (b"GET /old HTTP/1.0\n", Protocol::Http1),
+            (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\nmore", Protocol::Http2),
+            (&[22, 3, 1, 0, 200, 1, 0, 0, 196], Protocol::Tls),
+            (&[22, 9, 1], Protocol::Other),
+            // Redis, in its protocol and in lines
+            (b"*1\r\n$4\r\nPING\r\n", Protocol::Other),
+            (b"GET key\r\n", Protocol::Other),
+            // AMQP, NATS, SSH, LDAP, PostgreSQL, MongoDB
+            (b"AMQP\x00\x00\x09\x01", Protocol::Other),
+            (b"CONNECT {\"verbose\":false}\r\n", Protocol::Other),
+            (b"SSH-2.0-OpenSSH_9.2\r\n", Protocol::Other),
+            (b"\x30\x0c\x02\x01\x01", Protocol::Other),
+            (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", Protocol::Other),
+            (b"?\x00\x00\x00\x01", Protocol::Other),
+        ];
+        for (bytes, expected) in cases {
+            assert_eq!(Protocol::certain(bytes), Some(expected), "{bytes:?}");
+            let judged = (1..bytes.len()).find_map(|cut| Protocol::certain(&bytes[..cut]));
+            assert!(judged.is_none_or(|judged| judged == expected), "{bytes:?} was taken for {judged:?}");
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_no_request() {
+        let line = [b"GET /".as_slice(), &vec![b'a'; LINE]].concat();
+        assert_eq!(Protocol::certain(&line), Some(Protocol::Other));
+        assert_eq!(Protocol::certain(&[b'A'; METHOD + 1]), Some(Protocol::Other));
+        assert_eq!(Protocol::certain(b"GET /"), None);
+    }
 
     #[test]
     fn a_client_hello_is_known_however_it_is_cut() {

@@ -19,9 +19,10 @@ use tokio::{
     time::{self, Instant},
 };
 use trellis_api::proto::discovery as wire;
-use trellis_pki::spiffe::SpiffeId;
 
-use crate::balance::Loaded;
+pub use answer::{Answer, Endpoint, Reach};
+
+mod answer;
 
 /// How long a connection waits for the first answer about its destination.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,33 +34,6 @@ const NAMES: usize = 1_000;
 /// Of which this many may wait for discovery.
 const ASKING: usize = 256;
 
-/// What discovery says about a destination.
-#[derive(Debug)]
-pub enum Answer {
-    Service {
-        endpoints: Vec<Endpoint>,
-    },
-    Workload(Endpoint),
-    /// Outside of what the mesh knows.
-    Unknown,
-}
-
-#[derive(Debug)]
-pub struct Endpoint {
-    pub address: SocketAddr,
-    /// `namespace/serviceaccount`: who runs there, as far as discovery knows.
-    pub workload: String,
-    pub reach: Reach,
-    /// Connections of ours.
-    pub open: Arc<AtomicUsize>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
-    Tunnel { identity: SpiffeId, address: SocketAddr },
-    Plaintext { reason: &'static str },
-}
-
 /// Why a destination has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NoAnswer {
@@ -69,16 +43,36 @@ pub enum NoAnswer {
     Full,
 }
 
+/// What discovery is asked about.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// An address that somebody connects to. Port 0 asks who owns the address.
+    Address(SocketAddr),
+    Backend(Backend),
+}
+
+/// A port of a Service, as routes name it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Backend {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
+    pub port: u16,
+}
+
 /// What the discovery stream shall do next.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Wish {
-    Subscribe(SocketAddr),
-    Unsubscribe(SocketAddr),
+    Subscribe(Subject),
+    Unsubscribe(Subject),
 }
+
+/// The answer about one subject, as it changes. What somebody follows is not forgotten.
+#[derive(Clone)]
+pub struct Followed(watch::Receiver<Option<Arc<Answer>>>);
 
 #[derive(Clone)]
 pub struct Directory {
-    known: Arc<Mutex<HashMap<SocketAddr, Entry>>>,
+    known: Arc<Mutex<HashMap<Subject, Entry>>>,
     wishes: mpsc::UnboundedSender<Wish>,
     /// How many of what is known are names. Changed only while `known` is locked.
     names: Arc<AtomicUsize>,
@@ -99,75 +93,91 @@ impl Directory {
         (Self { known: Arc::default(), wishes, names: Arc::default(), asking }, wished)
     }
 
-    /// The answer about `destination`, at once when it is known.
-    pub async fn resolve(&self, destination: SocketAddr) -> Result<Arc<Answer>, NoAnswer> {
-        let mut answer = {
-            let mut known = self.known.lock();
-            let full = self.is_full(&known, destination);
-            match known.get_mut(&destination) {
-                Some(entry) => {
-                    entry.used = Instant::now();
-                    if let Some(answer) = &*entry.answer.borrow() {
-                        return Ok(answer.clone());
-                    }
-                    entry.answer.subscribe()
-                }
-                None if full => return Err(NoAnswer::Full),
-                None => {
-                    let (sender, receiver) = watch::channel(None);
-                    known.insert(destination, Entry { answer: sender, used: Instant::now() });
-                    self.names.fetch_add(usize::from(destination.port() == 0), Relaxed);
-                    // Fails only when the proxy is shutting down, and then nobody answers.
-                    let _ = self.wishes.send(Wish::Subscribe(destination));
-                    receiver
-                }
-            }
+    /// The answer about `subject`, at once when it is known.
+    pub async fn resolve(&self, subject: &Subject) -> Result<Arc<Answer>, NoAnswer> {
+        let mut receiver = match self.look_up(subject)? {
+            Ok(answer) => return Ok(answer),
+            Err(receiver) => receiver,
         };
-        match time::timeout(PATIENCE, answer.wait_for(Option::is_some)).await {
-            Ok(Ok(answer)) => answer.clone().ok_or(NoAnswer::Unavailable),
-            _ => Err(NoAnswer::Unavailable),
-        }
+        answered(&mut receiver).await
     }
 
-    fn is_full(&self, known: &HashMap<SocketAddr, Entry>, destination: SocketAddr) -> bool {
+    /// The same for somebody who wants to hear of changes.
+    pub async fn follow(&self, subject: &Subject) -> Result<Followed, NoAnswer> {
+        let mut receiver = match self.look_up(subject)? {
+            Ok(_) => {
+                let known = self.known.lock();
+                known.get(subject).map(|entry| entry.answer.subscribe()).ok_or(NoAnswer::Unavailable)?
+            }
+            Err(receiver) => receiver,
+        };
+        answered(&mut receiver).await?;
+        Ok(Followed(receiver))
+    }
+
+    /// The answer if it is known, or else where it will come.
+    fn look_up(
+        &self,
+        subject: &Subject,
+    ) -> Result<Result<Arc<Answer>, watch::Receiver<Option<Arc<Answer>>>>, NoAnswer> {
+        let mut known = self.known.lock();
+        if let Some(entry) = known.get_mut(subject) {
+            entry.used = Instant::now();
+            return Ok(match &*entry.answer.borrow() {
+                Some(answer) => Ok(answer.clone()),
+                None => Err(entry.answer.subscribe()),
+            });
+        }
+        if self.is_full(&known, subject) {
+            return Err(NoAnswer::Full);
+        }
+        let (sender, receiver) = watch::channel(None);
+        known.insert(subject.clone(), Entry { answer: sender, used: Instant::now() });
+        self.names.fetch_add(usize::from(subject.is_name()), Relaxed);
+        // Fails only when the proxy is shutting down, and then nobody answers.
+        let _ = self.wishes.send(Wish::Subscribe(subject.clone()));
+        Ok(Err(receiver))
+    }
+
+    fn is_full(&self, known: &HashMap<Subject, Entry>, subject: &Subject) -> bool {
         let names = self.names.load(Relaxed);
-        match destination.port() {
-            0 => names >= NAMES,
-            _ => known.len() - names >= DESTINATIONS,
+        match subject.is_name() {
+            true => names >= NAMES,
+            false => known.len() - names >= DESTINATIONS,
         }
     }
 
     /// Who owns `ip`, for the record: a name that nothing proves.
     pub async fn name(&self, ip: IpAddr) -> String {
         let Ok(_turn) = self.asking.try_acquire() else { return "unverified:unknown".to_owned() };
-        match self.resolve(SocketAddr::new(ip, 0)).await.as_deref() {
+        match self.resolve(&SocketAddr::new(ip, 0).into()).await.as_deref() {
             Ok(Answer::Workload(endpoint)) => format!("unverified:{}", endpoint.workload),
             _ => "unverified:unknown".to_owned(),
         }
     }
 
     /// Everything that a new stream must subscribe to.
-    pub fn destinations(&self) -> Vec<SocketAddr> {
-        self.known.lock().keys().copied().collect()
+    pub fn subjects(&self) -> Vec<Subject> {
+        self.known.lock().keys().cloned().collect()
     }
 
     /// Takes in what discovery said. An answer to what nobody wants any more is dropped.
-    pub fn learn(&self, destination: SocketAddr, answer: wire::resolve_response::Answer) {
+    pub fn learn(&self, subject: &Subject, answer: wire::resolve_response::Answer) {
         let known = self.known.lock();
-        let Some(entry) = known.get(&destination) else { return };
+        let Some(entry) = known.get(subject) else { return };
         let before = entry.answer.borrow().clone();
-        let answer = Answer::read(answer, before.as_deref());
+        let answer = Answer::read(answer, before.as_deref(), Instant::now());
         entry.answer.send_replace(Some(Arc::new(answer)));
     }
 
     /// Forgets what was not used for `idle`.
     pub fn sweep(&self, idle: Duration) {
         let now = Instant::now();
-        self.known.lock().retain(|destination, entry| {
+        self.known.lock().retain(|subject, entry| {
             let keep = now.duration_since(entry.used) < idle || entry.answer.receiver_count() > 0;
             if !keep {
-                self.names.fetch_sub(usize::from(destination.port() == 0), Relaxed);
-                let _ = self.wishes.send(Wish::Unsubscribe(*destination));
+                self.names.fetch_sub(usize::from(subject.is_name()), Relaxed);
+                let _ = self.wishes.send(Wish::Unsubscribe(subject.clone()));
             }
             keep
         });
@@ -176,14 +186,14 @@ impl Directory {
     /// Everything that is known, for a person to read.
     pub fn describe(&self) -> BTreeMap<String, Vec<String>> {
         let known = self.known.lock();
-        let described = known.iter().map(|(destination, entry)| {
+        let described = known.iter().map(|(subject, entry)| {
             let answer = entry.answer.borrow();
             let endpoints = match answer.as_deref() {
                 None => vec!["not answered yet".to_owned()],
                 Some(Answer::Unknown) => vec!["outside the mesh".to_owned()],
                 Some(known) => known.endpoints().iter().map(Endpoint::to_string).collect(),
             };
-            (destination.to_string(), endpoints)
+            (subject.to_string(), endpoints)
         });
         described.collect()
     }
@@ -194,92 +204,61 @@ impl Directory {
     }
 }
 
-// === impl Answer ===
-
-impl Answer {
-    /// Endpoints that stay keep their load.
-    fn read(answer: wire::resolve_response::Answer, before: Option<&Self>) -> Self {
-        use wire::resolve_response::Answer as Wire;
-        match answer {
-            Wire::Service(service) => Self::Service {
-                endpoints: service
-                    .endpoints
-                    .into_iter()
-                    .filter_map(|endpoint| Endpoint::read(endpoint, before))
-                    .collect(),
-            },
-            Wire::Workload(workload) => match workload.endpoint.and_then(|e| Endpoint::read(e, before)) {
-                Some(endpoint) => Self::Workload(endpoint),
-                // A pod that cannot be understood is not a stranger: it gets no connection at all.
-                None => Self::Service { endpoints: Vec::new() },
-            },
-            // What a gateway serves is no answer about an address.
-            Wire::Serving(_) => Self::Service { endpoints: Vec::new() },
-            Wire::Unknown(_) => Self::Unknown,
-        }
-    }
-
-    pub fn endpoints(&self) -> &[Endpoint] {
-        match self {
-            Self::Service { endpoints } => endpoints,
-            Self::Workload(endpoint) => std::slice::from_ref(endpoint),
-            Self::Unknown => &[],
-        }
+async fn answered(answer: &mut watch::Receiver<Option<Arc<Answer>>>) -> Result<Arc<Answer>, NoAnswer> {
+    match time::timeout(PATIENCE, answer.wait_for(Option::is_some)).await {
+        Ok(Ok(answer)) => answer.clone().ok_or(NoAnswer::Unavailable),
+        _ => Err(NoAnswer::Unavailable),
     }
 }
 
-impl Endpoint {
-    /// `None` for what this version cannot reach safely: no address, no reach, or a malformed identity.
-    fn read(endpoint: wire::Endpoint, before: Option<&Answer>) -> Option<Self> {
-        use wire::endpoint::Reach as Wire;
-        let ip: IpAddr = endpoint.address.parse().ok()?;
-        let address = SocketAddr::new(ip, u16::try_from(endpoint.port).ok()?);
-        let reach = match endpoint.reach? {
-            Wire::Tunnel(tunnel) => Reach::Tunnel {
-                identity: tunnel.identity.parse().ok()?,
-                address: SocketAddr::new(ip, u16::try_from(tunnel.port).ok()?),
-            },
-            Wire::Plaintext(plaintext) => Reach::Plaintext { reason: reason(plaintext.reason()) },
-        };
-        let open = before
-            .into_iter()
-            .flat_map(Answer::endpoints)
-            .find(|known| known.address == address)
-            .map_or_else(Arc::default, |known| known.open.clone());
-        let workload = format!("{}/{}", endpoint.namespace, endpoint.service_account);
-        Some(Self { address, workload, reach, open })
+impl Followed {
+    /// The answer of this moment. There is always one: who follows has seen the first.
+    pub fn now(&self) -> Arc<Answer> {
+        self.0.borrow().clone().unwrap_or_else(|| Arc::new(Answer::Unknown))
     }
 }
 
-impl fmt::Display for Endpoint {
+// === impl Subject ===
+
+impl Subject {
+    /// Who owns an address, which is asked for the record only.
+    fn is_name(&self) -> bool {
+        matches!(self, Self::Address(address) if address.port() == 0)
+    }
+}
+
+impl From<SocketAddr> for Subject {
+    fn from(address: SocketAddr) -> Self {
+        Self::Address(address)
+    }
+}
+
+impl fmt::Display for Subject {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { address, workload, reach, open } = self;
-        let open = open.load(Relaxed);
-        match reach {
-            Reach::Tunnel { identity, address: tunnel } => {
-                write!(f, "{address} {identity} through {tunnel}, {open} open")
-            }
-            Reach::Plaintext { reason } => {
-                write!(f, "{address} {workload} in plaintext ({reason}), {open} open")
-            }
+        match self {
+            Self::Address(address) => address.fmt(f),
+            Self::Backend(backend) => backend.fmt(f),
         }
     }
 }
 
-impl Loaded for Endpoint {
-    fn load(&self) -> usize {
-        self.open.load(Relaxed)
+impl Backend {
+    pub fn read(backend: &wire::Backend) -> Option<Self> {
+        let port = u16::try_from(backend.port).ok()?;
+        Some(Self { namespace: backend.namespace.as_str().into(), name: backend.name.as_str().into(), port })
     }
 }
 
-fn reason(reason: wire::plaintext::Reason) -> &'static str {
-    use wire::plaintext::Reason;
-    match reason {
-        Reason::NotInjected => "not_injected",
-        Reason::HostNetwork => "host_network",
-        Reason::PortSkipped => "port_skipped",
-        Reason::NoPod => "no_pod",
-        Reason::Unspecified => "unspecified",
+impl From<&Backend> for wire::Backend {
+    fn from(backend: &Backend) -> Self {
+        let Backend { namespace, name, port } = backend;
+        Self { namespace: namespace.to_string(), name: name.to_string(), port: (*port).into() }
+    }
+}
+
+impl fmt::Display for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.namespace, self.name, self.port)
     }
 }
 
@@ -310,10 +289,11 @@ mod tests {
     async fn many_connections_ask_once_and_all_get_the_answer() {
         let (directory, mut wishes) = Directory::new();
         let to: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        let asked = futures::future::join_all((0..10).map(|_| directory.resolve(to)));
+        let subject = Subject::from(to);
+        let asked = futures::future::join_all((0..10).map(|_| directory.resolve(&subject)));
         let answer = async {
-            assert_eq!(wishes.recv().await, Some(Wish::Subscribe(to)));
-            directory.learn(to, pod("10.0.0.1", IDENTITY));
+            assert_eq!(wishes.recv().await, Some(Wish::Subscribe(to.into())));
+            directory.learn(&subject, pod("10.0.0.1", IDENTITY));
         };
         let (answers, ()) = tokio::join!(asked, answer);
         assert!(answers.iter().all(|answer| matches!(answer.as_deref(), Ok(Answer::Workload(_)))));
@@ -324,9 +304,10 @@ mod tests {
     async fn without_discovery_a_new_destination_fails_and_a_known_one_goes_on() {
         let (directory, _wishes) = Directory::new();
         let to: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        assert_eq!(directory.resolve(to).await.unwrap_err(), NoAnswer::Unavailable);
-        directory.learn(to, pod("10.0.0.1", IDENTITY));
-        assert!(directory.resolve(to).await.is_ok());
+        let subject = Subject::from(to);
+        assert_eq!(directory.resolve(&subject).await.unwrap_err(), NoAnswer::Unavailable);
+        directory.learn(&subject, pod("10.0.0.1", IDENTITY));
+        assert!(directory.resolve(&subject).await.is_ok());
     }
 
     #[tokio::test(start_paused = true)]
@@ -339,7 +320,8 @@ mod tests {
         }
         assert_eq!(directory.size(), NAMES);
         let to: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        assert!(futures::poll!(std::pin::pin!(directory.resolve(to))).is_pending());
+        let subject = Subject::from(to);
+        assert!(futures::poll!(std::pin::pin!(directory.resolve(&subject))).is_pending());
         // And what strangers cost is given back.
         time::advance(Duration::from_secs(60)).await;
         directory.sweep(Duration::from_secs(60));
@@ -351,32 +333,54 @@ mod tests {
     async fn what_nobody_uses_is_forgotten_and_unsubscribed() {
         let (directory, mut wishes) = Directory::new();
         let to: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        let _ = directory.resolve(to).await;
+        let subject = Subject::from(to);
+        let _ = directory.resolve(&subject).await;
         directory.sweep(Duration::from_secs(60));
         assert_eq!(directory.size(), 1);
         time::advance(Duration::from_secs(60)).await;
         directory.sweep(Duration::from_secs(60));
         assert_eq!(directory.size(), 0);
-        assert_eq!(wishes.recv().await, Some(Wish::Subscribe(to)));
-        assert_eq!(wishes.recv().await, Some(Wish::Unsubscribe(to)));
+        assert_eq!(wishes.recv().await, Some(Wish::Subscribe(to.into())));
+        assert_eq!(wishes.recv().await, Some(Wish::Unsubscribe(to.into())));
     }
 
     #[tokio::test]
     async fn a_pod_with_an_identity_we_cannot_read_is_never_reached_in_plaintext() {
         let (directory, _wishes) = Directory::new();
         let to: SocketAddr = "10.0.0.1:80".parse().unwrap();
-        let asked = directory.resolve(to);
+        let subject = Subject::from(to);
+        let asked = directory.resolve(&subject);
         tokio::pin!(asked);
         assert!(futures::poll!(&mut asked).is_pending());
-        directory.learn(to, pod("10.0.0.1", "not-a-spiffe-id"));
+        directory.learn(&subject, pod("10.0.0.1", "not-a-spiffe-id"));
         assert!(asked.await.unwrap().endpoints().is_empty());
     }
 
     #[tokio::test]
-    async fn an_endpoint_that_stays_keeps_its_load() {
-        let before = Answer::read(pod("10.0.0.1", IDENTITY), None);
-        before.endpoints()[0].open.store(5, Relaxed);
-        let after = Answer::read(pod("10.0.0.1", IDENTITY), Some(&before));
-        assert_eq!(after.endpoints()[0].load(), 5);
+    async fn an_endpoint_that_stays_keeps_what_is_known_of_it() {
+        let read = |identity, before: Option<&Answer>| {
+            Answer::read(pod("10.0.0.1", identity), before, Instant::now())
+        };
+        let before = read(IDENTITY, None);
+        let _busy = crate::balance::Busy::new(&before.endpoints()[0].fitness);
+        assert_eq!(read(IDENTITY, Some(&before)).endpoints()[0].fitness.open(), 1);
+        // Another workload at the same address begins anew.
+        let other = read("spiffe://cluster.local/ns/shop/sa/other", Some(&before));
+        assert_eq!(other.endpoints()[0].fitness.open(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_somebody_follows_is_not_forgotten() {
+        let (directory, _wishes) = Directory::new();
+        let subject = Subject::from("10.0.0.1:80".parse::<SocketAddr>().unwrap());
+        let asked = directory.follow(&subject);
+        tokio::pin!(asked);
+        assert!(futures::poll!(&mut asked).is_pending());
+        directory.learn(&subject, pod("10.0.0.1", IDENTITY));
+        let followed = asked.await.unwrap();
+        time::advance(Duration::from_secs(120)).await;
+        directory.sweep(Duration::from_secs(60));
+        directory.learn(&subject, wire::resolve_response::Answer::Unknown(wire::Unknown {}));
+        assert!(matches!(*followed.now(), Answer::Unknown));
     }
 }

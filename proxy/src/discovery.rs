@@ -11,11 +11,11 @@ use tonic::transport::Channel;
 use tracing::{info, warn};
 use trellis_api::proto::discovery::{
     Destination, ResolveRequest, ResolveResponse, discovery_client::DiscoveryClient, resolve_request::Action,
-    resolve_response::Subject,
+    resolve_response as wire,
 };
 use trellis_telemetry::health::Health;
 
-use crate::directory::{Directory, Wish};
+use crate::directory::{Backend, Directory, Subject, Wish};
 
 /// The condition that holds once discovery has answered; it is not lost again, because what is known
 /// stays in use.
@@ -80,7 +80,7 @@ async fn stream(
     let mut answers = client.resolve(outgoing).await?.into_inner();
     health.set(CONDITION, Ok(()));
     // First everything that was wanted before, then wishes as they come.
-    let mut again = directory.destinations();
+    let mut again = directory.subjects();
     let mut sweep = time::interval(SWEEP_EVERY);
     loop {
         // Nothing is taken from either before there is room to send it.
@@ -100,8 +100,8 @@ async fn stream(
                 Some((_, Some(None))) => return Ok(Ended::DirectoryGone),
                 Some((place, Some(Some(wish)))) => place.send(request(wish)),
                 Some((place, None)) => {
-                    if let Some(destination) = again.pop() {
-                        place.send(request(Wish::Subscribe(destination)));
+                    if let Some(subject) = again.pop() {
+                        place.send(request(Wish::Subscribe(subject)));
                     }
                 }
             },
@@ -114,20 +114,28 @@ fn request(wish: Wish) -> ResolveRequest {
     let destination =
         |address: SocketAddr| Destination { address: address.ip().to_string(), port: address.port().into() };
     let action = match wish {
-        Wish::Subscribe(address) => Action::Subscribe(destination(address)),
-        Wish::Unsubscribe(address) => Action::Unsubscribe(destination(address)),
+        Wish::Subscribe(Subject::Address(address)) => Action::Subscribe(destination(address)),
+        Wish::Unsubscribe(Subject::Address(address)) => Action::Unsubscribe(destination(address)),
+        Wish::Subscribe(Subject::Backend(backend)) => Action::SubscribeBackend((&backend).into()),
+        Wish::Unsubscribe(Subject::Backend(backend)) => Action::UnsubscribeBackend((&backend).into()),
     };
     ResolveRequest { action: Some(action) }
 }
 
 /// What cannot be understood is left out: the connection that waits for it fails, and says so.
 fn learn(directory: &Directory, response: ResolveResponse) {
-    let (Some(Subject::Destination(destination)), Some(answer)) = (response.subject, response.answer) else {
-        return;
+    let ResolveResponse { subject, answer: Some(answer) } = response else { return };
+    let known = match &subject {
+        Some(wire::Subject::Destination(destination)) => address(destination).map(Subject::Address),
+        Some(wire::Subject::Backend(backend)) => Backend::read(backend).map(Subject::Backend),
+        Some(wire::Subject::Gateway(_)) | None => None,
     };
-    let (Ok(ip), Ok(port)) = (destination.address.parse(), u16::try_from(destination.port)) else {
-        warn!(address = destination.address, port = destination.port, "discovery answered nonsense");
-        return;
-    };
-    directory.learn(SocketAddr::new(ip, port), answer);
+    match known {
+        Some(known) => directory.learn(&known, answer),
+        None => warn!(?subject, "discovery answered what nobody can have asked"),
+    }
+}
+
+fn address(destination: &Destination) -> Option<SocketAddr> {
+    Some(SocketAddr::new(destination.address.parse().ok()?, u16::try_from(destination.port).ok()?))
 }

@@ -83,6 +83,8 @@ pub enum ConnectError {
     Unreachable { address: SocketAddr, kind: io::ErrorKind },
     #[error("handshake with {address} failed: {}", .refusal.as_str())]
     Refused { address: SocketAddr, refusal: Refusal },
+    #[error("the proxy at {address} did not lead to its application: {reason}")]
+    Application { address: SocketAddr, reason: &'static str },
     #[error("the mesh does not federate with trust domain {0}")]
     NotFederated(String),
     #[error("this proxy has no valid certificate")]
@@ -100,6 +102,7 @@ impl ConnectError {
             Self::Unreachable { .. } => "unreachable",
             Self::Refused { refusal, .. } => refusal.as_str(),
             Self::NotFederated(_) => "trust_domain_not_federated",
+            Self::Application { reason, .. } => reason,
             Self::NotReady => NOT_READY,
             Self::Unavailable(Unavailable::Abandoned) => "shutting_down",
             Self::Unavailable(Unavailable::Unsettled) => "tunnel_unsettled",

@@ -1,235 +1,211 @@
-//! From the application to the world: original destination, discovery's answer, an endpoint, a tunnel to
-//! it. An endpoint that has a proxy is reached through its tunnel or not at all.
+//! From the application to the world: original destination, discovery's answer, and then either requests
+//! that are forwarded one by one, or bytes that are carried to one endpoint. An endpoint that has a proxy
+//! is reached through its tunnel or not at all.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use http::StatusCode;
-use rand::rngs::SmallRng;
-use tokio::net::TcpStream;
+use bytes::{Bytes, BytesMut};
+use tokio::{net::TcpStream, time};
 use tracing::debug;
-use trellis_api::evidence::{Class, OUTSIDE_MESH};
-use trellis_pki::spiffe::SpiffeId;
-
-use crate::{
-    balance,
-    directory::{Answer, Endpoint, NoAnswer, Reach},
-    handshake::ConnectError,
-    ledger::Direction,
-    original,
-    relay::{End, Refused, Tunnelled, Unanswered},
-    tunnel::{self, OpenError, Peer, Place, Tunnel},
-    worker::{self, TUNNEL_IDLE, Worker},
+use trellis_api::{
+    evidence::{Class, OUTSIDE_MESH},
+    proto::discovery::Protocol as Said,
 };
 
-/// Endpoints that are tried before a connection is given up.
-const ATTEMPTS: usize = 3;
-/// Tunnels to one endpoint that are tried: during a rotation each end changes several times, and may do so
-/// in the very moment in which a tunnel comes to be.
-const MAKINGS: usize = 3;
+use crate::{
+    detect::Protocol,
+    directory::{Followed, NoAnswer},
+    http,
+    ledger::Direction,
+    original, reach,
+    relay::{Begun, End},
+    worker::{self, Worker},
+};
+
+/// How long a client may be silent before its endpoint is reached, to hear whether that speaks first.
+const SILENCE: Duration = Duration::from_millis(100);
+/// How long a client that has begun may take to say what it speaks.
+const UNCERTAIN: Duration = Duration::from_secs(1);
 
 /// Serves one connection of the application.
-pub async fn connection(worker: &Worker, mut socket: TcpStream) {
+pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
     let Ok(destination) = original::destination(&socket) else { return socket.abort() };
     let shared = &worker.shared;
     // Whoever connects to the proxy's own port would be led in a circle.
     if original::is_loopback(destination.ip()) && shared.rules.own_ports.contains(&destination.port()) {
         return socket.abort();
     }
-    let answer = match shared.directory.resolve(destination).await {
-        Ok(answer) => answer,
+    let followed = match shared.directory.follow(&destination.into()).await {
+        Ok(followed) => followed,
         Err(error) => {
             debug!(%destination, %error, "connection refused");
             let reason = match error {
                 NoAnswer::Unavailable => "discovery_unavailable",
                 NoAnswer::Full => "too_many_destinations",
             };
-            refuse(worker, "unverified:unknown".into(), reason);
+            reach::refuse(worker, "unverified:unknown".into(), reason);
             return socket.abort();
         }
     };
-    match &*answer {
-        Answer::Unknown => plaintext(worker, socket, destination, "unverified:outside", OUTSIDE_MESH).await,
-        known => balanced(worker, socket, destination, known).await,
+    let answer = followed.now();
+    if answer.is_outside() {
+        drop(followed);
+        return outside(worker, socket, destination).await;
     }
-}
-
-/// Tries endpoints until one takes the connection.
-async fn balanced(worker: &Worker, mut socket: TcpStream, destination: SocketAddr, answer: &Answer) {
-    let endpoints = answer.endpoints();
-    let mut tried = Vec::new();
-    while tried.len() < ATTEMPTS {
-        let picked = balance::pick(endpoints, &tried, &mut rand::make_rng::<SmallRng>());
-        let Some((index, endpoint)) = picked.and_then(|index| Some((index, endpoints.get(index)?))) else {
-            break;
-        };
-        let (identity, address) = match &endpoint.reach {
-            Reach::Tunnel { identity, address } => (identity, *address),
-            Reach::Plaintext { reason } => {
-                let _busy = Busy::new(endpoint);
-                let peer = format!("unverified:{}", endpoint.workload);
-                return plaintext(worker, socket, endpoint.address, &peer, reason).await;
-            }
-        };
-        match open(worker, identity, address, endpoint.address).await {
-            Ok((stream, peer, place)) => {
-                let _busy = Busy::new(endpoint);
-                let port = destination.port();
-                let carried = worker::carry(
-                    worker,
-                    Direction::Outbound,
-                    port,
-                    &peer.flow,
-                    socket,
-                    stream,
-                    Some(place.falling()),
-                )
-                .await;
-                if let Err(error) = carried {
-                    debug!(%destination, endpoint = %endpoint.address, %error, "connection broke");
-                    let refused = refused_by_peer(&error);
-                    if refused.is_none() {
-                        place.cut();
-                    }
-                    if let Some(reason) = refused {
-                        let (ledger, class) = (&worker.shared.ledger, peer.row.class);
-                        ledger.refused(Direction::Outbound, identity.to_string(), class, reason);
-                    }
-                }
-                return;
-            }
-            Err(error) => {
-                debug!(%destination, endpoint = %endpoint.address, %error, "endpoint failed");
-                if tried.len() + 1 == ATTEMPTS.min(endpoints.len()) {
-                    refuse(worker, identity.to_string(), error.reason());
-                }
-                tried.push(index);
-            }
+    let said = match shared.rules.opaque_ports.contains(destination.port()) {
+        true => Said::Opaque,
+        false => answer.protocol(),
+    };
+    drop(answer);
+    match said {
+        // What is not read is not waited for.
+        Said::Opaque | Said::ApplicationTls => {
+            let near = Begun::new(Bytes::new(), socket);
+            // Each way is a future of its own: what one needs, the other does not pay for.
+            Box::pin(bytes(worker, near, destination, followed)).await;
+        }
+        Said::Detect => Box::pin(detected(worker, socket, destination, followed)).await,
+        Said::Http1 | Said::Http2 | Said::WebSocket => {
+            Box::pin(expected(worker, socket, destination, followed)).await;
         }
     }
-    if endpoints.is_empty() {
-        debug!(%destination, "no endpoint");
-        refuse(worker, "unverified:unknown".into(), "no_endpoint");
-    }
-    socket.abort();
 }
 
-/// A stream to `target` on a tunnel to the proxy at `address`, which must prove to be `identity`.
-async fn open(
-    worker: &Worker,
-    identity: &SpiffeId,
-    address: SocketAddr,
-    target: SocketAddr,
-) -> Result<(Tunnelled, Arc<Peer>, Place), ConnectError> {
-    let shared = &worker.shared;
-    let mut broken = None;
-    // A tunnel that its server just retired fails once; the pool then makes another.
-    for _ in 0..MAKINGS {
-        let got = worker
-            .tunnels
-            .get(
-                &(address, identity.clone()),
-                // Asked anew each time: identity and trust may change while a tunnel is being made.
-                |tunnel| tunnel.is_current(shared.clock.now(), shared.tls.epoch()),
-                |tunnel| tunnel.has_room().then(|| (tunnel.opener(), tunnel.peer.clone(), tunnel.place())),
-                || make(worker, identity.clone(), address),
-            )
-            .await;
-        let (opener, peer, place) = match got {
-            Ok(got) => got,
-            Err(ConnectError::Closed(reason)) => {
-                broken = Some(reason);
-                continue;
-            }
-            Err(error) => return Err(error),
+/// What a client has said so far.
+enum Heard {
+    Speaks(Protocol),
+    /// It began, and then it was not said what it is.
+    Uncertain,
+    Silent,
+    Left,
+}
+
+/// Listens until it is certain what a client speaks, for `silence` at most to its first byte.
+async fn hear(socket: &mut TcpStream, first: &mut BytesMut, silence: Option<Duration>) -> Heard {
+    loop {
+        let patience = match first.is_empty() {
+            true => silence,
+            false => Some(UNCERTAIN),
         };
-        match opener.open(target).await {
-            Ok(stream) => return Ok((stream, peer, place)),
-            Err(error) => broken = Some(error.to_string().into()),
+        let received = std::future::poll_fn(|cx| socket.poll_recv(cx));
+        let received = match patience {
+            Some(patience) => match time::timeout(patience, received).await {
+                Ok(received) => received,
+                Err(_) if first.is_empty() => return Heard::Silent,
+                Err(_) => return Heard::Uncertain,
+            },
+            None => received.await,
+        };
+        match received {
+            Ok(Some(data)) => first.extend_from_slice(&data),
+            Ok(None) if first.is_empty() => return Heard::Left,
+            // Who has nothing more to say has said what it speaks.
+            Ok(None) => return Heard::Uncertain,
+            Err(_) => return Heard::Left,
+        }
+        if let Some(protocol) = Protocol::certain(first) {
+            return Heard::Speaks(protocol);
         }
     }
-    Err(ConnectError::Closed(broken.unwrap_or_else(|| "it took no stream".into())))
 }
 
-/// Makes the tunnel itself.
-fn make(
-    worker: &Worker,
-    identity: SpiffeId,
-    address: SocketAddr,
-) -> impl Future<Output = Result<Tunnel, ConnectError>> + Send + use<> {
-    let shared = worker.shared.clone();
-    async move {
-        let secured = shared.handshaker.connect(address, identity.clone()).await?;
-        let peer = Peer {
-            row: shared.ledger.tunnel(Direction::Outbound, &secured.posture),
-            flow: shared.ledger.flow(Direction::Outbound, crate::ledger::class(secured.posture.class)),
-            expires: secured.expires,
-            epoch: secured.epoch,
-        };
-        let expected = identity.to_string();
-        tunnel::connect(&shared, secured, peer, TUNNEL_IDLE).await.map_err(|error| match error {
-            OpenError::Refused(refusal) => {
-                shared.ledger.client_refused(&expected, refusal.as_str());
-                ConnectError::Refused { address, refusal }
-            }
-            other => ConnectError::Closed(other.to_string().into()),
-        })
+/// A connection of which nobody says what is spoken on it.
+async fn detected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
+    let mut first = BytesMut::new();
+    match hear(&mut socket, &mut first, Some(SILENCE)).await {
+        Heard::Speaks(protocol) if protocol.is_http() => {
+            requests(worker, socket, first.freeze(), protocol, to, followed).await;
+        }
+        Heard::Speaks(_) | Heard::Uncertain => {
+            bytes(worker, Begun::new(first.freeze(), socket), to, followed).await;
+        }
+        Heard::Silent => silent(worker, socket, to, followed).await,
+        Heard::Left => {}
     }
 }
 
-/// Connects without a tunnel, and counts that with the reason.
-async fn plaintext(
-    worker: &Worker,
-    mut socket: TcpStream,
+/// A client that says nothing: it may wait for its server to speak. The server is reached, and whoever
+/// speaks first decides.
+async fn silent(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
+    let Some(mut reached) = reach::endpoint(worker, to, &followed.now()).await else {
+        return socket.abort();
+    };
+    let mut first = BytesMut::new();
+    let heard = tokio::select! {
+        heard = hear(&mut socket, &mut first, None) => heard,
+        // Also its end, or its refusal, is an answer.
+        () = reached.spoke() => Heard::Uncertain,
+    };
+    match heard {
+        Heard::Speaks(protocol) if protocol.is_http() => {
+            reached.leave();
+            requests(worker, socket, first.freeze(), protocol, to, followed).await;
+        }
+        Heard::Left => reached.leave(),
+        _ => {
+            drop(followed);
+            reached.carry(worker, Begun::new(first.freeze(), socket), to).await;
+        }
+    }
+}
+
+/// A connection that is said to be HTTP. If it turns out not to be, it is carried as what it is.
+async fn expected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
+    let mut first = BytesMut::new();
+    match hear(&mut socket, &mut first, None).await {
+        Heard::Speaks(protocol) if protocol.is_http() => {
+            requests(worker, socket, first.freeze(), protocol, to, followed).await;
+        }
+        Heard::Left => {}
+        _ => bytes(worker, Begun::new(first.freeze(), socket), to, followed).await,
+    }
+}
+
+/// Forwards requests one by one.
+async fn requests(
+    worker: &Arc<Worker>,
+    socket: TcpStream,
+    first: Bytes,
+    protocol: Protocol,
     address: SocketAddr,
-    peer: &str,
-    reason: &'static str,
+    destination: Followed,
 ) {
+    worker.shared.ledger.protocol(Direction::Outbound, protocol);
+    let context = Arc::new(http::Context { worker: worker.clone(), destination, address });
+    let near = http::Near::new(first, socket);
+    match protocol {
+        Protocol::Http2 => Box::pin(http::http2(context, near)).await,
+        _ => Box::pin(http::http1(context, near)).await,
+    }
+}
+
+/// Carries bytes to one endpoint.
+async fn bytes(worker: &Arc<Worker>, mut near: Begun<TcpStream>, to: SocketAddr, followed: Followed) {
+    let reached = reach::endpoint(worker, to, &followed.now()).await;
+    // An answer of which nothing more is needed may be forgotten.
+    drop(followed);
+    match reached {
+        Some(reached) => Box::pin(reached.carry(worker, near, to)).await,
+        None => near.abort(),
+    }
+}
+
+/// Connects to what the mesh does not know, as it is, and counts that.
+async fn outside(worker: &Arc<Worker>, mut socket: TcpStream, address: SocketAddr) {
     let ledger = &worker.shared.ledger;
+    let peer = "unverified:outside";
     let far = match worker::dial(address).await {
         Ok(far) => far,
         Err(error) => {
             debug!(%address, %error, "cannot connect");
-            refuse(worker, peer.to_owned(), "unreachable");
+            reach::refuse(worker, peer.to_owned(), "unreachable");
             return socket.abort();
         }
     };
-    let _open = ledger.plaintext(Direction::Outbound, peer.to_owned(), reason).opened();
+    let _open = ledger.plaintext(Direction::Outbound, peer.to_owned(), OUTSIDE_MESH).opened();
     let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
     let carried = worker::carry(worker, Direction::Outbound, address.port(), &flow, socket, far, None).await;
     if let Err(error) = carried {
         debug!(%address, %error, "connection broke");
-    }
-}
-
-/// Why the peer's proxy did not lead us to its application, if that is what went wrong.
-fn refused_by_peer(error: &std::io::Error) -> Option<&'static str> {
-    let inner = error.get_ref()?;
-    if inner.is::<Unanswered>() {
-        return Some("peer_did_not_answer");
-    }
-    Some(match inner.downcast_ref::<Refused>()?.0 {
-        StatusCode::SERVICE_UNAVAILABLE => "peer_unavailable",
-        StatusCode::FORBIDDEN => "peer_forbade",
-        _ => "peer_refused",
-    })
-}
-
-fn refuse(worker: &Worker, peer: String, reason: &str) {
-    worker.shared.ledger.refused(Direction::Outbound, peer, Class::Plaintext, reason);
-}
-
-/// One more connection of ours on an endpoint.
-struct Busy(Arc<std::sync::atomic::AtomicUsize>);
-
-impl Busy {
-    fn new(endpoint: &Endpoint) -> Self {
-        endpoint.open.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        Self(endpoint.open.clone())
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 }

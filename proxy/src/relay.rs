@@ -254,6 +254,85 @@ impl End for TcpStream {
     }
 }
 
+impl<E: End + ?Sized> End for Box<E> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        (**self).poll_recv(cx)
+    }
+
+    fn release(&mut self, bytes: usize) {
+        (**self).release(bytes);
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
+        (**self).poll_send(cx, data)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        (**self).poll_finish(cx)
+    }
+
+    fn is_framed(&self) -> bool {
+        (**self).is_framed()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        (**self).poll_gone(cx)
+    }
+
+    fn abort(&mut self) {
+        (**self).abort();
+    }
+}
+
+// === an end of which something was read already ===
+
+/// An end of which the first bytes were read by somebody else.
+pub struct Begun<E> {
+    first: Bytes,
+    end: E,
+}
+
+impl<E: End> Begun<E> {
+    pub fn new(first: Bytes, end: E) -> Self {
+        Self { first, end }
+    }
+}
+
+impl<E: End> End for Begun<E> {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        if !self.first.is_empty() {
+            return Poll::Ready(Ok(Some(std::mem::take(&mut self.first))));
+        }
+        self.end.poll_recv(cx)
+    }
+
+    fn release(&mut self, bytes: usize) {
+        self.end.release(bytes);
+    }
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
+        self.end.poll_send(cx, data)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.end.poll_finish(cx)
+    }
+
+    fn is_framed(&self) -> bool {
+        self.first.is_empty() && self.end.is_framed()
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.end.poll_gone(cx)
+    }
+
+    fn abort(&mut self) {
+        self.end.abort();
+    }
+}
+
+// === a stream inside a tunnel ===
+
 /// A stream inside a tunnel.
 pub struct Tunnelled {
     send: SendStream<Bytes>,
@@ -285,36 +364,63 @@ impl Tunnelled {
     }
 }
 
+impl Tunnelled {
+    /// Ready once the other proxy has accepted the stream.
+    pub fn poll_accepted(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.poll_open(cx).map_ok(|_| ())
+    }
+
+    fn poll_open(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<&mut RecvStream>> {
+        if let Inbound::Awaited(response, patience) = &mut self.recv {
+            let Poll::Ready(response) = Pin::new(response).poll(cx) else {
+                ready!(patience.as_mut().poll(cx));
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, Unanswered)));
+            };
+            let response = response.map_err(broken)?;
+            if !response.status().is_success() {
+                let refused = Refused(response.status());
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::ConnectionRefused, refused)));
+            }
+            self._counted = self.row.take().map(|row| row.opened());
+            self.recv = Inbound::Open(response.into_body());
+        }
+        match &mut self.recv {
+            Inbound::Open(recv) => Poll::Ready(Ok(recv)),
+            Inbound::Awaited(..) => Poll::Pending,
+        }
+    }
+
+    /// How much of `wanted` bytes may be sent now.
+    pub fn poll_room(&mut self, cx: &mut Context<'_>, wanted: usize) -> Poll<io::Result<usize>> {
+        // Reserve what is about to be sent and nothing ahead: capacity held by idle streams would
+        // starve all others of the connection's window.
+        self.send.reserve_capacity(wanted);
+        let capacity = match self.send.capacity() {
+            0 => match ready!(self.send.poll_capacity(cx)) {
+                Some(capacity) => capacity.map_err(broken)?,
+                None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
+            },
+            capacity => capacity,
+        };
+        Poll::Ready(Ok(capacity.min(wanted)))
+    }
+
+    /// Sends what there was room for.
+    pub fn send(&mut self, data: Bytes) -> io::Result<()> {
+        self.send.send_data(data, false).map_err(broken)
+    }
+}
+
 impl End for Tunnelled {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        loop {
-            match &mut self.recv {
-                Inbound::Awaited(response, patience) => {
-                    let Poll::Ready(response) = Pin::new(response).poll(cx) else {
-                        ready!(patience.as_mut().poll(cx));
-                        return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, Unanswered)));
-                    };
-                    let response = response.map_err(broken)?;
-                    if !response.status().is_success() {
-                        return Poll::Ready(Err(io::Error::new(
-                            io::ErrorKind::ConnectionRefused,
-                            Refused(response.status()),
-                        )));
-                    }
-                    self._counted = self.row.take().map(|row| row.opened());
-                    self.recv = Inbound::Open(response.into_body());
-                }
-                Inbound::Open(recv) => {
-                    return Poll::Ready(match ready!(recv.poll_data(cx)) {
-                        Some(Ok(data)) => Ok(Some(data)),
-                        // The peer was done and did not want the rest: an end, not a failure.
-                        Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Ok(None),
-                        Some(Err(error)) => Err(broken(error)),
-                        None => Ok(None),
-                    });
-                }
-            }
-        }
+        let recv = ready!(self.poll_open(cx))?;
+        Poll::Ready(match ready!(recv.poll_data(cx)) {
+            Some(Ok(data)) => Ok(Some(data)),
+            // The peer was done and did not want the rest: an end, not a failure.
+            Some(Err(error)) if error.reason() == Some(Reason::NO_ERROR) => Ok(None),
+            Some(Err(error)) => Err(broken(error)),
+            None => Ok(None),
+        })
     }
 
     fn release(&mut self, bytes: usize) {
@@ -326,19 +432,9 @@ impl End for Tunnelled {
 
     fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
         while !data.is_empty() {
-            // Reserve what is about to be sent and nothing ahead: capacity held by idle streams would
-            // starve all others of the connection's window.
-            self.send.reserve_capacity(data.len());
-            let capacity = match self.send.capacity() {
-                0 => match ready!(self.send.poll_capacity(cx)) {
-                    Some(capacity) => capacity.map_err(broken)?,
-                    None => return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into())),
-                },
-                capacity => capacity,
-            };
-            if capacity > 0 {
-                let part = data.split_to(capacity.min(data.len()));
-                self.send.send_data(part, false).map_err(broken)?;
+            let room = ready!(self.poll_room(cx, data.len()))?;
+            if room > 0 {
+                self.send(data.split_to(room))?;
             }
         }
         Poll::Ready(Ok(()))
@@ -381,3 +477,14 @@ pub struct Unanswered;
 #[derive(Debug, thiserror::Error)]
 #[error("the peer's proxy refused the connection with status {0}")]
 pub struct Refused(pub http::StatusCode);
+
+impl Refused {
+    /// The metric label.
+    pub fn reason(&self) -> &'static str {
+        match self.0 {
+            http::StatusCode::SERVICE_UNAVAILABLE => "peer_unavailable",
+            http::StatusCode::FORBIDDEN => "peer_forbade",
+            _ => "peer_refused",
+        }
+    }
+}

@@ -33,10 +33,11 @@ use crate::{
     config::Run,
     directory::Directory,
     discovery,
-    handshake::{self, Handshaker, Limits, Requests, Secured},
+    handshake::{self, Handshaker, Limits, Secured},
     ledger::Ledger,
     listen, node,
     quota::Quota,
+    requests::Requests,
     worker::{self, Listeners, Shared, Stage},
     workload::{Leaf, Rotate, WorkloadApi},
 };
@@ -100,6 +101,7 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     let (directory, wishes) = Directory::new();
     let workload = format!("{}/{}", config.pod_namespace, config.pod_name);
     let ledger = Arc::new(Ledger::new(&own, workload, directory.clone(), &registry));
+    let requests = Arc::new(Requests::new(&registry));
     tokio::spawn({
         let expected = config.system_identity(names::DISCOVERY)?;
         let control = Arc::new(tls.under(config.control()));
@@ -120,11 +122,12 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     };
 
     let (stage, staged) = watch::channel(Stage { epoch: tls.epoch(), draining: false });
-    let (handshaker, requests) = Handshaker::new();
+    let (handshaker, handshakes) = Handshaker::new();
     let quota = Quota::new(config.per_identity());
     let rules = Arc::new(config.rules(node::gateways()));
-    let shared = Shared { tls, clock, handshaker, directory, ledger, rules, quota, resting, stage: staged };
-    let mut threads = Threads::start(shared.clone(), sockets, requests)?;
+    let shared =
+        Shared { tls, clock, handshaker, directory, ledger, requests, rules, quota, resting, stage: staged };
+    let mut threads = Threads::start(shared.clone(), sockets, handshakes)?;
     info!(identity = %own, "serving");
 
     tokio::select! {
@@ -260,7 +263,7 @@ const WORKER: &str = "worker";
 const HANDSHAKE: &str = "handshake";
 
 impl Threads {
-    fn start(shared: Shared, sockets: Sockets, requests: Requests) -> anyhow::Result<Self> {
+    fn start(shared: Shared, sockets: Sockets, requests: handshake::Requests) -> anyhow::Result<Self> {
         let (ends, ended) = mpsc::unbounded_channel();
         let (mut deliveries, workers) = (Vec::new(), sockets.workers.len());
         for (number, listeners) in sockets.workers.into_iter().enumerate() {
@@ -305,7 +308,7 @@ impl Threads {
 fn handshakes(
     shared: Shared,
     tunnel: StdListener,
-    requests: Requests,
+    requests: handshake::Requests,
     deliveries: Vec<mpsc::UnboundedSender<Secured>>,
 ) -> std::io::Result<()> {
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(async move {

@@ -23,12 +23,14 @@ use crate::{
     detect::Protocol,
     directory::Directory,
     handshake::{self, ConnectError, Handshaker, Secured},
+    http::Upstreams,
     inbound,
     ledger::{Direction, Flow, Ledger},
     outbound,
     pool::Pool,
     quota::Quota,
     relay::{End, Relay},
+    requests::Requests,
     standing,
     tunnel::Tunnel,
 };
@@ -40,6 +42,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const DIAL: Duration = Duration::from_secs(5);
 /// Connections of applications that one worker carries in each direction.
 const CONNECTIONS: usize = 20_000;
+/// Requests that one worker carries at a time.
+const REQUESTS: usize = 20_000;
 
 /// Tunnels by address and the identity that must answer there.
 pub type Tunnels = Pool<(SocketAddr, SpiffeId), Tunnel, ConnectError>;
@@ -69,6 +73,7 @@ pub struct Shared {
     pub handshaker: Handshaker,
     pub directory: Directory,
     pub ledger: Arc<Ledger>,
+    pub requests: Arc<Requests>,
     pub rules: Arc<Rules>,
     pub quota: Quota,
     /// What the tunnels that are open rest on.
@@ -90,6 +95,10 @@ pub struct Worker {
     /// Places for connections of each direction: peers cannot take those of the application.
     pub inbound: Arc<Semaphore>,
     pub outbound: Arc<Semaphore>,
+    /// Places for requests that are under way.
+    pub requests: Arc<Semaphore>,
+    /// Connections to applications that requests share.
+    pub upstreams: Upstreams,
     /// Everything that a drain must wait for.
     pub open: Open,
 }
@@ -150,6 +159,8 @@ async fn serve(
         tunnels: Tunnels::default(),
         inbound: Arc::new(Semaphore::new(CONNECTIONS)),
         outbound: Arc::new(Semaphore::new(CONNECTIONS)),
+        requests: Arc::new(Semaphore::new(REQUESTS)),
+        upstreams: Upstreams::default(),
         open: Open(watch::Sender::new(0)),
     });
     for listener in listeners.outbound {
@@ -233,6 +244,7 @@ async fn sweep(worker: Arc<Worker>) {
             changed = stage.changed() => if changed.is_err() { return },
         }
         let (now, epoch) = (worker.shared.clock.now(), worker.shared.tls.epoch());
+        worker.upstreams.sweep(&worker.shared);
         worker.tunnels.sweep(|tunnel| tunnel.is_current(now, epoch));
     }
 }

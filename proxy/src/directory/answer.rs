@@ -1,0 +1,175 @@
+//! What discovery says about a subject, read so that what cannot be understood is never reached by
+//! accident: an endpoint without a readable identity gets no connection at all.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use tokio::time::Instant;
+use trellis_api::proto::discovery as wire;
+use trellis_pki::spiffe::SpiffeId;
+
+use super::Backend;
+use crate::balance::{Candidate, Fitness};
+
+/// What discovery says about a subject.
+#[derive(Debug)]
+pub enum Answer {
+    Service(Service),
+    Workload(Endpoint),
+    /// Outside of what the mesh knows.
+    Unknown,
+}
+
+/// A port of a Service.
+#[derive(Debug)]
+pub struct Service {
+    pub backend: Backend,
+    /// The same, as metrics name it.
+    pub label: Arc<str>,
+    pub protocol: wire::Protocol,
+    pub endpoints: Vec<Endpoint>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    pub address: SocketAddr,
+    /// `namespace/serviceaccount`: who runs there, as far as discovery knows.
+    pub workload: String,
+    /// Who that is to metrics: the identity that must be proven, or a name that nothing proves.
+    pub peer: Arc<str>,
+    pub reach: Reach,
+    pub fitness: Arc<Fitness>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Reach {
+    Tunnel { identity: SpiffeId, address: SocketAddr },
+    Plaintext { reason: &'static str },
+}
+
+impl Answer {
+    /// Endpoints that stay keep what is known of them.
+    pub fn read(answer: wire::resolve_response::Answer, before: Option<&Self>, now: Instant) -> Self {
+        use wire::resolve_response::Answer as Wire;
+        match answer {
+            Wire::Service(service) => Self::Service(Service::read(service, before, now)),
+            Wire::Workload(workload) => {
+                match workload.endpoint.and_then(|one| Endpoint::read(one, before, now)) {
+                    Some(endpoint) => Self::Workload(endpoint),
+                    // A pod that cannot be understood is not a stranger: it gets no connection at all.
+                    None => Self::Service(Service::none()),
+                }
+            }
+            // What a gateway serves is no answer about an address.
+            Wire::Serving(_) => Self::Service(Service::none()),
+            Wire::Unknown(_) => Self::Unknown,
+        }
+    }
+
+    pub fn endpoints(&self) -> &[Endpoint] {
+        match self {
+            Self::Service(service) => &service.endpoints,
+            Self::Workload(endpoint) => std::slice::from_ref(endpoint),
+            Self::Unknown => &[],
+        }
+    }
+
+    /// Whether the mesh does not know it.
+    pub fn is_outside(&self) -> bool {
+        matches!(self, Self::Unknown)
+    }
+
+    /// What is said there, as far as anybody tells.
+    pub fn protocol(&self) -> wire::Protocol {
+        match self {
+            Self::Service(service) => service.protocol,
+            Self::Workload(_) | Self::Unknown => wire::Protocol::Detect,
+        }
+    }
+}
+
+impl Service {
+    fn read(service: wire::Service, before: Option<&Answer>, now: Instant) -> Self {
+        // A protocol of a later version is one that this one does not read.
+        let protocol = wire::Protocol::try_from(service.protocol).unwrap_or(wire::Protocol::Opaque);
+        let port = u16::try_from(service.port).unwrap_or_default();
+        let backend = Backend { namespace: service.namespace.into(), name: service.name.into(), port };
+        Self {
+            label: backend.to_string().into(),
+            backend,
+            protocol,
+            endpoints: service
+                .endpoints
+                .into_iter()
+                .filter_map(|endpoint| Endpoint::read(endpoint, before, now))
+                .collect(),
+        }
+    }
+
+    fn none() -> Self {
+        let backend = Backend { namespace: "".into(), name: "".into(), port: 0 };
+        Self { backend, label: Arc::default(), protocol: wire::Protocol::Opaque, endpoints: Vec::new() }
+    }
+}
+
+impl Endpoint {
+    /// `None` for what this version cannot reach safely: no address, no reach, or a malformed identity.
+    fn read(endpoint: wire::Endpoint, before: Option<&Answer>, now: Instant) -> Option<Self> {
+        use wire::endpoint::Reach as Wire;
+        let ip: IpAddr = endpoint.address.parse().ok()?;
+        let address = SocketAddr::new(ip, u16::try_from(endpoint.port).ok()?);
+        let reach = match endpoint.reach? {
+            Wire::Tunnel(tunnel) => Reach::Tunnel {
+                identity: tunnel.identity.parse().ok()?,
+                address: SocketAddr::new(ip, u16::try_from(tunnel.port).ok()?),
+            },
+            Wire::Plaintext(plaintext) => Reach::Plaintext { reason: reason(plaintext.reason()) },
+        };
+        let fitness = before
+            .into_iter()
+            .flat_map(Answer::endpoints)
+            .find(|known| known.address == address && known.reach == reach)
+            .map_or_else(|| Arc::new(Fitness::new(now)), |known| known.fitness.clone());
+        let workload = format!("{}/{}", endpoint.namespace, endpoint.service_account);
+        let peer = match &reach {
+            Reach::Tunnel { identity, .. } => identity.to_string(),
+            Reach::Plaintext { .. } => format!("unverified:{workload}"),
+        };
+        Some(Self { address, workload, peer: peer.into(), reach, fitness })
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { address, workload, reach, fitness, .. } = self;
+        let open = fitness.open();
+        match reach {
+            Reach::Tunnel { identity, address: tunnel } => {
+                write!(f, "{address} {identity} through {tunnel}, {open} open")
+            }
+            Reach::Plaintext { reason } => {
+                write!(f, "{address} {workload} in plaintext ({reason}), {open} open")
+            }
+        }
+    }
+}
+
+impl Candidate for Endpoint {
+    fn fitness(&self) -> &Fitness {
+        &self.fitness
+    }
+}
+
+fn reason(reason: wire::plaintext::Reason) -> &'static str {
+    use wire::plaintext::Reason;
+    match reason {
+        Reason::NotInjected => "not_injected",
+        Reason::HostNetwork => "host_network",
+        Reason::PortSkipped => "port_skipped",
+        Reason::NoPod => "no_pod",
+        Reason::Unspecified => "unspecified",
+    }
+}

@@ -1,0 +1,19 @@
+//! HTTP between an application and the world: a client's connection is served here, and each of its
+//! requests is routed, balanced and forwarded by itself, on connections that clients share.
+
+mod answer;
+mod body;
+mod context;
+mod forward;
+mod io;
+mod message;
+mod serve;
+mod upgrade;
+mod upstream;
+
+pub use answer::Failure;
+pub use body::End;
+pub use context::Context;
+pub use io::Near;
+pub use serve::{http1, http2};
+pub use upstream::Upstreams;

@@ -1,0 +1,189 @@
+//! What a message carries on its way through: bytes that come in as they are sent on, or a few of our own.
+//! What a request occupies is given back with the last byte of its answer.
+
+use std::{
+    error::Error,
+    pin::Pin,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+pub type BoxError = Box<dyn Error + Send + Sync>;
+
+pub struct Body {
+    kind: Kind,
+    /// When it must be over.
+    deadline: Option<Pin<Box<Sleep>>>,
+    /// Told how it ended.
+    watcher: Option<Box<dyn Watcher>>,
+}
+
+enum Kind {
+    Empty,
+    Own(Bytes),
+    Passed(Incoming),
+}
+
+/// How a body ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Complete,
+    /// Whoever sent it broke off.
+    Broken,
+    /// Whoever was to get it went away.
+    Abandoned,
+    TimedOut,
+}
+
+/// Sees a body go by.
+pub trait Watcher: Send {
+    fn passed(&mut self, bytes: usize);
+    /// The last thing that it hears.
+    fn ended(&mut self, end: End);
+}
+
+/// The answer was not over in time.
+#[derive(Debug, thiserror::Error)]
+#[error("the route's time-out came before the end of the answer")]
+pub struct TooLate;
+
+impl Body {
+    pub fn empty() -> Self {
+        Kind::Empty.into()
+    }
+
+    pub fn own(bytes: impl Into<Bytes>) -> Self {
+        Kind::Own(bytes.into()).into()
+    }
+
+    pub fn passed(incoming: Incoming) -> Self {
+        match incoming.is_end_stream() {
+            true => Kind::Empty.into(),
+            false => Kind::Passed(incoming).into(),
+        }
+    }
+
+    #[allow(dead_code)]
+    pub fn until(mut self, deadline: Option<Instant>) -> Self {
+        self.deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
+        self
+    }
+
+    pub fn watched(mut self, watcher: Box<dyn Watcher>) -> Self {
+        self.watcher = Some(watcher);
+        self
+    }
+
+    pub fn is_empty(&self) -> bool {
+        matches!(self.kind, Kind::Empty)
+    }
+
+    /// Another one like it, where it is not being passed on.
+    pub fn again(&self) -> Option<Self> {
+        match &self.kind {
+            Kind::Empty => Some(Self::empty()),
+            Kind::Own(bytes) => Some(Self::own(bytes.clone())),
+            Kind::Passed(_) => None,
+        }
+    }
+
+    /// Takes it in whole, where it says that it has no more than `most` bytes.
+    #[allow(dead_code)]
+    pub async fn gathered(mut self, most: u64) -> Result<Self, BoxError> {
+        use http_body_util::BodyExt;
+        let small = |incoming: &Incoming| incoming.size_hint().upper().is_some_and(|upper| upper <= most);
+        match std::mem::replace(&mut self.kind, Kind::Empty) {
+            // What tells its size has no trailers that could be lost.
+            Kind::Passed(incoming) if small(&incoming) => Ok(Self::own(incoming.collect().await?.to_bytes())),
+            kind => Ok(kind.into()),
+        }
+    }
+
+    fn end(&mut self, end: End) {
+        if let Some(mut watcher) = self.watcher.take() {
+            watcher.ended(end);
+        }
+    }
+}
+
+impl From<Kind> for Body {
+    fn from(kind: Kind) -> Self {
+        Self { kind, deadline: None, watcher: None }
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let frame = match &mut self.kind {
+            Kind::Empty => None,
+            Kind::Own(bytes) => {
+                let bytes = std::mem::take(bytes);
+                self.kind = Kind::Empty;
+                (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
+            }
+            Kind::Passed(incoming) => match Pin::new(incoming).poll_frame(cx) {
+                Poll::Ready(frame) => frame.map(|frame| frame.map_err(BoxError::from)),
+                Poll::Pending => {
+                    let Some(deadline) = &mut self.deadline else { return Poll::Pending };
+                    ready!(deadline.as_mut().poll(cx));
+                    self.kind = Kind::Empty;
+                    self.end(End::TimedOut);
+                    return Poll::Ready(Some(Err(TooLate.into())));
+                }
+            },
+        };
+        match &frame {
+            Some(Ok(frame)) => {
+                if let (Some(watcher), Some(data)) = (&mut self.watcher, frame.data_ref()) {
+                    watcher.passed(data.len());
+                }
+                if self.is_end_stream() {
+                    self.end(End::Complete);
+                }
+            }
+            Some(Err(_)) => self.end(End::Broken),
+            None => self.end(End::Complete),
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Empty => true,
+            Kind::Own(bytes) => bytes.is_empty(),
+            Kind::Passed(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Own(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Passed(incoming) => incoming.size_hint(),
+        }
+    }
+}
+
+impl Drop for Body {
+    fn drop(&mut self) {
+        // A body that is empty may never be asked for anything.
+        let end = if self.is_end_stream() { End::Complete } else { End::Abandoned };
+        self.end(end);
+    }
+}
+
+/// The moment in which `limit` is over, where there is one.
+#[allow(dead_code)]
+pub fn deadline(now: Instant, limit: Option<Duration>) -> Option<Instant> {
+    limit.and_then(|limit| now.checked_add(limit))
+}

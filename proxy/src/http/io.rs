@@ -1,0 +1,218 @@
+//! The two connections that a request goes by, as hyper reads and writes them.
+
+use std::{
+    io::{self, IoSlice},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+
+use crate::{
+    ledger::Flow,
+    relay::{Begun, End, Tunnelled},
+    scratch,
+};
+
+/// The client's side, of which the first bytes were read to see what it speaks.
+pub struct Near {
+    first: Bytes,
+    socket: TokioIo<TcpStream>,
+}
+
+/// The other side: a stream of a tunnel, or a socket where there is none. All that goes by is counted.
+pub struct Far {
+    kind: Kind,
+    flow: Arc<Flow>,
+}
+
+enum Kind {
+    Tunnel { stream: Box<Tunnelled>, unread: Bytes },
+    Plain(TcpStream),
+}
+
+impl Near {
+    pub fn new(first: Bytes, socket: TcpStream) -> Self {
+        Self { first, socket: TokioIo::new(socket) }
+    }
+
+    /// As an end of a relay, with what was read and not used.
+    pub fn into_end(self, read: Bytes) -> Begun<TcpStream> {
+        Begun::new(together(read, self.first), self.socket.into_inner())
+    }
+}
+
+impl Far {
+    pub fn tunnel(stream: Tunnelled, flow: Arc<Flow>) -> Self {
+        Self { kind: Kind::Tunnel { stream: Box::new(stream), unread: Bytes::new() }, flow }
+    }
+
+    pub fn plain(socket: TcpStream, flow: Arc<Flow>) -> Self {
+        Self { kind: Kind::Plain(socket), flow }
+    }
+
+    /// As an end of a relay, with what was read and not used, and where it is counted.
+    pub fn into_end(self, read: Bytes) -> (Begun<Box<dyn End + Send>>, Arc<Flow>) {
+        let (read, end): (_, Box<dyn End + Send>) = match self.kind {
+            Kind::Tunnel { stream, unread } => (together(read, unread), stream),
+            Kind::Plain(socket) => (read, Box::new(socket)),
+        };
+        (Begun::new(read, end), self.flow)
+    }
+}
+
+fn together(first: Bytes, second: Bytes) -> Bytes {
+    match (first.is_empty(), second.is_empty()) {
+        (_, true) => first,
+        (true, _) => second,
+        _ => {
+            let mut both = BytesMut::with_capacity(first.len() + second.len());
+            both.put(first);
+            both.put(second);
+            both.freeze()
+        }
+    }
+}
+
+/// Moves what fits, and says how much that was.
+fn fill(buf: &mut ReadBufCursor<'_>, from: &mut Bytes) -> usize {
+    let length = from.len().min(buf.remaining());
+    buf.put_slice(&from[..length]);
+    from.advance(length);
+    length
+}
+
+// === impl Near ===
+
+impl Read for Near {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.first.is_empty() {
+            fill(&mut buf, &mut self.first);
+            return Poll::Ready(Ok(()));
+        }
+        Pin::new(&mut self.socket).poll_read(cx, buf)
+    }
+}
+
+impl Write for Near {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
+
+// === impl Far ===
+
+impl Read for Far {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let Self { kind, flow } = &mut *self;
+        match kind {
+            Kind::Tunnel { stream, unread } => {
+                while unread.is_empty() {
+                    match ready!(stream.poll_recv(cx))? {
+                        Some(data) => *unread = data,
+                        None => return Poll::Ready(Ok(())),
+                    }
+                }
+                let read = fill(&mut buf, unread);
+                stream.release(read);
+                flow.add(false, read);
+                Poll::Ready(Ok(()))
+            }
+            Kind::Plain(socket) => {
+                let read = scratch::with(|scratch| {
+                    let most = scratch.len().min(buf.remaining());
+                    let mut bytes = ReadBuf::new(&mut scratch[..most]);
+                    ready!(Pin::new(socket).poll_read(cx, &mut bytes))?;
+                    buf.put_slice(bytes.filled());
+                    Poll::Ready(io::Result::Ok(bytes.filled().len()))
+                });
+                flow.add(false, ready!(read)?);
+                Poll::Ready(Ok(()))
+            }
+        }
+    }
+}
+
+impl Write for Far {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let Self { kind, flow } = &mut *self;
+        let written = match kind {
+            Kind::Tunnel { stream, .. } => {
+                let wanted = bufs.iter().map(|buf| buf.len()).sum();
+                if wanted == 0 {
+                    return Poll::Ready(Ok(0));
+                }
+                let room = ready!(stream.poll_room(cx, wanted))?;
+                // One frame, however many pieces it was in.
+                let mut data = BytesMut::with_capacity(room);
+                for buf in bufs {
+                    let part = buf.len().min(room - data.len());
+                    data.extend_from_slice(&buf[..part]);
+                }
+                stream.send(data.freeze())?;
+                room
+            }
+            Kind::Plain(socket) => ready!(Pin::new(socket).poll_write_vectored(cx, bufs))?,
+        };
+        flow.add(true, written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        true
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.kind {
+            Kind::Tunnel { stream, .. } => stream.poll_finish(cx),
+            Kind::Plain(socket) => socket.poll_finish(cx),
+        }
+    }
+}

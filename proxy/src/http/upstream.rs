@@ -1,0 +1,387 @@
+//! Connections to applications that requests share. One of HTTP/1 carries one request at a time and waits
+//! for the next; one of HTTP/2 carries many. Each rests on a tunnel, and is of use for as long as that is.
+
+use std::{
+    collections::HashMap,
+    error::Error,
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use hyper::client::conn::{TrySendError, http1, http2};
+use hyper::{Request, Response, body::Incoming};
+use hyper_util::rt::TokioExecutor;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+use tracing::debug;
+use trellis_api::evidence::Class;
+
+use super::{body::Body, io::Far};
+use crate::{
+    directory::{Endpoint, Reach},
+    handshake::ConnectError,
+    ledger::{Direction, OpenConnection},
+    pool::Pool,
+    reach,
+    relay::Tunnelled,
+    tunnel::{Peer, Place},
+    worker::{Shared as Common, Worker},
+};
+
+/// How long a connection of HTTP/1 is kept for the next request. Applications close theirs in their own
+/// time, the shortest of those in wide use after five seconds; a request that meets that end is repeated.
+const IDLE: Duration = Duration::from_secs(60);
+/// The same for HTTP/2.
+const IDLE_SHARED: Duration = Duration::from_secs(300);
+/// Idle connections that are kept for one endpoint.
+const KEPT: usize = 256;
+/// Requests on one connection of HTTP/2: what applications are expected to allow at least. Where one allows
+/// fewer, the rest wait their turn.
+const STREAMS: usize = 100;
+const STREAM_WINDOW: u32 = 512 * 1024;
+const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const HEADER_LIST: u32 = 64 * 1024;
+const SEND_BUFFER: usize = 256 * 1024;
+/// What one answer's head may take.
+const HEAD: usize = 128 * 1024;
+
+/// Whose connections are alike.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Key {
+    address: SocketAddr,
+    reach: Reach,
+}
+
+impl From<&Endpoint> for Key {
+    fn from(endpoint: &Endpoint) -> Self {
+        Self { address: endpoint.address, reach: endpoint.reach.clone() }
+    }
+}
+
+/// What a connection rests on.
+pub struct Connection {
+    pub class: Class,
+    peer: Option<Arc<Peer>>,
+    /// It takes no further request.
+    retired: AtomicBool,
+    open: AtomicUsize,
+}
+
+impl Connection {
+    fn is_current(&self, common: &Common) -> bool {
+        let tunnel = |peer: &Arc<Peer>| peer.epoch == common.tls.epoch() && common.clock.now() < peer.expires;
+        !self.retired.load(Relaxed) && self.peer.as_ref().is_none_or(tunnel)
+    }
+}
+
+#[derive(Clone, Default)]
+pub struct Upstreams {
+    idle: Arc<Mutex<HashMap<Key, Vec<Idle>>>>,
+    shared: Pool<Key, Many, ConnectError>,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Body>,
+    connection: Arc<Connection>,
+    since: Instant,
+}
+
+struct Many {
+    sender: http2::SendRequest<Body>,
+    connection: Arc<Connection>,
+    used: Mutex<Instant>,
+}
+
+/// A connection that one request has for itself, or its place on one that is shared.
+pub struct Taken {
+    key: Key,
+    sender: Sender,
+    pub connection: Arc<Connection>,
+    /// It carried a request before: its application may be about to close it.
+    pub reused: bool,
+}
+
+enum Sender {
+    One(http1::SendRequest<Body>),
+    Many { sender: http2::SendRequest<Body>, _in_hand: InHand },
+}
+
+/// One more request on a shared connection.
+struct InHand(Arc<Connection>);
+
+impl InHand {
+    fn new(connection: &Arc<Connection>) -> Self {
+        connection.open.fetch_add(1, Relaxed);
+        Self(connection.clone())
+    }
+}
+
+impl Drop for InHand {
+    fn drop(&mut self) {
+        self.0.open.fetch_sub(1, Relaxed);
+    }
+}
+
+impl Upstreams {
+    /// A connection for a request in HTTP/1. A request with a body waits until the application is known
+    /// to be there, since it could not be sent twice.
+    pub async fn one(
+        &self,
+        worker: &Arc<Worker>,
+        endpoint: &Endpoint,
+        certain: bool,
+    ) -> Result<Taken, ConnectError> {
+        let key = Key::from(endpoint);
+        if let Some(idle) = self.take(&key, &worker.shared) {
+            let Idle { sender, connection, .. } = idle;
+            return Ok(Taken { key, sender: Sender::One(sender), connection, reused: true });
+        }
+        let (far, connection, held) = dial(worker, endpoint, certain).await?;
+        let mut builder = http1::Builder::new();
+        builder.max_buf_size(HEAD);
+        let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
+        tokio::spawn(self.clone().drive(key.clone(), connection.clone(), held, driven.with_upgrades()));
+        Ok(Taken { key, sender: Sender::One(sender), connection, reused: false })
+    }
+
+    /// A place for a request in HTTP/2.
+    pub async fn many(&self, worker: &Arc<Worker>, endpoint: &Endpoint) -> Result<Taken, ConnectError> {
+        let key = Key::from(endpoint);
+        let made = std::sync::atomic::AtomicBool::new(false);
+        let place = |many: &Many| {
+            (many.connection.open.load(Relaxed) < STREAMS).then(|| {
+                *many.used.lock() = Instant::now();
+                (many.sender.clone(), InHand::new(&many.connection))
+            })
+        };
+        let keep = |many: &Many| !many.sender.is_closed() && many.connection.is_current(&worker.shared);
+        let make = || {
+            made.store(true, Relaxed);
+            let (upstreams, worker, key) = (self.clone(), worker.clone(), key.clone());
+            let endpoint = Endpoint::clone(endpoint);
+            async move { upstreams.make(worker, key, endpoint).await }
+        };
+        let (sender, in_hand) = self.shared.get(&key, keep, place, make).await?;
+        let connection = in_hand.0.clone();
+        let reused = !made.into_inner();
+        Ok(Taken { key, sender: Sender::Many { sender, _in_hand: in_hand }, connection, reused })
+    }
+
+    async fn make(self, worker: Arc<Worker>, key: Key, endpoint: Endpoint) -> Result<Many, ConnectError> {
+        let (far, connection, held) = dial(&worker, &endpoint, true).await?;
+        let mut builder = http2::Builder::new(TokioExecutor::new());
+        builder
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(CONNECTION_WINDOW)
+            .max_header_list_size(HEADER_LIST)
+            .max_send_buf_size(SEND_BUFFER)
+            .max_concurrent_reset_streams(STREAMS);
+        let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
+        tokio::spawn(self.drive(key, connection.clone(), held, driven));
+        Ok(Many { sender, connection, used: Mutex::new(Instant::now()) })
+    }
+
+    fn take(&self, key: &Key, common: &Common) -> Option<Idle> {
+        let mut idle = self.idle.lock();
+        let waiting = idle.get_mut(key)?;
+        // The one that was used last is the likeliest to be alive.
+        while let Some(one) = waiting.pop() {
+            if !one.sender.is_closed() && one.connection.is_current(common) {
+                match one.sender.is_ready() {
+                    true => return Some(one),
+                    // Its last answer is over, and it has not yet been told.
+                    false => {
+                        let ready = waiting.iter().rposition(|other| {
+                            other.sender.is_ready() && other.connection.is_current(common)
+                        });
+                        let other = ready.map(|ready| waiting.remove(ready));
+                        waiting.push(one);
+                        return other;
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// Keeps a connection whose answer is over for the next request.
+    pub fn give_back(&self, taken: Taken) {
+        let Taken { key, sender: Sender::One(sender), connection, .. } = taken else { return };
+        if sender.is_closed() || connection.retired.load(Relaxed) {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        let waiting = idle.entry(key).or_default();
+        if waiting.len() < KEPT {
+            waiting.push(Idle { sender, connection, since: Instant::now() });
+        }
+    }
+
+    /// Closes what waited in vain, and what is no longer of use.
+    pub fn sweep(&self, common: &Common) {
+        let now = Instant::now();
+        self.idle.lock().retain(|_, waiting| {
+            waiting.retain(|one| {
+                now.duration_since(one.since) < IDLE
+                    && !one.sender.is_closed()
+                    && one.connection.is_current(common)
+            });
+            !waiting.is_empty()
+        });
+        self.shared.sweep(|many| {
+            let busy = many.connection.open.load(Relaxed) > 0;
+            (busy || now.duration_since(*many.used.lock()) < IDLE_SHARED)
+                && !many.sender.is_closed()
+                && many.connection.is_current(common)
+        });
+    }
+
+    /// Moves a connection until it ends. Once its tunnel is to fall, it takes no further request.
+    async fn drive(
+        self,
+        key: Key,
+        connection: Arc<Connection>,
+        held: Held,
+        driven: impl Future<Output = hyper::Result<()>>,
+    ) {
+        tokio::pin!(driven);
+        let mut falling = held.place.as_ref().map(Place::falling);
+        let fell = async {
+            let fell = match &mut falling {
+                Some(falling) => falling.wait_for(|falling| *falling).await.is_ok(),
+                None => false,
+            };
+            if !fell {
+                // Without a tunnel, or with one that is gone, the connection sees its end itself.
+                std::future::pending::<()>().await;
+            }
+        };
+        let done = tokio::select! {
+            done = &mut driven => done,
+            () = fell => {
+                connection.retired.store(true, Relaxed);
+                if let Some(waiting) = self.idle.lock().get_mut(&key) {
+                    waiting.retain(|one| !Arc::ptr_eq(&one.connection, &connection));
+                }
+                self.shared.sweep(|many| !Arc::ptr_eq(&many.connection, &connection));
+                driven.await
+            }
+        };
+        connection.retired.store(true, Relaxed);
+        if let Err(error) = done {
+            debug!(address = %key.address, %error, "connection to the application broke");
+            if let Some(place) = &held.place {
+                place.cut();
+            }
+        }
+    }
+}
+
+impl Taken {
+    /// Sends a request. Of a failure one can say whether the application can have seen any of it.
+    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+        let sent = match &mut self.sender {
+            Sender::One(sender) => sender.try_send_request(request).await,
+            Sender::Many { sender, .. } => sender.try_send_request(request).await,
+        };
+        sent.map_err(SendError::of)
+    }
+}
+
+/// Why a request has no answer.
+pub struct SendError {
+    /// The request as it was, where none of it was sent.
+    pub unsent: Option<Box<Request<Body>>>,
+    pub reason: &'static str,
+    /// The application saw nothing of it, whatever was sent.
+    pub unseen: bool,
+    pub error: hyper::Error,
+}
+
+impl SendError {
+    fn of(mut error: TrySendError<Request<Body>>) -> Self {
+        let unsent = error.take_message().map(Box::new);
+        let error = error.into_error();
+        let (reason, unseen) = judge(&error);
+        Self { unseen: unseen || unsent.is_some(), unsent, reason, error }
+    }
+}
+
+/// What went wrong, and whether that was before the application.
+fn judge(error: &hyper::Error) -> (&'static str, bool) {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<io::Error>() {
+            if let Some(reason) = reach::refused_by_peer(error) {
+                return (reason, true);
+            }
+        }
+        if let Some(error) = inner.downcast_ref::<h2::Error>() {
+            if error.reason() == Some(h2::Reason::REFUSED_STREAM) {
+                return ("stream_refused", true);
+            }
+            if error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR) {
+                return ("connection_ended", true);
+            }
+        }
+        source = inner.source();
+    }
+    match () {
+        () if error.is_timeout() => ("timed_out", false),
+        () if error.is_parse() => ("malformed_answer", false),
+        () if error.is_canceled() || error.is_closed() => ("connection_ended", false),
+        () => ("connection_broke", false),
+    }
+}
+
+/// What a connection holds until it ends.
+struct Held {
+    place: Option<Place>,
+    _open: Option<OpenConnection>,
+}
+
+/// The connection under HTTP. `certain` waits until the application has accepted it.
+async fn dial(
+    worker: &Arc<Worker>,
+    endpoint: &Endpoint,
+    certain: bool,
+) -> Result<(Far, Arc<Connection>, Held), ConnectError> {
+    let ledger = &worker.shared.ledger;
+    let connection = |class, peer| {
+        Arc::new(Connection { class, peer, retired: AtomicBool::new(false), open: AtomicUsize::new(0) })
+    };
+    match &endpoint.reach {
+        Reach::Tunnel { identity, address } => {
+            let (mut stream, peer, place) = reach::open(worker, identity, *address, endpoint.address).await?;
+            if certain {
+                accepted(&mut stream, *address).await?;
+            }
+            let far = Far::tunnel(stream, peer.flow.clone());
+            Ok((far, connection(peer.row.class, Some(peer)), Held { place: Some(place), _open: None }))
+        }
+        Reach::Plaintext { reason } => {
+            let (socket, open) = reach::plaintext(worker, endpoint, reason).await?;
+            let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
+            let held = Held { place: None, _open: Some(open) };
+            Ok((Far::plain(socket, flow), connection(Class::Plaintext, None), held))
+        }
+    }
+}
+
+async fn accepted(stream: &mut Tunnelled, address: SocketAddr) -> Result<(), ConnectError> {
+    std::future::poll_fn(|cx| stream.poll_accepted(cx)).await.map_err(|error| {
+        match reach::refused_by_peer(&error) {
+            Some(reason) => ConnectError::Application { address, reason },
+            None => ConnectError::Closed(error.to_string().into()),
+        }
+    })
+}
+
+fn closed(error: hyper::Error) -> ConnectError {
+    ConnectError::Closed(error.to_string().into())
+}

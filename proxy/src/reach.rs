@@ -1,0 +1,243 @@
+//! One endpoint, reached: through a tunnel that proves who it is, or without one where it has none. What
+//! cannot be reached is passed over for another, as long as nothing was said.
+
+use std::{future::poll_fn, net::SocketAddr, sync::Arc};
+
+use bytes::Bytes;
+use tokio::{net::TcpStream, time::Instant};
+use tracing::debug;
+use trellis_api::evidence::Class;
+use trellis_pki::spiffe::SpiffeId;
+
+use crate::{
+    balance::{self, Busy},
+    directory::{Answer, Endpoint, Reach},
+    handshake::ConnectError,
+    ledger::{self, Direction, OpenConnection},
+    relay::{Begun, End, Refused, Tunnelled, Unanswered},
+    tunnel::{self, OpenError, Peer, Place, Tunnel},
+    worker::{self, TUNNEL_IDLE, Worker},
+};
+
+/// Endpoints that are tried before a connection is given up.
+const ATTEMPTS: usize = 3;
+/// Tunnels to one endpoint that are tried: during a rotation each end changes several times, and may do so
+/// in the very moment in which a tunnel comes to be.
+const MAKINGS: usize = 3;
+
+/// An endpoint that was reached.
+pub struct Reached {
+    address: SocketAddr,
+    far: Far,
+    /// What it said before anybody asked it to.
+    first: Option<std::io::Result<Option<Bytes>>>,
+    busy: Busy,
+}
+
+enum Far {
+    Tunnel { stream: Tunnelled, peer: Arc<Peer>, place: Place, identity: String },
+    Plain { socket: TcpStream, open: OpenConnection },
+}
+
+/// Tries endpoints until one takes the connection. What went wrong is on record when there is none.
+pub async fn endpoint(worker: &Worker, destination: SocketAddr, answer: &Answer) -> Option<Reached> {
+    let endpoints = answer.endpoints();
+    let mut tried = Vec::new();
+    while tried.len() < ATTEMPTS {
+        let picked = balance::pick(endpoints, &tried, Instant::now(), &mut rand::rng());
+        let Some((index, endpoint)) = picked.and_then(|index| Some((index, endpoints.get(index)?))) else {
+            break;
+        };
+        let busy = Busy::new(&endpoint.fitness);
+        match far(worker, endpoint).await {
+            Ok(far) => {
+                endpoint.fitness.succeeded();
+                return Some(Reached { address: endpoint.address, far, first: None, busy });
+            }
+            Err(error) => {
+                debug!(%destination, endpoint = %endpoint.address, %error, "endpoint failed");
+                endpoint.fitness.failed(Instant::now());
+                tried.push(index);
+                if tried.len() == ATTEMPTS.min(endpoints.len()) {
+                    refuse(worker, endpoint.peer.to_string(), error.reason());
+                }
+            }
+        }
+    }
+    if endpoints.is_empty() {
+        debug!(%destination, "no endpoint");
+        refuse(worker, "unverified:unknown".into(), "no_endpoint");
+    }
+    None
+}
+
+async fn far(worker: &Worker, endpoint: &Endpoint) -> Result<Far, ConnectError> {
+    match &endpoint.reach {
+        Reach::Tunnel { identity, address } => {
+            let (stream, peer, place) = open(worker, identity, *address, endpoint.address).await?;
+            Ok(Far::Tunnel { stream, peer, place, identity: identity.to_string() })
+        }
+        Reach::Plaintext { reason } => {
+            let (socket, open) = plaintext(worker, endpoint, reason).await?;
+            Ok(Far::Plain { socket, open })
+        }
+    }
+}
+
+/// A connection to an endpoint without a proxy, counted with the reason.
+pub async fn plaintext(
+    worker: &Worker,
+    endpoint: &Endpoint,
+    reason: &'static str,
+) -> Result<(TcpStream, OpenConnection), ConnectError> {
+    let address = endpoint.address;
+    let socket = worker::dial(address)
+        .await
+        .map_err(|error| ConnectError::Unreachable { address, kind: error.kind() })?;
+    let row = worker.shared.ledger.plaintext(Direction::Outbound, endpoint.peer.to_string(), reason);
+    Ok((socket, row.opened()))
+}
+
+impl Reached {
+    /// Resolves when the endpoint has said something, or has ended. What it said is not lost.
+    pub async fn spoke(&mut self) {
+        if self.first.is_none() {
+            let far = &mut self.far;
+            self.first = Some(
+                poll_fn(|cx| match far {
+                    Far::Tunnel { stream, .. } => stream.poll_recv(cx),
+                    Far::Plain { socket, .. } => socket.poll_recv(cx),
+                })
+                .await,
+            );
+        }
+    }
+
+    /// Leaves it without a word.
+    pub fn leave(mut self) {
+        match &mut self.far {
+            Far::Tunnel { stream, .. } => stream.abort(),
+            Far::Plain { socket, .. } => socket.abort(),
+        }
+    }
+
+    /// Carries a connection to its end.
+    pub async fn carry(self, worker: &Worker, mut near: Begun<TcpStream>, destination: SocketAddr) {
+        let Self { address, far, first, busy: _busy } = self;
+        let said = match first {
+            Some(Ok(said)) => said.unwrap_or_default(),
+            Some(Err(error)) => {
+                debug!(%destination, endpoint = %address, %error, "connection broke");
+                if let Far::Tunnel { peer, identity, .. } = &far {
+                    refused(worker, &error, identity, peer);
+                }
+                return near.abort();
+            }
+            None => Bytes::new(),
+        };
+        let (direction, port) = (Direction::Outbound, destination.port());
+        match far {
+            Far::Tunnel { stream, peer, place, identity } => {
+                let (far, falling) = (Begun::new(said, stream), Some(place.falling()));
+                let carried = worker::carry(worker, direction, port, &peer.flow, near, far, falling).await;
+                if let Err(error) = carried {
+                    debug!(%destination, endpoint = %address, %error, "connection broke");
+                    if !refused(worker, &error, &identity, &peer) {
+                        place.cut();
+                    }
+                }
+            }
+            Far::Plain { socket, open: _open } => {
+                let flow = worker.shared.ledger.flow(direction, Class::Plaintext);
+                let far = Begun::new(said, socket);
+                let carried = worker::carry(worker, direction, port, &flow, near, far, None).await;
+                if let Err(error) = carried {
+                    debug!(%destination, endpoint = %address, %error, "connection broke");
+                }
+            }
+        }
+    }
+}
+
+/// Puts on record that the peer's proxy did not lead us to its application, if that is what went wrong.
+fn refused(worker: &Worker, error: &std::io::Error, identity: &str, peer: &Peer) -> bool {
+    let Some(reason) = refused_by_peer(error) else { return false };
+    worker.shared.ledger.refused(Direction::Outbound, identity.to_owned(), peer.row.class, reason);
+    true
+}
+
+/// Why the peer's proxy did not lead us to its application, if that is what went wrong.
+pub fn refused_by_peer(error: &std::io::Error) -> Option<&'static str> {
+    let inner = error.get_ref()?;
+    if inner.is::<Unanswered>() {
+        return Some("peer_did_not_answer");
+    }
+    inner.downcast_ref::<Refused>().map(Refused::reason)
+}
+
+/// A stream to `target` on a tunnel to the proxy at `address`, which must prove to be `identity`.
+pub async fn open(
+    worker: &Worker,
+    identity: &SpiffeId,
+    address: SocketAddr,
+    target: SocketAddr,
+) -> Result<(Tunnelled, Arc<Peer>, Place), ConnectError> {
+    let shared = &worker.shared;
+    let mut broken = None;
+    // A tunnel that its server just retired fails once; the pool then makes another.
+    for _ in 0..MAKINGS {
+        let got = worker
+            .tunnels
+            .get(
+                &(address, identity.clone()),
+                // Asked anew each time: identity and trust may change while a tunnel is being made.
+                |tunnel| tunnel.is_current(shared.clock.now(), shared.tls.epoch()),
+                |tunnel| tunnel.has_room().then(|| (tunnel.opener(), tunnel.peer.clone(), tunnel.place())),
+                || make(worker, identity.clone(), address),
+            )
+            .await;
+        let (opener, peer, place) = match got {
+            Ok(got) => got,
+            Err(ConnectError::Closed(reason)) => {
+                broken = Some(reason);
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        match opener.open(target).await {
+            Ok(stream) => return Ok((stream, peer, place)),
+            Err(error) => broken = Some(error.to_string().into()),
+        }
+    }
+    Err(ConnectError::Closed(broken.unwrap_or_else(|| "it took no stream".into())))
+}
+
+/// Makes the tunnel itself.
+fn make(
+    worker: &Worker,
+    identity: SpiffeId,
+    address: SocketAddr,
+) -> impl Future<Output = Result<Tunnel, ConnectError>> + Send + use<> {
+    let shared = worker.shared.clone();
+    async move {
+        let secured = shared.handshaker.connect(address, identity.clone()).await?;
+        let peer = Peer {
+            row: shared.ledger.tunnel(Direction::Outbound, &secured.posture),
+            flow: shared.ledger.flow(Direction::Outbound, ledger::class(secured.posture.class)),
+            expires: secured.expires,
+            epoch: secured.epoch,
+        };
+        let expected = identity.to_string();
+        tunnel::connect(&shared, secured, peer, TUNNEL_IDLE).await.map_err(|error| match error {
+            OpenError::Refused(refusal) => {
+                shared.ledger.client_refused(&expected, refusal.as_str());
+                ConnectError::Refused { address, refusal }
+            }
+            other => ConnectError::Closed(other.to_string().into()),
+        })
+    }
+}
+
+pub fn refuse(worker: &Worker, peer: String, reason: &str) {
+    worker.shared.ledger.refused(Direction::Outbound, peer, Class::Plaintext, reason);
+}
