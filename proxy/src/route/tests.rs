@@ -1,0 +1,1 @@
+//! Tables of the conformance suite of Gateway API, and what it leaves out.
