@@ -367,4 +367,4 @@ impl std::error::Error for Refusal {}
 
 #[cfg(test)]
 #[path = "target/tests.rs"]
-mod tests;
+pub(super) mod tests;
