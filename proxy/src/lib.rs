@@ -4,6 +4,7 @@
 
 pub mod capture;
 pub mod config;
+pub mod route;
 pub mod run;
 
 mod admin;
