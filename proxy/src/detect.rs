@@ -53,6 +53,10 @@ impl Protocol {
             return (line.len() > LINE).then_some(Self::Other);
         }
         let line = line.strip_suffix(b"\r").unwrap_or(line);
+        // A client of a forward proxy speaks HTTP for one line only.
+        if line.starts_with(b"CONNECT ") {
+            return Some(Self::Other);
+        }
         let is_http = line.ends_with(b" HTTP/1.1") || line.ends_with(b" HTTP/1.0");
         Some(if is_http { Self::Http1 } else { Self::Other })
     }
@@ -103,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_judgement_is_the_same_however_the_first_packet_is_cut() {
-        let cases: [(&[u8], Protocol); 15] = [
+        let cases: [(&[u8], Protocol); 16] = [
             (b"GET / HTTP/1.1\r\nhost: web\r\n\r\n", Protocol::Http1),
             (b"PROPFIND /a b HTTP/1.1\r\n", Protocol::Http1),
             (b"PRI * HTTP/1.1\r\n", Protocol::Http1),
@@ -117,6 +121,7 @@ mod tests {
             // AMQP, NATS, SSH, LDAP, PostgreSQL, MongoDB
             (b"AMQP\x00\x00\x09\x01", Protocol::Other),
             (b"CONNECT {\"verbose\":false}\r\n", Protocol::Other),
+            (b"CONNECT web:443 HTTP/1.1\r\n", Protocol::Other),
             (b"SSH-2.0-OpenSSH_9.2\r\n", Protocol::Other),
             (b"\x30\x0c\x02\x01\x01", Protocol::Other),
             (b"\x00\x00\x00\x08\x04\xd2\x16\x2f", Protocol::Other),

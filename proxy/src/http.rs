@@ -2,11 +2,13 @@
 //! requests is routed, balanced and forwarded by itself, on connections that clients share.
 
 mod answer;
+mod attempt;
 mod body;
 mod context;
 mod forward;
 mod io;
 mod message;
+mod mirror;
 mod serve;
 mod upgrade;
 mod upstream;

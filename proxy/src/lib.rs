@@ -4,11 +4,12 @@
 
 pub mod capture;
 pub mod config;
-pub mod route;
+mod route;
 pub mod run;
 
 mod admin;
 mod balance;
+mod budget;
 mod detect;
 mod directory;
 mod discovery;

@@ -19,6 +19,7 @@ use crate::{
     ledger::Direction,
     original, reach,
     relay::{Begun, End},
+    route::Slashes,
     worker::{self, Worker},
 };
 
@@ -171,7 +172,8 @@ async fn requests(
     destination: Followed,
 ) {
     worker.shared.ledger.protocol(Direction::Outbound, protocol);
-    let context = Arc::new(http::Context { worker: worker.clone(), destination, address });
+    let context =
+        Arc::new(http::Context { worker: worker.clone(), destination, address, slashes: Slashes::Data });
     let near = http::Near::new(first, socket);
     match protocol {
         Protocol::Http2 => Box::pin(http::http2(context, near)).await,

@@ -27,6 +27,7 @@ pub struct Requests {
     rows: Mutex<HashMap<Kind, Arc<Row>>>,
     total: Family<Counter>,
     took: Family<Histogram>,
+    mirrored: Family<Counter>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -71,7 +72,19 @@ impl Requests {
                     &BUCKETS,
                 )
                 .open_labels(&["service", "route"]),
+            mirrored: registry.counter(
+                "trellis_mirrored_requests_total",
+                "Copies of requests that routes asked for, with the reason where one was not sent or not answered.",
+            ),
         }
+    }
+
+    pub fn mirrored(&self) {
+        self.mirrored.with(&[("reason", "")]).inc();
+    }
+
+    pub fn not_mirrored(&self, reason: &'static str) {
+        self.mirrored.with(&[("reason", reason)]).inc();
     }
 
     fn count(&self, kind: &Kind, took: Duration) {
@@ -119,7 +132,6 @@ impl Request {
         Self { requests: requests.clone(), began: now, kind, bytes: 0 }
     }
 
-    #[allow(dead_code)]
     pub fn began(&self) -> Instant {
         self.began
     }
@@ -129,6 +141,11 @@ impl Request {
         if let Answer::Service(service) = answer {
             self.kind.service = service.label.clone();
         }
+    }
+
+    /// The route that led it.
+    pub fn by(&mut self, route: &Arc<str>) {
+        self.kind.route = route.clone();
     }
 
     /// The endpoint that it is led to.

@@ -35,7 +35,7 @@ pub use self::{
     describe::Summary,
     filter::Filters,
     rule::{Choice, Rule},
-    target::{Refusal, Slashes, Target},
+    target::{Slashes, Target},
 };
 use self::{
     condition::{Conditions, Path},

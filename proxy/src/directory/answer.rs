@@ -12,7 +12,11 @@ use trellis_api::proto::discovery as wire;
 use trellis_pki::spiffe::SpiffeId;
 
 use super::Backend;
-use crate::balance::{Candidate, Fitness};
+use crate::{
+    balance::{Candidate, Fitness},
+    budget::Budget,
+    route::Routes,
+};
 
 /// What discovery says about a subject.
 #[derive(Debug)]
@@ -31,6 +35,10 @@ pub struct Service {
     pub label: Arc<str>,
     pub protocol: wire::Protocol,
     pub endpoints: Vec<Endpoint>,
+    /// How many of its requests may be repeated.
+    pub budget: Arc<Budget>,
+    /// Present where routes say where requests go.
+    pub routes: Option<Arc<Routes>>,
 }
 
 #[derive(Clone, Debug)]
@@ -60,11 +68,11 @@ impl Answer {
                 match workload.endpoint.and_then(|one| Endpoint::read(one, before, now)) {
                     Some(endpoint) => Self::Workload(endpoint),
                     // A pod that cannot be understood is not a stranger: it gets no connection at all.
-                    None => Self::Service(Service::none()),
+                    None => Self::Service(Service::none(now)),
                 }
             }
             // What a gateway serves is no answer about an address.
-            Wire::Serving(_) => Self::Service(Service::none()),
+            Wire::Serving(_) => Self::Service(Service::none(now)),
             Wire::Unknown(_) => Self::Unknown,
         }
     }
@@ -97,10 +105,16 @@ impl Service {
         let protocol = wire::Protocol::try_from(service.protocol).unwrap_or(wire::Protocol::Opaque);
         let port = u16::try_from(service.port).unwrap_or_default();
         let backend = Backend { namespace: service.namespace.into(), name: service.name.into(), port };
+        let budget = match before {
+            Some(Answer::Service(before)) => before.budget.clone(),
+            _ => Arc::new(Budget::new(now)),
+        };
         Self {
             label: backend.to_string().into(),
             backend,
             protocol,
+            budget,
+            routes: service.routes.as_ref().map(|routes| Arc::new(Routes::compile(routes))),
             endpoints: service
                 .endpoints
                 .into_iter()
@@ -109,9 +123,15 @@ impl Service {
         }
     }
 
-    fn none() -> Self {
-        let backend = Backend { namespace: "".into(), name: "".into(), port: 0 };
-        Self { backend, label: Arc::default(), protocol: wire::Protocol::Opaque, endpoints: Vec::new() }
+    fn none(now: Instant) -> Self {
+        Self {
+            backend: Backend { namespace: "".into(), name: "".into(), port: 0 },
+            label: Arc::default(),
+            protocol: wire::Protocol::Opaque,
+            endpoints: Vec::new(),
+            budget: Arc::new(Budget::new(now)),
+            routes: None,
+        }
     }
 }
 

@@ -67,7 +67,6 @@ impl Body {
         }
     }
 
-    #[allow(dead_code)]
     pub fn until(mut self, deadline: Option<Instant>) -> Self {
         self.deadline = deadline.map(|deadline| Box::pin(sleep_until(deadline)));
         self
@@ -92,7 +91,6 @@ impl Body {
     }
 
     /// Takes it in whole, where it says that it has no more than `most` bytes.
-    #[allow(dead_code)]
     pub async fn gathered(mut self, most: u64) -> Result<Self, BoxError> {
         use http_body_util::BodyExt;
         let small = |incoming: &Incoming| incoming.size_hint().upper().is_some_and(|upper| upper <= most);
@@ -183,7 +181,6 @@ impl Drop for Body {
 }
 
 /// The moment in which `limit` is over, where there is one.
-#[allow(dead_code)]
 pub fn deadline(now: Instant, limit: Option<Duration>) -> Option<Instant> {
     limit.and_then(|limit| now.checked_add(limit))
 }

@@ -1,209 +1,279 @@
-//! One request: where it goes, who answers it, and what becomes of it when nobody does.
+//! One request: what routes say about it, who answers it, and what the client gets to see.
 
-use std::{convert::Infallible, pin::Pin, sync::Arc};
+use std::{borrow::Cow, convert::Infallible, pin::Pin, sync::Arc};
 
-use http::{HeaderMap, Request, Response, StatusCode, Version, header};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::{
     body::Incoming,
     upgrade::{self, OnUpgrade},
 };
 use tokio::time::Instant;
 use tracing::debug;
+use trellis_api::proto::discovery as wire;
 
 use super::{
     answer::Failure,
-    body::{Body, End, Watcher},
+    attempt::{Answered, Attempts},
+    body::{Body, End, Watcher, deadline},
     context::Context,
-    message,
+    message, mirror,
     upgrade::carry,
-    upstream::{SendError, Taken},
+    upstream::{Taken, Upstreams},
 };
 use crate::{
-    balance::{self, Busy},
-    directory::{Answer, Endpoint},
+    directory::{Answer, Backend, NoAnswer, Subject},
     requests::Request as Seen,
-    worker::Worker,
+    route::{Choice, Filters, Found, Matched, Target},
 };
 
 pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
-
-/// Endpoints that are tried for one request.
-const ATTEMPTS: usize = 3;
-/// How often a request is repeated because a kept connection ended under it.
-const REPEATS: usize = 3;
 
 /// Forwards a request. There is always an answer, if only one of ours.
 pub fn answer(context: Arc<Context>, request: Request<Incoming>) -> Answering {
     Box::pin(async move {
         let opened = context.worker.open.enter();
         let mut seen = Seen::begin(&context.worker.shared.requests, Instant::now());
+        let grpc = grpc_only(request.headers());
         let Ok(place) = context.worker.requests.clone().try_acquire_owned() else {
             let failure = Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "too_many_requests",
                 "this proxy carries as many requests as it may; try again",
             );
-            let response = failure.answer(request.headers());
             seen.failed(&failure);
-            return Ok(response);
+            return Ok(failure.answer(&grpc));
         };
-        let mut exchange = Exchange::new(&context, request);
-        Ok(match exchange.run(&mut seen).await {
-            Ok(answered) => exchange.finish(answered, seen, (place, opened)),
+        Ok(match run(&context, request, &mut seen).await {
+            Ok(Outcome::Answered(answered, upgrade)) => {
+                finish(&context, *answered, upgrade, seen, (place, opened))
+            }
+            Ok(Outcome::Own(response)) => {
+                seen.status(response.status());
+                seen.ended(End::Complete);
+                response
+            }
             Err(failure) => {
                 debug!(address = %context.address, reason = failure.reason, detail = %failure.detail,
                     "request not answered by an application");
                 seen.failed(&failure);
-                failure.answer(&exchange.headers)
+                failure.answer(&grpc)
             }
         })
     })
 }
 
+enum Outcome {
+    Answered(Box<Answered>, Option<OnUpgrade>),
+    /// What a route says to answer.
+    Own(Response<Body>),
+}
+
+async fn run(
+    context: &Arc<Context>,
+    mut request: Request<Incoming>,
+    seen: &mut Seen,
+) -> Result<Outcome, Failure> {
+    let client = request.version();
+    let upgrade = message::wants_upgrade(&request).then(|| upgrade::on(&mut request));
+    let (mut parts, body) = request.into_parts();
+    context.complete(&mut parts);
+    let target = Target::of(&parts, context.slashes).map_err(|refusal| {
+        Failure::new(StatusCode::BAD_REQUEST, refusal.as_str(), format!("the request is refused: {refusal}"))
+    })?;
+    let answer = context.destination.now();
+    seen.towards(&answer);
+    let exchange = Exchange { context, target, client, upgrade };
+    let routes = match &*answer {
+        Answer::Service(service) => service.routes.clone().filter(|routes| routes.has_http()),
+        Answer::Workload(_) | Answer::Unknown => None,
+    };
+    let Some(routes) = routes else {
+        return exchange.send(&answer, None, parts, Body::passed(body), seen).await;
+    };
+    match routes.find(&exchange.target, &parts.method, &parts.headers) {
+        Found::Rule(matched) => exchange.routed(matched, parts, Body::passed(body), seen).await,
+        Found::NoHost => Err(not_found("no_route_for_host", "no route is for this host")),
+        Found::NoMatch => Err(not_found("no_route", "no rule of any route holds for this request")),
+    }
+}
+
 /// A request under way.
 struct Exchange<'a> {
     context: &'a Arc<Context>,
-    request: Option<Request<Body>>,
-    /// Of the request's, what an answer of ours depends on.
-    headers: HeaderMap,
+    target: Target,
     client: Version,
     upgrade: Option<OnUpgrade>,
 }
 
-/// An answer, and what it holds.
-struct Answered {
-    response: Response<Incoming>,
-    taken: Taken,
-    busy: Busy,
-}
-
-impl<'a> Exchange<'a> {
-    fn new(context: &'a Arc<Context>, mut request: Request<Incoming>) -> Self {
-        let client = request.version();
-        let upgrade = message::wants_upgrade(&request).then(|| upgrade::on(&mut request));
-        let mut headers = HeaderMap::new();
-        if let Some(kind) = request.headers().get(header::CONTENT_TYPE) {
-            headers.insert(header::CONTENT_TYPE, kind.clone());
+impl Exchange<'_> {
+    /// As a rule says.
+    async fn routed(
+        mut self,
+        matched: Matched<'_>,
+        mut parts: Parts,
+        mut body: Body,
+        seen: &mut Seen,
+    ) -> Result<Outcome, Failure> {
+        let Matched { rule, prefix, invalid } = matched;
+        seen.by(&rule.route.label);
+        if let Some(invalid) = invalid {
+            return Err(misconfigured(invalid.as_str()));
         }
-        Self { context, request: Some(request.map(Body::passed)), headers, client, upgrade }
-    }
-
-    async fn run(&mut self, seen: &mut Seen) -> Result<Answered, Failure> {
-        let answer = self.context.destination.now();
-        seen.towards(&answer);
-        self.balanced(&answer, seen).await
-    }
-
-    /// Tries endpoints until one answers.
-    async fn balanced(&mut self, answer: &Answer, seen: &mut Seen) -> Result<Answered, Failure> {
-        let endpoints = answer.endpoints();
-        let Some(mut request) = self.request.take() else { return Err(gone()) };
-        let http2 = message::speaks_http2(answer.protocol(), self.client);
-        message::prepare(&mut request, http2, self.upgrade.is_some());
-        let worker = &self.context.worker;
-        // What cannot be said twice is only said to an application that is known to be there.
-        let certain = !request.body().is_empty() || self.upgrade.is_some();
-        let (mut tried, mut repeats) = (Vec::new(), 0);
-        let mut last = None;
-        while tried.len() < ATTEMPTS && repeats <= REPEATS {
-            let picked = balance::pick(endpoints, &tried, Instant::now(), &mut rand::rng());
-            let Some((index, endpoint)) = picked.and_then(|index| Some((index, endpoints.get(index)?)))
-            else {
-                break;
-            };
-            seen.at(endpoint);
-            let busy = Busy::new(&endpoint.fitness);
-            let mut taken = match connection(worker, endpoint, http2, certain).await {
-                Ok(taken) => taken,
-                Err(failure) => {
-                    endpoint.fitness.failed(Instant::now());
-                    debug!(endpoint = %endpoint.address, reason = failure.reason, "endpoint failed");
-                    tried.push(index);
-                    last = Some(failure);
-                    continue;
+        if let Some(own) = own_answer(&rule.filters, &parts, &self.target, prefix, self.context) {
+            return Ok(Outcome::Own(own?));
+        }
+        let (backend, filters) = match rule.choose(&mut rand::rng()) {
+            Choice::Backend(backend, filters) => (backend, filters),
+            Choice::Invalid(why) => return Err(misconfigured(why.as_str())),
+            Choice::Nobody => return Err(misconfigured("no backend of the rule has a weight")),
+        };
+        if let Some(own) = own_answer(filters, &parts, &self.target, prefix, self.context) {
+            return Ok(Outcome::Own(own?));
+        }
+        let origins = [&rule.filters, filters]
+            .map(|filters| filters.cors.as_ref().map(|cors| cors.allowed(&parts.headers)));
+        for filters in [&rule.filters, filters] {
+            self.change(filters, &mut parts, prefix)?;
+        }
+        let mirrors = mirror::chosen([&rule.filters, filters]);
+        if !mirrors.is_empty() {
+            body = body.gathered(mirror::KEPT).await.map_err(|_| client_left())?;
+            mirror::send(&self.context.worker, mirrors, &parts, &body, &self.target, self.client);
+        }
+        let answer = self.backend(backend).await?;
+        let mut outcome = self.send(&answer, Some(rule), parts, body, seen).await?;
+        if let Outcome::Answered(answered, _) = &mut outcome {
+            let headers = answered.response.headers_mut();
+            for (filters, origin) in [filters, &rule.filters].into_iter().zip(origins.into_iter().rev()) {
+                if let (Some(cors), Some(origin)) = (&filters.cors, origin) {
+                    cors.apply(origin, headers);
                 }
-            };
-            let copy = copy(&request, taken.reused);
-            let began = Instant::now();
-            match taken.send(request).await {
-                Ok(response) => {
-                    let now = Instant::now();
-                    endpoint.fitness.answered(now.duration_since(began), now);
-                    match response.status().is_server_error() {
-                        true => drop(endpoint.fitness.failed(now)),
-                        false => endpoint.fitness.succeeded(),
-                    }
-                    seen.class(taken.connection.class);
-                    return Ok(Answered { response, taken, busy });
-                }
-                Err(error) => {
-                    debug!(endpoint = %endpoint.address, error = %error.error, reason = error.reason, "no answer");
-                    // The end of a kept connection says nothing about the application.
-                    match taken.reused {
-                        true => repeats += 1,
-                        false => {
-                            endpoint.fitness.failed(Instant::now());
-                            tried.push(index);
-                        }
-                    }
-                    let failure = failed(&error);
-                    match again(error, copy) {
-                        Some(repeated) => request = repeated,
-                        None => return Err(failure),
-                    }
-                    last = Some(failure);
+                if let Some(change) = &filters.response {
+                    change.apply(headers);
                 }
             }
         }
-        Err(last.unwrap_or_else(|| no_endpoint(answer)))
+        Ok(outcome)
     }
 
-    /// The answer as the client gets it.
-    fn finish(&mut self, answered: Answered, mut seen: Seen, held: impl Send + 'static) -> Response<Body> {
-        let Answered { response, taken, busy } = answered;
-        seen.status(response.status());
-        if response.status() == StatusCode::SWITCHING_PROTOCOLS
-            && let Some(near) = self.upgrade.take()
-        {
-            let mut response = response;
-            let far = upgrade::on(&mut response);
-            seen.ended(End::Complete);
-            carry(near, far, self.context.worker.open.enter(), (taken, busy, held));
-            return response.map(|_| Body::empty());
+    fn change(&mut self, filters: &Filters, parts: &mut Parts, prefix: usize) -> Result<(), Failure> {
+        if let Some(change) = &filters.request {
+            change.apply(&mut parts.headers);
         }
-        let (mut parts, incoming) = response.into_parts();
-        message::strip(&mut parts.headers);
-        let watcher = Ending {
-            seen: Some(seen),
-            taken: Some(taken),
-            upstreams: self.context.worker.upstreams.clone(),
-            _held: (busy, held),
+        if let Some(rewrite) = &filters.rewrite {
+            self.target = rewrite
+                .apply(&self.target, prefix)
+                .ok_or_else(|| misconfigured("the rewritten target is longer than one may be"))?;
+        }
+        Ok(())
+    }
+
+    async fn backend(&self, backend: &wire::Backend) -> Result<Arc<Answer>, Failure> {
+        let Some(backend) = Backend::read(backend) else {
+            return Err(misconfigured("the backend has no port"));
         };
-        Response::from_parts(parts, Body::passed(incoming).watched(Box::new(watcher)))
+        let subject = Subject::Backend(backend);
+        let answer = self.context.worker.shared.directory.resolve(&subject).await.map_err(|error| {
+            let reason = match error {
+                NoAnswer::Unavailable => "discovery_unavailable",
+                NoAnswer::Full => "too_many_destinations",
+            };
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, reason, format!("{subject}: {error}"))
+        })?;
+        match answer.is_outside() {
+            // It was there when the route was resolved.
+            true => Err(misconfigured(&format!("there is no backend {subject}"))),
+            false => Ok(answer),
+        }
+    }
+
+    async fn send(
+        self,
+        answer: &Answer,
+        rule: Option<&crate::route::Rule>,
+        mut parts: Parts,
+        body: Body,
+        seen: &mut Seen,
+    ) -> Result<Outcome, Failure> {
+        let http2 = message::speaks_http2(answer.protocol(), self.client);
+        message::prepare(&mut parts, &self.target, http2, self.upgrade.is_some());
+        let attempts = Attempts {
+            worker: &self.context.worker,
+            answer,
+            http2,
+            upgrade: self.upgrade.is_some(),
+            retry: rule.and_then(|rule| rule.retry.as_ref()),
+            until: deadline(seen.began(), rule.and_then(|rule| rule.request_timeout)),
+            each: rule.and_then(|rule| rule.backend_timeout),
+        };
+        let answered = attempts.run(parts, body, seen).await?;
+        Ok(Outcome::Answered(Box::new(answered), self.upgrade))
     }
 }
 
-async fn connection(
-    worker: &Arc<Worker>,
-    endpoint: &Endpoint,
-    http2: bool,
-    certain: bool,
-) -> Result<Taken, Failure> {
-    let taken = match http2 {
-        true => worker.upstreams.many(worker, endpoint).await,
-        false => worker.upstreams.one(worker, endpoint, certain).await,
+/// What filters answer by themselves.
+fn own_answer(
+    filters: &Filters,
+    parts: &Parts,
+    target: &Target,
+    prefix: usize,
+    context: &Context,
+) -> Option<Result<Response<Body>, Failure>> {
+    if let Some(preflight) =
+        filters.cors.as_ref().and_then(|cors| cors.preflight(&parts.method, &parts.headers))
+    {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = preflight.status;
+        *response.headers_mut() = preflight.headers;
+        return Some(Ok(response));
+    }
+    let redirect = filters.redirect.as_ref()?;
+    let Some(location) = redirect.location(target, prefix, context.entry()) else {
+        return Some(Err(misconfigured("the redirect makes a location that no header can hold")));
     };
-    taken.map_err(|error| {
-        let detail = format!("the application is not reached: {error}");
-        Failure::new(StatusCode::SERVICE_UNAVAILABLE, error.reason(), detail)
-    })
+    let mut response = Response::new(Body::empty());
+    *response.status_mut() = redirect.status();
+    response.headers_mut().insert(header::LOCATION, location);
+    if parts.method != Method::HEAD {
+        *response.body_mut() = Body::empty();
+    }
+    Some(Ok(response))
+}
+
+/// The answer as the client gets it.
+fn finish(
+    context: &Context,
+    answered: Answered,
+    upgrade: Option<OnUpgrade>,
+    mut seen: Seen,
+    held: impl Send + 'static,
+) -> Response<Body> {
+    let Answered { mut response, taken, busy, until } = answered;
+    seen.status(response.status());
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && let Some(near) = upgrade
+    {
+        let far = upgrade::on(&mut response);
+        seen.ended(End::Complete);
+        carry(near, far, context.worker.open.enter(), (taken, busy, held));
+        return response.map(|_| Body::empty());
+    }
+    let (mut parts, incoming) = response.into_parts();
+    message::strip(&mut parts.headers);
+    let watcher = Ending {
+        seen: Some(seen),
+        taken: Some(taken),
+        upstreams: context.worker.upstreams.clone(),
+        _held: (busy, held),
+    };
+    Response::from_parts(parts, Body::passed(incoming).until(until).watched(Box::new(watcher)))
 }
 
 /// Gives back what a request occupied, and puts on record how it ended.
 struct Ending<H> {
     seen: Option<Seen>,
     taken: Option<Taken>,
-    upstreams: super::Upstreams,
+    upstreams: Upstreams,
     _held: H,
 }
 
@@ -226,44 +296,28 @@ impl<H: Send> Watcher for Ending<H> {
     }
 }
 
-/// The same request, for the case that the connection that is kept for it turns out to have ended.
-fn copy(request: &Request<Body>, reused: bool) -> Option<Request<Body>> {
-    let repeatable = reused && request.method().is_idempotent();
-    let body = repeatable.then(|| request.body().again()).flatten()?;
-    let mut copy = Request::new(body);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.version_mut() = request.version();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
-}
-
-/// What is sent next after a failure, if anything may be.
-fn again(error: SendError, copy: Option<Request<Body>>) -> Option<Request<Body>> {
-    match error.unsent {
-        Some(request) => Some(*request),
-        None if error.reason == "timed_out" || error.reason == "malformed_answer" => None,
-        None => copy,
+/// Of a request's headers, what an answer of ours depends on.
+fn grpc_only(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    if super::answer::speaks_grpc(headers)
+        && let Some(kind) = headers.get(header::CONTENT_TYPE)
+    {
+        kept.insert(header::CONTENT_TYPE, kind.clone());
     }
+    kept
 }
 
-fn failed(error: &SendError) -> Failure {
-    let status = match error.unseen {
-        true => StatusCode::SERVICE_UNAVAILABLE,
-        false => StatusCode::BAD_GATEWAY,
-    };
-    Failure::new(status, error.reason, format!("the application gave no answer: {}", error.error))
+/// Nobody will read it.
+pub fn client_left() -> Failure {
+    Failure::new(StatusCode::BAD_REQUEST, "client_left", "the client did not send all of its request")
 }
 
-fn no_endpoint(answer: &Answer) -> Failure {
-    let whose = match answer {
-        Answer::Service(service) => format!("no endpoint of Service {} is ready", service.backend),
-        Answer::Workload(_) | Answer::Unknown => "nothing is there".to_owned(),
-    };
-    Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", whose)
+fn not_found(reason: &'static str, detail: &'static str) -> Failure {
+    Failure::new(StatusCode::NOT_FOUND, reason, detail)
 }
 
-/// Only if a request were forwarded twice.
-fn gone() -> Failure {
-    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "request_gone", "the request is gone")
+/// Only operators can mend it, who find the whole of it in the route's status and in `trellis diag`.
+fn misconfigured(why: &str) -> Failure {
+    let detail: Cow<'static, str> = format!("the route cannot be obeyed: {why}").into();
+    Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "route_invalid", detail)
 }

@@ -1,18 +1,16 @@
 //! What a message keeps and loses on its way from one connection to another: what belongs to a connection
 //! stays there, and the two versions of HTTP name the same things differently.
 
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version, header,
-    uri::{PathAndQuery, Scheme},
-};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Uri, Version, header, request::Parts, uri::Scheme};
 use trellis_api::proto::discovery::Protocol;
+
+use crate::route::Target;
 
 /// Whether a request leaves HTTP if its application agrees.
 pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
     request.version() == Version::HTTP_11
-        && (request.method() == Method::CONNECT
-            || (request.headers().contains_key(header::UPGRADE)
-                && lists(request.headers(), &header::CONNECTION, "upgrade")))
+        && request.headers().contains_key(header::UPGRADE)
+        && lists(request.headers(), &header::CONNECTION, "upgrade")
 }
 
 /// In which version an application is spoken to: as it says, or else as its client speaks.
@@ -24,22 +22,32 @@ pub fn speaks_http2(protocol: Protocol, client: Version) -> bool {
     }
 }
 
-/// Makes of a request as it came one as it is sent.
-pub fn prepare<B>(request: &mut Request<B>, http2: bool, upgrade: bool) {
-    let kept = upgrade.then(|| request.headers().get(header::UPGRADE).cloned()).flatten();
-    let trailers = lists(request.headers(), &header::TE, "trailers");
-    strip(request.headers_mut());
+/// Makes of a request as it came one as it is sent, towards `target`.
+pub fn prepare(request: &mut Parts, target: &Target, http2: bool, upgrade: bool) {
+    let kept = upgrade.then(|| request.headers.get(header::UPGRADE).cloned()).flatten();
+    let trailers = lists(&request.headers, &header::TE, "trailers");
+    strip(&mut request.headers);
     if trailers {
-        request.headers_mut().insert(header::TE, HeaderValue::from_static("trailers"));
+        request.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     if let Some(protocol) = kept {
-        request.headers_mut().insert(header::UPGRADE, protocol);
-        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        request.headers.insert(header::UPGRADE, protocol);
+        request.headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
     }
-    join_cookies(request.headers_mut(), http2);
-    match http2 {
-        true => towards_http2(request),
-        false => towards_http1(request),
+    join_cookies(&mut request.headers, http2);
+    let path = target.path_and_query().clone();
+    if http2 {
+        request.version = Version::HTTP_2;
+        request.headers.remove(header::HOST);
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(target.authority()).path_and_query(path);
+        // All parts were read from a request, or from a route, before.
+        if let Ok(uri) = uri.build() {
+            request.uri = uri;
+        }
+    } else {
+        request.version = Version::HTTP_11;
+        request.headers.insert(header::HOST, target.host_header());
+        request.uri = path.into();
     }
 }
 
@@ -63,37 +71,6 @@ pub fn strip(headers: &mut HeaderMap) {
     }
     headers.remove("keep-alive");
     headers.remove("proxy-connection");
-}
-
-fn towards_http1<B>(request: &mut Request<B>) {
-    *request.version_mut() = Version::HTTP_11;
-    if request.method() == Method::CONNECT {
-        return;
-    }
-    if let Some(authority) = request.uri().authority()
-        && let Ok(host) = HeaderValue::from_str(authority.as_str())
-    {
-        // The target of a request wins over a header that says otherwise.
-        request.headers_mut().insert(header::HOST, host);
-        let path = request.uri().path_and_query().cloned();
-        *request.uri_mut() = path.map_or_else(Uri::default, Uri::from);
-    }
-}
-
-fn towards_http2<B>(request: &mut Request<B>) {
-    *request.version_mut() = Version::HTTP_2;
-    let host = request.headers_mut().remove(header::HOST);
-    if request.uri().authority().is_some() {
-        return;
-    }
-    let path = request.uri().path_and_query().cloned().unwrap_or_else(|| PathAndQuery::from_static("/"));
-    let mut uri = Uri::builder().scheme(Scheme::HTTP).path_and_query(path);
-    if let Some(host) = &host {
-        uri = uri.authority(host.as_bytes());
-    }
-    if let Ok(uri) = uri.build() {
-        *request.uri_mut() = uri;
-    }
 }
 
 /// HTTP/2 may bring a cookie in crumbs, which HTTP/1 does not know.
@@ -121,6 +98,8 @@ fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
 mod tests {
     use super::*;
 
+    use crate::route::Slashes;
+
     fn request(version: Version, uri: &str, headers: &[(&str, &str)]) -> Request<()> {
         let mut request = Request::builder().version(version).uri(uri);
         for (name, value) in headers {
@@ -129,19 +108,22 @@ mod tests {
         request.body(()).unwrap()
     }
 
-    fn shown(request: &Request<()>) -> String {
-        let mut headers: Vec<String> = request
-            .headers()
+    fn prepared(request: Request<()>, http2: bool, upgrade: bool) -> String {
+        let mut parts = request.into_parts().0;
+        let target = Target::of(&parts, Slashes::Data).unwrap();
+        prepare(&mut parts, &target, http2, upgrade);
+        let mut headers: Vec<String> = parts
+            .headers
             .iter()
             .map(|(name, value)| format!("{name}: {}", value.to_str().unwrap()))
             .collect();
         headers.sort();
-        format!("{:?} {} | {}", request.version(), request.uri(), headers.join(" | "))
+        format!("{:?} {} | {}", parts.version, parts.uri, headers.join(" | "))
     }
 
     #[test]
     fn what_belongs_to_a_connection_stays_there() {
-        let mut one = request(
+        let one = request(
             Version::HTTP_11,
             "/a?b",
             &[
@@ -155,30 +137,27 @@ mod tests {
                 ("x-other", "2"),
             ],
         );
-        prepare(&mut one, false, false);
-        assert_eq!(shown(&one), "HTTP/1.1 /a?b | host: web | te: trailers | x-other: 2");
+        assert_eq!(prepared(one, false, false), "HTTP/1.1 /a?b | host: web | te: trailers | x-other: 2");
     }
 
     #[test]
     fn an_upgrade_travels_where_it_is_wanted() {
-        let mut one = request(
+        let one = request(
             Version::HTTP_11,
             "/ws",
             &[("host", "web"), ("connection", "Keep-Alive, Upgrade"), ("upgrade", "websocket")],
         );
         assert!(wants_upgrade(&one));
-        prepare(&mut one, false, true);
-        assert_eq!(shown(&one), "HTTP/1.1 /ws | connection: upgrade | host: web | upgrade: websocket");
+        let sent = prepared(one, false, true);
+        assert_eq!(sent, "HTTP/1.1 /ws | connection: upgrade | host: web | upgrade: websocket");
     }
 
     #[test]
     fn the_versions_name_a_host_differently() {
-        let mut one = request(Version::HTTP_2, "http://web:80/a", &[("cookie", "a=1"), ("cookie", "b=2")]);
-        prepare(&mut one, false, false);
-        assert_eq!(shown(&one), "HTTP/1.1 /a | cookie: a=1; b=2 | host: web:80");
-        let mut one = request(Version::HTTP_11, "/a", &[("host", "web:80")]);
-        prepare(&mut one, true, false);
-        assert_eq!(shown(&one), "HTTP/2.0 http://web:80/a | ");
+        let one = request(Version::HTTP_2, "http://web:80/a", &[("cookie", "a=1"), ("cookie", "b=2")]);
+        assert_eq!(prepared(one, false, false), "HTTP/1.1 /a | cookie: a=1; b=2 | host: web:80");
+        let one = request(Version::HTTP_11, "/a/../b", &[("host", "web:80")]);
+        assert_eq!(prepared(one, true, false), "HTTP/2.0 http://web:80/b | ");
     }
 
     #[test]

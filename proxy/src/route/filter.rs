@@ -9,7 +9,7 @@ use trellis_api::proto::discovery as wire;
 use super::{Invalid, host};
 
 mod change;
-mod cors;
+pub mod cors;
 mod mirror;
 mod path;
 mod redirect;
@@ -17,7 +17,7 @@ mod rewrite;
 
 pub use self::{
     change::HeaderChange,
-    cors::{Cors, Preflight},
+    cors::Cors,
     mirror::Mirror,
     path::PathChange,
     redirect::{Entry, Redirect},

@@ -4,7 +4,7 @@ use http::StatusCode;
 use wire::filter::Filter;
 
 use super::*;
-use crate::route::filter::{Cors, Preflight};
+use crate::route::filter::{Cors, cors::Preflight};
 
 fn cors(origins: &[&str], methods: &[&str], headers: &[&str]) -> wire::Cors {
     let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();

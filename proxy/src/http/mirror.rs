@@ -1,0 +1,97 @@
+//! Copies of requests for backends whose answers nobody sees.
+
+use std::sync::Arc;
+
+use http::{Request, Version, request::Parts};
+use http_body_util::BodyExt;
+use tokio::sync::OwnedSemaphorePermit;
+use tracing::debug;
+
+use super::{
+    attempt::{Attempts, copy},
+    body::Body,
+    message,
+};
+use crate::{
+    directory::{Backend, Subject},
+    requests::Request as Seen,
+    route::{Filters, Target},
+    worker::Worker,
+};
+
+/// What of a body is kept for copies. A request with more, or with a body of unknown size, is not mirrored:
+/// nobody may have to wait for it.
+pub const KEPT: u64 = 64 * 1024;
+
+/// Sends copies to `backends`, as what they speak, without making anybody wait.
+pub fn send(
+    worker: &Arc<Worker>,
+    backends: Vec<Backend>,
+    parts: &Parts,
+    body: &Body,
+    target: &Target,
+    client: Version,
+) {
+    for backend in backends {
+        let Some(body) = body.again() else {
+            worker.shared.requests.not_mirrored("body_too_large");
+            continue;
+        };
+        // Copies take the places of requests, so that they cannot push those out.
+        let Ok(place) = worker.requests.clone().try_acquire_owned() else {
+            worker.shared.requests.not_mirrored("too_many_requests");
+            continue;
+        };
+        let Some(request) = copy(&Request::from_parts(parts.clone(), body)) else { continue };
+        tokio::spawn(one(worker.clone(), backend, request, target.clone(), client, place));
+    }
+}
+
+async fn one(
+    worker: Arc<Worker>,
+    backend: Backend,
+    request: Request<Body>,
+    target: Target,
+    client: Version,
+    _place: OwnedSemaphorePermit,
+) {
+    let Ok(answer) = worker.shared.directory.resolve(&Subject::Backend(backend)).await else {
+        return worker.shared.requests.not_mirrored("discovery_unavailable");
+    };
+    let http2 = message::speaks_http2(answer.protocol(), client);
+    let (mut parts, body) = request.into_parts();
+    message::prepare(&mut parts, &target, http2, false);
+    let attempts = Attempts {
+        worker: &worker,
+        answer: &answer,
+        http2,
+        upgrade: false,
+        retry: None,
+        until: None,
+        each: None,
+    };
+    let mut seen = Seen::begin(&worker.shared.requests, tokio::time::Instant::now());
+    match attempts.run(parts, body, &mut seen).await {
+        Ok(answered) => {
+            worker.shared.requests.mirrored();
+            // Read to its end, so that the connection can be kept.
+            if answered.response.into_body().collect().await.is_ok() {
+                worker.upstreams.give_back(answered.taken);
+            }
+        }
+        Err(failure) => {
+            debug!(reason = failure.reason, "copy not answered");
+            worker.shared.requests.not_mirrored(failure.reason);
+        }
+    }
+}
+
+/// Who gets a copy of the next request.
+pub fn chosen(filters: [&Filters; 2]) -> Vec<Backend> {
+    filters
+        .iter()
+        .flat_map(|filters| &filters.mirrors)
+        .filter_map(|mirror| mirror.choose(&mut rand::rng()))
+        .filter_map(Backend::read)
+        .collect()
+}
