@@ -281,10 +281,12 @@ fn what_ties_stays_in_the_order_of_routes_and_rules() {
         route("newer", &["example.net"], vec![one("newer")]),
     ]);
     assert_eq!(routes.to(&with("/a", &[("x", "y")])), "older");
-    // A second match for a header's name is none, and counts for nothing.
-    let twice = with_header("X", "z", with_header("x", "y", prefix("/a")));
-    let routes = of_rules(vec![one("older"), rule("twice", vec![twice])]);
+    // A second match for a header's name is none: it counts for nothing, and takes nothing away.
+    let twice = |to, value| rule(to, vec![with_header("X", value, with_header("x", "y", prefix("/a")))]);
+    let routes = of_rules(vec![one("older"), twice("twice", "y")]);
     assert_eq!(routes.to(&with("/a", &[("x", "y")])), "older");
+    let routes = of_rules(vec![twice("twice", "z")]);
+    assert_eq!(routes.to(&with("/a", &[("x", "y")])), "twice");
 }
 
 /// GRPCExactMethodMatching: what discovery makes of services and methods.
