@@ -1,7 +1,7 @@
 //! What a proxy shows: metrics and evidence to whoever may scrape it, and to its own pod what it knows
 //! and two things to change.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use ::http::StatusCode;
 use trellis_api::evidence;
@@ -23,9 +23,15 @@ pub fn public(registry: &Registry, ledger: &Arc<Ledger>, tls: &Arc<MeshTls>) -> 
 
 /// What only the pod itself may ask for.
 pub fn local(rotator: Rotator, application: Rotate, reload: Reload, directory: &Directory) -> Routes {
-    let directory = directory.clone();
+    let (directory, routed) = (directory.clone(), directory.clone());
     let debug = reload.clone();
     Routes::new()
+        .get("/routes", move || {
+            let routes = routed.routes();
+            let described: BTreeMap<_, _> =
+                routes.iter().map(|(subject, routes)| (subject, routes.describe())).collect();
+            Response::json(&described)
+        })
         .get("/destinations", move || Response::json(&directory.describe()))
         .post("/identity/rotate", move || {
             let rotator = rotator.clone();

@@ -20,6 +20,8 @@ use tokio::{
 };
 use trellis_api::proto::discovery as wire;
 
+use crate::route::Routes;
+
 pub use answer::{Answer, Endpoint, Reach};
 
 mod answer;
@@ -68,7 +70,10 @@ pub enum Wish {
 
 /// The answer about one subject, as it changes. What somebody follows is not forgotten.
 #[derive(Clone)]
-pub struct Followed(watch::Receiver<Option<Arc<Answer>>>);
+pub struct Followed(Coming);
+
+/// Where an answer is, or will be.
+type Coming = watch::Receiver<Option<Arc<Answer>>>;
 
 #[derive(Clone)]
 pub struct Directory {
@@ -116,10 +121,7 @@ impl Directory {
     }
 
     /// The answer if it is known, or else where it will come.
-    fn look_up(
-        &self,
-        subject: &Subject,
-    ) -> Result<Result<Arc<Answer>, watch::Receiver<Option<Arc<Answer>>>>, NoAnswer> {
+    fn look_up(&self, subject: &Subject) -> Result<Result<Arc<Answer>, Coming>, NoAnswer> {
         let mut known = self.known.lock();
         if let Some(entry) = known.get_mut(subject) {
             entry.used = Instant::now();
@@ -198,13 +200,23 @@ impl Directory {
         described.collect()
     }
 
+    /// What is known of routes, by what they are for.
+    pub fn routes(&self) -> BTreeMap<String, Arc<Routes>> {
+        let known = self.known.lock();
+        let of = |(subject, entry): (&Subject, &Entry)| match entry.answer.borrow().as_deref() {
+            Some(Answer::Service(service)) => Some((subject.to_string(), service.routes.clone()?)),
+            _ => None,
+        };
+        known.iter().filter_map(of).collect()
+    }
+
     /// How many destinations are remembered.
     pub fn size(&self) -> usize {
         self.known.lock().len()
     }
 }
 
-async fn answered(answer: &mut watch::Receiver<Option<Arc<Answer>>>) -> Result<Arc<Answer>, NoAnswer> {
+async fn answered(answer: &mut Coming) -> Result<Arc<Answer>, NoAnswer> {
     match time::timeout(PATIENCE, answer.wait_for(Option::is_some)).await {
         Ok(Ok(answer)) => answer.clone().ok_or(NoAnswer::Unavailable),
         _ => Err(NoAnswer::Unavailable),

@@ -14,6 +14,7 @@ mod detect;
 mod directory;
 mod discovery;
 mod handshake;
+mod hello;
 mod http;
 mod inbound;
 mod ledger;

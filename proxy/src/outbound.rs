@@ -14,19 +14,22 @@ use trellis_api::{
 
 use crate::{
     detect::Protocol,
-    directory::{Followed, NoAnswer},
+    directory::{Answer, Backend, Followed, NoAnswer, Subject},
+    hello::Greeting,
     http,
     ledger::Direction,
     original, reach,
     relay::{Begun, End},
-    route::Slashes,
+    route::{Choice, Slashes},
     worker::{self, Worker},
 };
 
 /// How long a client may be silent before its endpoint is reached, to hear whether that speaks first.
-const SILENCE: Duration = Duration::from_millis(100);
+const SILENCE: Duration = Duration::from_millis(20);
 /// How long a client that has begun may take to say what it speaks.
 const UNCERTAIN: Duration = Duration::from_secs(1);
+/// The same for the rest of a greeting of TLS.
+const GREETING: Duration = Duration::from_secs(10);
 
 /// Serves one connection of the application.
 pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
@@ -57,13 +60,16 @@ pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
         true => Said::Opaque,
         false => answer.protocol(),
     };
+    let tls_routes = answer.has_tls_routes();
     drop(answer);
     match said {
         // What is not read is not waited for.
+        Said::ApplicationTls if tls_routes => {
+            Box::pin(expected(worker, socket, destination, followed)).await;
+        }
         Said::Opaque | Said::ApplicationTls => {
-            let near = Begun::new(Bytes::new(), socket);
             // Each way is a future of its own: what one needs, the other does not pay for.
-            Box::pin(bytes(worker, near, destination, followed)).await;
+            Box::pin(bytes(worker, socket, BytesMut::new(), destination, followed)).await;
         }
         Said::Detect => Box::pin(detected(worker, socket, destination, followed)).await,
         Said::Http1 | Said::Http2 | Said::WebSocket => {
@@ -118,7 +124,7 @@ async fn detected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, f
             requests(worker, socket, first.freeze(), protocol, to, followed).await;
         }
         Heard::Speaks(_) | Heard::Uncertain => {
-            bytes(worker, Begun::new(first.freeze(), socket), to, followed).await;
+            bytes(worker, socket, first, to, followed).await;
         }
         Heard::Silent => silent(worker, socket, to, followed).await,
         Heard::Left => {}
@@ -128,10 +134,20 @@ async fn detected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, f
 /// A client that says nothing: it may wait for its server to speak. The server is reached, and whoever
 /// speaks first decides.
 async fn silent(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
-    let Some(mut reached) = reach::endpoint(worker, to, &followed.now()).await else {
+    let answer = followed.now();
+    if answer.has_tls_routes() {
+        // Where it goes depends on what it says.
+        return expected(worker, socket, to, followed).await;
+    }
+    let first = BytesMut::new();
+    let (answer, mut first) = match routed(worker, &answer, &mut socket, first).await {
+        Ok((routed, first)) => (routed.unwrap_or(answer), first),
+        Err(reason) => return refused(worker, socket, to, reason),
+    };
+    let Some(mut reached) = reach::endpoint(worker, to, &answer).await else {
         return socket.abort();
     };
-    let mut first = BytesMut::new();
+    drop(answer);
     let heard = tokio::select! {
         heard = hear(&mut socket, &mut first, None) => heard,
         // Also its end, or its refusal, is an answer.
@@ -158,7 +174,7 @@ async fn expected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, f
             requests(worker, socket, first.freeze(), protocol, to, followed).await;
         }
         Heard::Left => {}
-        _ => bytes(worker, Begun::new(first.freeze(), socket), to, followed).await,
+        _ => bytes(worker, socket, first, to, followed).await,
     }
 }
 
@@ -181,14 +197,77 @@ async fn requests(
     }
 }
 
-/// Carries bytes to one endpoint.
-async fn bytes(worker: &Arc<Worker>, mut near: Begun<TcpStream>, to: SocketAddr, followed: Followed) {
-    let reached = reach::endpoint(worker, to, &followed.now()).await;
+/// Carries bytes to one endpoint, of the backend that a route names if there is one.
+async fn bytes(
+    worker: &Arc<Worker>,
+    mut socket: TcpStream,
+    first: BytesMut,
+    to: SocketAddr,
+    followed: Followed,
+) {
+    let answer = followed.now();
     // An answer of which nothing more is needed may be forgotten.
     drop(followed);
-    match reached {
-        Some(reached) => Box::pin(reached.carry(worker, near, to)).await,
-        None => near.abort(),
+    let (answer, first) = match routed(worker, &answer, &mut socket, first).await {
+        Ok((routed, first)) => (routed.unwrap_or(answer), first),
+        Err(reason) => return refused(worker, socket, to, reason),
+    };
+    match reach::endpoint(worker, to, &answer).await {
+        Some(reached) => {
+            drop(answer);
+            Box::pin(reached.carry(worker, Begun::new(first.freeze(), socket), to)).await;
+        }
+        None => socket.abort(),
+    }
+}
+
+fn refused(worker: &Worker, mut socket: TcpStream, to: SocketAddr, reason: &str) {
+    debug!(destination = %to, reason, "connection refused");
+    reach::refuse(worker, "unverified:unknown".into(), reason);
+    socket.abort();
+}
+
+/// What a route says about a connection of bytes, if there is one.
+async fn routed(
+    worker: &Worker,
+    answer: &Answer,
+    socket: &mut TcpStream,
+    mut first: BytesMut,
+) -> Result<(Option<Arc<Answer>>, BytesMut), &'static str> {
+    let Answer::Service(service) = answer else { return Ok((None, first)) };
+    let Some(routes) = service.routes.as_ref().filter(|routes| routes.has_bytes()) else {
+        return Ok((None, first));
+    };
+    let route = match routes.has_tls() && first.starts_with(&[22]) {
+        true => routes.tls(greeting(socket, &mut first).await?.as_deref()),
+        false => routes.tcp(),
+    };
+    let Some(route) = route else { return Err("no_route") };
+    let backend = match route.choose(&mut rand::rng()) {
+        Choice::Backend(backend, _) => Backend::read(backend).ok_or("route_invalid")?,
+        Choice::Invalid(_) | Choice::Nobody => return Err("route_invalid"),
+    };
+    match worker.shared.directory.resolve(&Subject::Backend(backend)).await {
+        Ok(answer) if !answer.is_outside() => Ok((Some(answer), first)),
+        Ok(_) => Err("route_invalid"),
+        Err(_) => Err("discovery_unavailable"),
+    }
+}
+
+/// Reads a greeting of TLS to its end, and the name in it.
+pub async fn greeting(socket: &mut TcpStream, first: &mut BytesMut) -> Result<Option<String>, &'static str> {
+    loop {
+        match Greeting::read(first) {
+            Greeting::Whole { name } => return Ok(name),
+            Greeting::Broken => return Err("malformed_client_hello"),
+            Greeting::Incomplete => {}
+        }
+        let more = time::timeout(GREETING, std::future::poll_fn(|cx| socket.poll_recv(cx))).await;
+        match more {
+            Ok(Ok(Some(data))) => first.extend_from_slice(&data),
+            Ok(_) => return Err("malformed_client_hello"),
+            Err(_) => return Err("slow_client_hello"),
+        }
     }
 }
 

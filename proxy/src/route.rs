@@ -197,6 +197,15 @@ impl Routes {
         !self.http.is_empty()
     }
 
+    /// Whether any route is about bytes.
+    pub fn has_bytes(&self) -> bool {
+        self.tcp.is_some() || self.has_tls()
+    }
+
+    pub fn has_tls(&self) -> bool {
+        !self.tls.is_empty()
+    }
+
     /// The route for bytes: the first, since there is nothing to tell them apart by.
     pub fn tcp(&self) -> Option<&Arc<ByteRoute>> {
         self.tcp.as_ref()

@@ -8,6 +8,7 @@ use std::{
 };
 
 use tokio::time::Instant;
+use tracing::warn;
 use trellis_api::proto::discovery as wire;
 use trellis_pki::spiffe::SpiffeId;
 
@@ -90,6 +91,11 @@ impl Answer {
         matches!(self, Self::Unknown)
     }
 
+    /// Whether it depends on the name in a client's greeting where its connection goes.
+    pub fn has_tls_routes(&self) -> bool {
+        matches!(self, Self::Service(Service { routes: Some(routes), .. }) if routes.has_tls())
+    }
+
     /// What is said there, as far as anybody tells.
     pub fn protocol(&self) -> wire::Protocol {
         match self {
@@ -105,6 +111,10 @@ impl Service {
         let protocol = wire::Protocol::try_from(service.protocol).unwrap_or(wire::Protocol::Opaque);
         let port = u16::try_from(service.port).unwrap_or_default();
         let backend = Backend { namespace: service.namespace.into(), name: service.name.into(), port };
+        let routes = service.routes.as_ref().map(|routes| Arc::new(Routes::compile(routes)));
+        if routes.as_ref().is_some_and(|routes| !routes.describe().is_valid()) {
+            warn!(service = %backend, "parts of its routes cannot be obeyed, and fail: /routes of the admin port names them");
+        }
         let budget = match before {
             Some(Answer::Service(before)) => before.budget.clone(),
             _ => Arc::new(Budget::new(now)),
@@ -114,7 +124,7 @@ impl Service {
             backend,
             protocol,
             budget,
-            routes: service.routes.as_ref().map(|routes| Arc::new(Routes::compile(routes))),
+            routes,
             endpoints: service
                 .endpoints
                 .into_iter()

@@ -57,14 +57,15 @@ pub fn speaks_grpc(request: &HeaderMap) -> bool {
     request.get(header::CONTENT_TYPE).is_some_and(|value| value.as_bytes().starts_with(b"application/grpc"))
 }
 
-/// The status of gRPC that its own mapping of HTTP's gives.
+/// The status of gRPC that is nearest.
 fn grpc_status(status: StatusCode) -> &'static str {
     match status.as_u16() {
         400 => "13",
         401 => "16",
         403 => "7",
         404 => "12",
-        429 | 502 | 503 => "14",
+        // Where a route cannot be obeyed, Gateway API wants a client of gRPC to be told so.
+        429 | 500 | 502 | 503 => "14",
         504 => "4",
         _ => "2",
     }

@@ -33,6 +33,9 @@ pub struct Far {
     flow: Arc<Flow>,
 }
 
+/// The same, out of HTTP.
+pub type FarEnd = Box<dyn End + Send>;
+
 enum Kind {
     Tunnel { stream: Box<Tunnelled>, unread: Bytes },
     Plain(TcpStream),
@@ -59,8 +62,8 @@ impl Far {
     }
 
     /// As an end of a relay, with what was read and not used, and where it is counted.
-    pub fn into_end(self, read: Bytes) -> (Begun<Box<dyn End + Send>>, Arc<Flow>) {
-        let (read, end): (_, Box<dyn End + Send>) = match self.kind {
+    pub fn into_end(self, read: Bytes) -> (Begun<FarEnd>, Arc<Flow>) {
+        let (read, end): (_, FarEnd) = match self.kind {
             Kind::Tunnel { stream, unread } => (together(read, unread), stream),
             Kind::Plain(socket) => (read, Box::new(socket)),
         };

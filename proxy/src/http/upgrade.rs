@@ -5,10 +5,10 @@ use std::sync::Arc;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use tracing::debug;
 
-use super::io::{Far, Near};
+use super::io::{Far, FarEnd, Near};
 use crate::{
     ledger::Flow,
-    relay::{Begun, End, Relay},
+    relay::{Begun, Relay},
     worker::Opened,
 };
 
@@ -36,7 +36,7 @@ fn near_end(upgraded: Upgraded) -> Option<Begun<tokio::net::TcpStream>> {
     Some(parts.io.into_end(parts.read_buf))
 }
 
-fn far_end(upgraded: Upgraded) -> Option<(Begun<Box<dyn End + Send>>, Arc<Flow>)> {
+fn far_end(upgraded: Upgraded) -> Option<(Begun<FarEnd>, Arc<Flow>)> {
     let parts = upgraded.downcast::<Far>().ok()?;
     Some(parts.io.into_end(parts.read_buf))
 }

@@ -316,10 +316,8 @@ impl SendError {
 fn judge(error: &hyper::Error) -> (&'static str, bool) {
     let mut source = error.source();
     while let Some(inner) = source {
-        if let Some(error) = inner.downcast_ref::<io::Error>() {
-            if let Some(reason) = reach::refused_by_peer(error) {
-                return (reason, true);
-            }
+        if let Some(reason) = inner.downcast_ref::<io::Error>().and_then(reach::refused_by_peer) {
+            return (reason, true);
         }
         if let Some(error) = inner.downcast_ref::<h2::Error>() {
             if error.reason() == Some(h2::Reason::REFUSED_STREAM) {

@@ -72,7 +72,6 @@ pub struct Target {
     /// The name as it is compared, where that is not the beginning of what was sent.
     host: Option<Box<str>>,
     host_length: usize,
-    port: Option<u16>,
     path: PathAndQuery,
 }
 
@@ -112,10 +111,10 @@ impl Target {
 
     fn new(authority: Sent, path: PathAndQuery) -> Result<Self, Refusal> {
         let text = authority.text().ok_or(Refusal::BadHost)?;
-        let (host, port) = host::split(text)?;
+        let (host, _) = host::split(text)?;
         let host_length = host.len();
         let host = text.get(..host_length).is_none_or(|sent| sent != host).then(|| (&*host).into());
-        Ok(Self { host, host_length, port, authority, path })
+        Ok(Self { host, host_length, authority, path })
     }
 
     /// The name or address, as routes compare it.
@@ -124,11 +123,6 @@ impl Target {
             Some(host) => host,
             None => self.authority().get(..self.host_length).unwrap_or_default(),
         }
-    }
-
-    /// The port that the request names, which need not be the one that it came in by.
-    pub fn port(&self) -> Option<u16> {
-        self.port
     }
 
     /// Host and port as they were sent.

@@ -121,14 +121,14 @@ fn only_a_path_is_a_target() {
 fn there_is_one_host() {
     let of = |uri, hosts: &[&str]| {
         target("GET", uri, hosts, Slashes::Data)
-            .map(|target| (target.host().to_owned(), target.port(), target.authority().to_owned()))
+            .map(|target| (target.host().to_owned(), target.authority().to_owned()))
     };
-    let is = |name: &str, port, sent: &str| Ok((name.to_owned(), port, sent.to_owned()));
-    assert_eq!(of("/", &["Example.org.:80"]), is("example.org", Some(80), "Example.org.:80"));
-    assert_eq!(of("/", &["example.org:80"]), is("example.org", Some(80), "example.org:80"));
-    assert_eq!(of("http://b:1/", &[]), is("b", Some(1), "b:1"));
-    assert_eq!(of("http://b/", &["B"]), is("b", None, "b"));
-    assert_eq!(of("/", &["[::1]:8080"]), is("[::1]", Some(8080), "[::1]:8080"));
+    let is = |name: &str, sent: &str| Ok((name.to_owned(), sent.to_owned()));
+    assert_eq!(of("/", &["Example.org.:80"]), is("example.org", "Example.org.:80"));
+    assert_eq!(of("/", &["example.org:80"]), is("example.org", "example.org:80"));
+    assert_eq!(of("http://b:1/", &[]), is("b", "b:1"));
+    assert_eq!(of("http://b/", &["B"]), is("b", "b"));
+    assert_eq!(of("/", &["[::1]:8080"]), is("[::1]", "[::1]:8080"));
     assert_eq!(of("/", &[]), Err(Refusal::NoHost));
     assert_eq!(of("/", &[""]), Err(Refusal::NoHost));
     assert_eq!(of("/", &["a", "a"]), Err(Refusal::SeveralHosts));
