@@ -40,6 +40,7 @@ pub use self::{
         HttpRoute, HttpRouteParentRefs as ParentRef, HttpRouteRules as HttpRule,
         HttpRouteRulesBackendRefs as BackendRef, HttpRouteRulesFilters as HttpFilter,
         HttpRouteRulesFiltersCors as HttpCors, HttpRouteRulesFiltersRequestHeaderModifier as HeaderModifier,
+        HttpRouteRulesFiltersRequestHeaderModifierAdd as Header,
         HttpRouteRulesFiltersRequestMirror as RequestMirror,
         HttpRouteRulesFiltersRequestMirrorBackendRef as BackendObjectRef,
         HttpRouteRulesFiltersRequestRedirect as RequestRedirect,
