@@ -35,4 +35,7 @@ pub trait Source {
     /// and never ends by itself: a source that loses its world keeps the last good state, says so in the
     /// log, and resumes with another `Reset`.
     fn watch<K: Watched>(&self) -> BoxStream<'static, Change<K>>;
+
+    /// Watches a kind that the world may not know. As long as it does not, there is no object of it.
+    fn watch_if_known<K: Watched>(&self) -> BoxStream<'static, Change<K>>;
 }

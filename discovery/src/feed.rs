@@ -5,7 +5,7 @@ use futures::{StreamExt, stream};
 use thiserror::Error;
 use trellis_api::source::Source;
 
-use crate::{hub::Hub, state::Event};
+use crate::{event::Event, hub::Hub};
 
 /// Changes applied before those waiting for answers get their turn.
 const AT_ONCE: usize = 256;
@@ -28,6 +28,12 @@ pub async fn run(source: &impl Source, hub: &Hub, report: impl Fn(&[&'static str
         watch("Services", source.watch(), Event::Services),
         watch("EndpointSlices", source.watch(), Event::Slices),
         watch("Pods", source.watch(), Event::Pods),
+        watch("Nodes", source.watch(), Event::Nodes),
+        // A cluster may be without Gateway API.
+        watch("HTTPRoutes", source.watch_if_known(), Event::HttpRoutes),
+        watch("GRPCRoutes", source.watch_if_known(), Event::GrpcRoutes),
+        watch("TCPRoutes", source.watch_if_known(), Event::TcpRoutes),
+        watch("TLSRoutes", source.watch_if_known(), Event::TlsRoutes),
     ])
     .ready_chunks(AT_ONCE);
     report(&hub.missing());

@@ -1,38 +1,36 @@
-//! The index: Services, EndpointSlices and Pods in, answers out. A change costs what it changes (the
-//! endpoints of one Service), says which addresses may answer differently now, and recomputes nothing.
+//! The index: objects in, answers out. A change costs what it changes (the endpoints of one Service, the
+//! routes of another), says which subjects may be answered differently now, and recomputes nothing.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
-
-use k8s_openapi::{
-    Metadata,
-    api::{core::v1 as core, discovery::v1 as discovery},
-};
-use kube::api::ObjectMeta;
-use trellis_api::source::Change;
 
 use crate::{
-    answer::{Answer, Endpoint, Who},
+    answer::Answer,
+    change::puts,
     destination::Destination,
+    event::Event,
+    gateway::routing::{Parents, Routing},
     index::Index,
     name::Name,
+    node,
     pod::{Pod, Sidecar},
-    service::{Elsewhere, Service},
-    slice::{self, Slice, Standing},
+    service::Service,
+    slice::Slice,
+    subject::{Backend, Subject},
 };
 
-/// Addresses whose answers may have changed.
-pub type Touched = HashSet<IpAddr>;
+mod endpoints;
 
-/// A change of one of the kinds that make up the state.
-#[derive(Clone, Debug)]
-pub enum Event {
-    Services(Change<core::Service>),
-    Slices(Change<discovery::EndpointSlice>),
-    Pods(Change<core::Pod>),
+/// Subjects whose answers may have changed.
+#[derive(Debug, Default)]
+pub struct Touched {
+    pub addresses: HashSet<IpAddr>,
+    /// Services, whatever the port.
+    pub services: HashSet<Name>,
 }
 
 #[derive(Debug, Default)]
@@ -48,57 +46,94 @@ pub struct State {
     holders: Index<IpAddr>,
     /// Pods by address, without those that use their node's.
     owners: Index<IpAddr>,
-}
-
-/// How many objects of each kind are kept. A headless Service or a finished Pod is not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub services: usize,
-    pub slices: usize,
-    pub pods: usize,
+    /// The zones of nodes.
+    zones: HashMap<Arc<str>, Arc<str>>,
+    /// Pods by the node that they run on.
+    residents: Index<Arc<str>>,
+    routing: Routing,
 }
 
 impl State {
     pub fn apply(&mut self, event: Event, touched: &mut Touched) {
         match event {
             Event::Services(change) => {
-                for (name, service) in puts(change, &self.services, Service::of) {
+                for (name, service) in puts(change, self.services.keys(), Name::of, Service::of) {
                     self.put_service(name, service, touched);
                 }
             }
             Event::Slices(change) => {
-                for (name, slice) in puts(change, &self.slices, Slice::of) {
+                for (name, slice) in puts(change, self.slices.keys(), Name::of, Slice::of) {
                     self.put_slice(name, slice, touched);
                 }
             }
             Event::Pods(change) => {
-                for (name, pod) in puts(change, &self.pods, Pod::of) {
+                for (name, pod) in puts(change, self.pods.keys(), Name::of, Pod::of) {
                     self.put_pod(name, pod, touched);
                 }
+            }
+            Event::Nodes(change) => {
+                for (node, zone) in puts(change, self.zones.keys(), node::name, node::zone) {
+                    self.put_zone(node, zone, touched);
+                }
+            }
+            Event::HttpRoutes(change) => {
+                let parents = self.routing.apply(change);
+                self.renew(parents, touched);
+            }
+            Event::GrpcRoutes(change) => {
+                let parents = self.routing.apply(change);
+                self.renew(parents, touched);
+            }
+            Event::TcpRoutes(change) => {
+                let parents = self.routing.apply(change);
+                self.renew(parents, touched);
+            }
+            Event::TlsRoutes(change) => {
+                let parents = self.routing.apply(change);
+                self.renew(parents, touched);
             }
         }
     }
 
-    /// What the destination is. An address that a Service has for itself is the Service's; one that a pod
-    /// has is the pod's, so that no external IP can take it away; what is left may be an external IP.
-    pub fn lookup(&self, destination: Destination) -> Answer {
-        let Destination { address, port } = destination;
-        if let Some((name, service)) = self.front(destination, |service| service.cluster.contains(&address)) {
-            return self.service(name, service, destination);
-        }
-        if let Some((name, pod)) = self.owner(address) {
-            return Answer::Workload(endpoint(name, pod, address, port));
-        }
-        let leads_here =
-            |service: &Service| service.external.contains(&address) && service.port(port).is_some();
-        match self.front(destination, leads_here) {
-            Some((name, service)) => self.service(name, service, destination),
-            None => Answer::Unknown,
+    pub fn lookup(&self, subject: &Subject) -> Answer {
+        match subject {
+            Subject::Destination(destination) => self.destination(*destination),
+            Subject::Backend(Backend { service, port }) => match self.services.get_key_value(service) {
+                Some((name, service)) => self.backend(name, service, *port),
+                None => Answer::Unknown,
+            },
+            Subject::Gateway(_) => Answer::Unknown,
         }
     }
 
-    pub fn counts(&self) -> Counts {
-        Counts { services: self.services.len(), slices: self.slices.len(), pods: self.pods.len() }
+    /// How many objects of each kind are kept. A Service of another name or a finished Pod is not.
+    pub fn counts(&self) -> Vec<(&'static str, usize)> {
+        let own = [
+            ("Service", self.services.len()),
+            ("EndpointSlice", self.slices.len()),
+            ("Pod", self.pods.len()),
+        ];
+        own.into_iter().chain(self.routing.counts()).collect()
+    }
+
+    /// What the destination is. An address that a Service has for itself is the Service's; one that a pod
+    /// has is the pod's, so that no external IP can take it away; what is left may be an external IP.
+    fn destination(&self, destination: Destination) -> Answer {
+        let Destination { address, port } = destination;
+        if let Some((name, service)) =
+            self.leading_from(destination, |service| service.cluster.contains(&address))
+        {
+            return self.front(name, service, destination);
+        }
+        if let Some((name, pod)) = self.owner(address) {
+            return Answer::Workload(self.endpoint(name, pod, address, port));
+        }
+        let leads_here =
+            |service: &Service| service.external.contains(&address) && service.port(port).is_some();
+        match self.leading_from(destination, leads_here) {
+            Some((name, service)) => self.front(name, service, destination),
+            None => Answer::Unknown,
+        }
     }
 
     fn put_service(&mut self, name: Name, new: Option<Service>, touched: &mut Touched) {
@@ -106,15 +141,22 @@ impl State {
         if old != new {
             for address in old.iter().flat_map(Service::addresses) {
                 self.fronts.remove(&address, &name);
-                touched.insert(address);
+                touched.addresses.insert(address);
             }
             for address in new.iter().flat_map(Service::addresses) {
                 self.fronts.insert(address, &name);
-                touched.insert(address);
+                touched.addresses.insert(address);
             }
-        }
-        if let Some(new) = new {
-            self.services.insert(name, new);
+            touched.services.insert(name.clone());
+            let same_ports = old.as_ref().map(|old| &old.ports) == new.as_ref().map(|new| &new.ports);
+            if let Some(new) = new {
+                self.services.insert(name.clone(), new);
+            }
+            if !same_ports {
+                self.renew(self.routing.dependents(&name), touched);
+            }
+        } else if let Some(old) = old {
+            self.services.insert(name, old);
         }
     }
 
@@ -148,17 +190,20 @@ impl State {
                 for address in &pod.addresses {
                     self.owners.remove(address, &name);
                 }
+                if let Some(node) = &pod.node {
+                    self.residents.remove(node, &name);
+                }
+            }
+            for node in new.iter().filter_map(|pod| pod.node.as_ref()) {
+                self.residents.insert(node.clone(), &name);
             }
             for pod in new.iter().filter(|pod| pod.sidecar != Sidecar::HostNetwork) {
                 for address in &pod.addresses {
                     self.owners.insert(*address, &name);
                 }
             }
-            for address in old.iter().chain(&new).flat_map(|pod| &pod.addresses) {
-                touched.insert(*address);
-                for slice in self.holders.get(address).iter().filter_map(|holder| self.slices.get(holder)) {
-                    self.touch(&slice.service, touched);
-                }
+            for pod in old.iter().chain(&new) {
+                self.touch_pod(pod, touched);
             }
         }
         if let Some(new) = new {
@@ -166,12 +211,44 @@ impl State {
         }
     }
 
+    fn put_zone(&mut self, node: Arc<str>, zone: Option<Arc<str>>, touched: &mut Touched) {
+        if self.zones.get(&node) == zone.as_ref() {
+            return;
+        }
+        match zone {
+            Some(zone) => self.zones.insert(node.clone(), zone),
+            None => self.zones.remove(&node),
+        };
+        for pod in self.residents.get(&node).iter().filter_map(|name| self.pods.get(name)) {
+            self.touch_pod(pod, touched);
+        }
+    }
+
+    /// Works out anew which routes hold for these Services.
+    fn renew(&mut self, parents: Parents, touched: &mut Touched) {
+        for parent in parents {
+            if self.routing.renew(&parent, &self.services) {
+                self.touch(&parent, touched);
+            }
+        }
+    }
+
+    fn touch_pod(&self, pod: &Pod, touched: &mut Touched) {
+        for address in &pod.addresses {
+            touched.addresses.insert(*address);
+            for slice in self.holders.get(address).iter().filter_map(|holder| self.slices.get(holder)) {
+                self.touch(&slice.service, touched);
+            }
+        }
+    }
+
     fn touch(&self, service: &Name, touched: &mut Touched) {
-        touched.extend(self.services.get(service).iter().flat_map(|service| service.addresses()));
+        touched.services.insert(service.clone());
+        touched.addresses.extend(self.services.get(service).iter().flat_map(|service| service.addresses()));
     }
 
     /// Of the Services that lead from the address, the one that has the port, and of those the oldest.
-    fn front(&self, at: Destination, leads: impl Fn(&Service) -> bool) -> Option<(&Name, &Service)> {
+    fn leading_from(&self, at: Destination, leads: impl Fn(&Service) -> bool) -> Option<(&Name, &Service)> {
         let names = self.fronts.get(&at.address).iter();
         names
             .filter_map(|name| Some((name, self.services.get(name).filter(|service| leads(service))?)))
@@ -185,94 +262,5 @@ impl State {
         names
             .filter_map(|name| Some((name, self.pods.get(name)?)))
             .min_by_key(|(name, pod)| (pod.leaving, Reverse(pod.created), *name))
-    }
-
-    fn service(&self, name: &Name, service: &Service, at: Destination) -> Answer {
-        let mut best = Standing::Draining;
-        let mut found = BTreeMap::new();
-        if let Some(port) = service.port(at.port) {
-            for slice in self.backs.get(name).iter().filter_map(|slice| self.slices.get(slice)) {
-                let Some(number) = slice.port(&port.name) else { continue };
-                for one in slice.endpoints.iter().filter(|one| one.address.is_ipv4() == at.address.is_ipv4())
-                {
-                    let standing = if service.publish_not_ready { Standing::Ready } else { one.standing };
-                    if standing == Standing::Out {
-                        continue;
-                    }
-                    let Some(endpoint) = self.behind(name, service, one, number) else { continue };
-                    best = best.max(standing);
-                    let seen = found.entry((one.address, number)).or_insert((standing, endpoint));
-                    seen.0 = seen.0.max(standing);
-                }
-            }
-        }
-        let endpoints =
-            found.into_values().filter(|(standing, _)| *standing == best).map(|(_, endpoint)| endpoint);
-        Answer::Service { name: name.clone(), endpoints: endpoints.collect() }
-    }
-
-    /// Who is at an endpoint of a Service. A slice alone proves nothing: the pod it names must exist and
-    /// have the address now, and an address without a name may be nobody's or belong to a pod of the
-    /// Service's own namespace. All else is left out, until the pods or the slices catch up.
-    fn behind(&self, service: &Name, front: &Service, one: &slice::Endpoint, port: u16) -> Option<Endpoint> {
-        let owner = self.owner(one.address);
-        match (&one.pod, owner) {
-            (Some(named), Some((owner, pod))) => {
-                let same = owner.namespace == service.namespace && owner.name == *named;
-                same.then(|| endpoint(owner, pod, one.address, port))
-            }
-            (Some(named), None) => {
-                let name = Name { namespace: service.namespace.clone(), name: named.clone() };
-                let pod = self.pods.get(&name).filter(|pod| pod.addresses.contains(&one.address))?;
-                Some(endpoint(&name, pod, one.address, port))
-            }
-            (None, Some((owner, pod))) => {
-                let same = owner.namespace == service.namespace;
-                same.then(|| endpoint(owner, pod, one.address, port))
-            }
-            (None, None) => Some(Endpoint {
-                address: one.address,
-                port,
-                namespace: service.namespace.clone(),
-                who: match &front.elsewhere {
-                    Elsewhere::Unsaid => Who::Nobody,
-                    Elsewhere::Workload(identity) => Who::Elsewhere(identity.clone()),
-                    Elsewhere::Unreadable => Who::Unreadable,
-                },
-            }),
-        }
-    }
-}
-
-fn endpoint(name: &Name, pod: &Pod, address: IpAddr, port: u16) -> Endpoint {
-    Endpoint {
-        address,
-        port,
-        namespace: name.namespace.clone(),
-        who: Who::Pod {
-            pod: name.name.clone(),
-            service_account: pod.service_account.clone(),
-            plaintext: pod.plaintext(port),
-        },
-    }
-}
-
-/// A change as the objects to put in place, where nothing means: take away.
-fn puts<K, T>(
-    change: Change<K>,
-    known: &HashMap<Name, T>,
-    keep: impl Fn(&K) -> Option<T>,
-) -> Vec<(Name, Option<T>)>
-where
-    K: Metadata<Ty = ObjectMeta>,
-{
-    match change {
-        Change::Applied(object) => vec![(Name::of(object.metadata()), keep(&object))],
-        Change::Deleted(object) => vec![(Name::of(object.metadata()), None)],
-        Change::Reset(objects) => {
-            let mut all: HashMap<Name, Option<T>> = known.keys().map(|name| (name.clone(), None)).collect();
-            all.extend(objects.iter().map(|object| (Name::of(object.metadata()), keep(object))));
-            all.into_iter().collect()
-        }
     }
 }

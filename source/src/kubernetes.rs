@@ -33,6 +33,14 @@ pub(crate) struct Kubernetes {
 /// The last failure of each watch, by `apiVersion kind`, and when it was.
 type Failures = BTreeMap<String, (Problem, Instant)>;
 
+/// What it means that the cluster does not serve a kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Absence {
+    Problem,
+    /// That there is no object of it yet.
+    Empty,
+}
+
 impl Kubernetes {
     pub(crate) fn new(client: Client) -> Self {
         Self { client, failures: Arc::default() }
@@ -47,10 +55,11 @@ impl Kubernetes {
             .collect()
     }
 
-    pub(crate) fn watch<K: Watched>(&self) -> BoxStream<'static, Change<K>> {
+    pub(crate) fn watch<K: Watched>(&self, absence: Absence) -> BoxStream<'static, Change<K>> {
         let configuration = watcher::Config::default().page_size(PAGE_SIZE);
         let events = watcher(Api::<K>::all(self.client.clone()), configuration).default_backoff();
-        let mut listing = Listing::<K> { failures: self.failures.clone(), listed: Vec::new() };
+        let mut listing =
+            Listing::<K> { failures: self.failures.clone(), listed: Vec::new(), absence, absent: false };
         // Should kube ever end the stream, the last state stays in force.
         events
             .filter_map(move |event| std::future::ready(listing.take(event)))
@@ -63,12 +72,18 @@ impl Kubernetes {
 struct Listing<K> {
     failures: Arc<Mutex<Failures>>,
     listed: Vec<Arc<K>>,
+    absence: Absence,
+    /// That the cluster does not serve the kind was said.
+    absent: bool,
 }
 
 impl<K: Watched> Listing<K> {
     fn take(&mut self, event: Result<Event<K>, watcher::Error>) -> Option<Change<K>> {
         let event = match event {
             Ok(event) => event,
+            Err(error) if self.absence == Absence::Empty && code(&error) == Some(404) => {
+                return self.is_absent();
+            }
             Err(error) => {
                 self.failed(&error);
                 return None;
@@ -94,7 +109,17 @@ impl<K: Watched> Listing<K> {
         }
     }
 
-    fn works(&self) {
+    fn is_absent(&mut self) -> Option<Change<K>> {
+        self.failures.lock().remove(&name::<K>());
+        if std::mem::replace(&mut self.absent, true) {
+            return None;
+        }
+        tracing::info!(kind = %name::<K>(), "the cluster does not serve this kind, so nothing of it is there yet");
+        Some(Change::Reset(Vec::new()))
+    }
+
+    fn works(&mut self) {
+        self.absent = false;
         if self.failures.lock().remove(&name::<K>()).is_some() {
             tracing::info!(kind = %name::<K>(), "the watch works again");
         }
@@ -120,14 +145,7 @@ fn name<K: Watched>() -> String {
 }
 
 fn explain<K: Watched>(error: &watcher::Error) -> String {
-    let code = match error {
-        watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
-        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
-        watcher::Error::WatchError(status) => Some(status.code),
-        _ => None,
-    };
-    let remedy = match code {
+    let remedy = match code(error) {
         Some(401) => "; the token or certificate of this client is not accepted".to_owned(),
         Some(403) => format!(
             "; allow list and watch of {} in the API group {:?} to this ServiceAccount",
@@ -138,6 +156,17 @@ fn explain<K: Watched>(error: &watcher::Error) -> String {
         _ => String::new(),
     };
     format!("{error}{remedy}; the last good state stays in force, and this is tried again")
+}
+
+/// The HTTP status of the API server's answer, if there was one.
+fn code(error: &watcher::Error) -> Option<u16> {
+    match error {
+        watcher::Error::InitialListFailed(kube::Error::Api(status))
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status))
+        | watcher::Error::WatchFailed(kube::Error::Api(status)) => Some(status.code),
+        watcher::Error::WatchError(status) => Some(status.code),
+        _ => None,
+    }
 }
 
 /// Managed fields are most of many objects, and nobody here reads them.

@@ -9,7 +9,7 @@ use trellis_api::source::{Change, Source, Watched};
 use crate::{
     client::{ClientError, kubernetes_client},
     folder::Folder,
-    kubernetes::Kubernetes,
+    kubernetes::{Absence, Kubernetes},
     problem::Problem,
 };
 
@@ -113,7 +113,15 @@ impl AnySource {
 impl Source for AnySource {
     fn watch<K: Watched>(&self) -> BoxStream<'static, Change<K>> {
         match &self.0 {
-            Inner::Kubernetes(kubernetes) => kubernetes.watch(),
+            Inner::Kubernetes(kubernetes) => kubernetes.watch(Absence::Problem),
+            Inner::Folder(folder) => folder.watch(),
+        }
+    }
+
+    fn watch_if_known<K: Watched>(&self) -> BoxStream<'static, Change<K>> {
+        match &self.0 {
+            Inner::Kubernetes(kubernetes) => kubernetes.watch(Absence::Empty),
+            // There a kind is known as soon as somebody asks for it.
             Inner::Folder(folder) => folder.watch(),
         }
     }

@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -118,10 +118,34 @@ async fn an_api_server_that_goes_away_ends_nothing() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_the_cluster_may_lack_is_empty_until_it_is_there() -> Result<()> {
+    let (mut api, source) = Api::start();
+    let mut services = polled(source.watch_if_known());
+    for _ in 0..3 {
+        api.next().await?.answer(
+            StatusCode::NOT_FOUND,
+            &json!({"kind": "Status", "apiVersion": "v1",
+            "status": "Failure", "code": 404, "reason": "NotFound", "message": "404 page not found"}),
+        )?;
+    }
+    let Some(Change::Reset(none)) = services.next().await else { bail!("no reset") };
+    assert!(none.is_empty());
+    let _events = api.list_and_follow("1", &[service("web", 80)]).await?;
+    // Nothing came in between: it is said once.
+    let Some(Change::Reset(all)) = services.next().await else { bail!("no reset") };
+    assert_eq!(all.len(), 1);
+    assert_eq!(source.problems(), []);
+    Ok(())
+}
+
 /// The stream, polled by a task of its own: it only asks the API server while somebody waits for it.
 fn follow(source: &AnySource) -> Changes {
+    polled(source.watch())
+}
+
+fn polled(mut changes: BoxStream<'static, Change<Service>>) -> Changes {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let mut changes = source.watch();
     tokio::spawn(async move {
         while let Some(change) = changes.next().await {
             let _ = sender.send(change);

@@ -6,4 +6,5 @@ mod lookup;
 mod mesh;
 mod properties;
 mod push;
+mod routes;
 mod world;

@@ -2,15 +2,18 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use trellis_api::{proto::discovery as proto, source::Change};
 use trellis_discovery::{
     answer::Answer,
     destination::Destination,
-    state::{Event, State, Touched},
+    event::Event,
+    state::{State, Touched},
+    subject::Subject,
+    viewer::Viewer,
 };
+use trellis_pki::spiffe::SpiffeId;
 
 pub const WORLD: &str = include_str!("world.yaml");
 
@@ -30,41 +33,60 @@ pub fn object(kind: &str, name: &str) -> Value {
 }
 
 pub fn applied(object: &Value) -> Event {
-    match object["kind"].as_str().unwrap() {
-        "Service" => Event::Services(Change::Applied(parse(object))),
-        "EndpointSlice" => Event::Slices(Change::Applied(parse(object))),
-        "Pod" => Event::Pods(Change::Applied(parse(object))),
-        other => panic!("no {other} in discovery"),
-    }
+    change(object, false)
 }
 
 pub fn deleted(object: &Value) -> Event {
+    change(object, true)
+}
+
+/// A change whatever the kind is.
+fn change(object: &Value, gone: bool) -> Event {
+    fn how<K: DeserializeOwned>(object: &Value, gone: bool) -> Change<K> {
+        if gone { Change::Deleted(parse(object)) } else { Change::Applied(parse(object)) }
+    }
     match object["kind"].as_str().unwrap() {
-        "Service" => Event::Services(Change::Deleted(parse(object))),
-        "EndpointSlice" => Event::Slices(Change::Deleted(parse(object))),
-        "Pod" => Event::Pods(Change::Deleted(parse(object))),
+        "Service" => Event::Services(how(object, gone)),
+        "EndpointSlice" => Event::Slices(how(object, gone)),
+        "Pod" => Event::Pods(how(object, gone)),
+        "Node" => Event::Nodes(how(object, gone)),
+        "HTTPRoute" => Event::HttpRoutes(how(object, gone)),
+        "GRPCRoute" => Event::GrpcRoutes(how(object, gone)),
+        "TCPRoute" => Event::TcpRoutes(how(object, gone)),
+        "TLSRoute" => Event::TlsRoutes(how(object, gone)),
         other => panic!("no {other} in discovery"),
     }
 }
 
 /// The whole world at once, as a source begins.
-pub fn resets(objects: &[Value]) -> [Event; 3] {
+pub fn resets(objects: &[Value]) -> Vec<Event> {
     fn all<K: DeserializeOwned>(kind: &str, objects: &[Value]) -> Change<K> {
         Change::Reset(objects.iter().filter(|object| object["kind"] == kind).map(parse).collect())
     }
-    [
-        Event::Services(all::<core::Service>("Service", objects)),
-        Event::Slices(all::<discovery::EndpointSlice>("EndpointSlice", objects)),
-        Event::Pods(all::<core::Pod>("Pod", objects)),
+    vec![
+        Event::Services(all("Service", objects)),
+        Event::Slices(all("EndpointSlice", objects)),
+        Event::Pods(all("Pod", objects)),
+        Event::Nodes(all("Node", objects)),
+        Event::HttpRoutes(all("HTTPRoute", objects)),
+        Event::GrpcRoutes(all("GRPCRoute", objects)),
+        Event::TcpRoutes(all("TCPRoute", objects)),
+        Event::TlsRoutes(all("TLSRoute", objects)),
     ]
 }
 
 pub fn state(objects: &[Value]) -> State {
     let mut state = State::default();
     for event in resets(objects) {
-        state.apply(event, &mut Touched::new());
+        state.apply(event, &mut Touched::default());
     }
     state
+}
+
+/// Somebody who runs as this ServiceAccount of this namespace.
+pub fn viewer(namespace: &str, account: &str) -> Viewer {
+    let trust_domain = Arc::from("cluster.local");
+    Viewer::new(SpiffeId::new(&trust_domain, namespace, account).unwrap(), &trust_domain)
 }
 
 /// `ADDRESS PORT`, since a table of IPv6 addresses in brackets reads badly.
@@ -73,8 +95,8 @@ pub fn destination(text: &str) -> Destination {
     Destination::new(address.parse().unwrap(), port.parse().unwrap())
 }
 
-pub fn told(answer: &Answer, at: Destination) -> String {
-    line(answer.to_proto(at, "cluster.local").answer.unwrap())
+pub fn told(answer: &Answer, at: impl Into<Subject>) -> String {
+    line(answer.to_proto(&at.into(), &viewer("shop", "web")).answer.unwrap())
 }
 
 pub fn line(answer: proto::resolve_response::Answer) -> String {
