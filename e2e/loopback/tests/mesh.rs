@@ -12,6 +12,8 @@ mod foreign;
 mod hostile;
 #[path = "mesh/program.rs"]
 mod program;
+#[path = "mesh/routes.rs"]
+mod routes;
 #[path = "mesh/traffic.rs"]
 mod traffic;
 #[path = "mesh/workload.rs"]
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         backup::trials(),
         hostile::trials(),
         foreign::trials(),
+        routes::trials(),
         traffic::trials(),
         workload::trials(),
         federation::trials(),
