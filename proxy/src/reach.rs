@@ -10,7 +10,7 @@ use trellis_api::evidence::Class;
 use trellis_pki::spiffe::SpiffeId;
 
 use crate::{
-    balance::{self, Busy},
+    balance::Busy,
     directory::{Answer, Endpoint, Reach},
     handshake::ConnectError,
     ledger::{self, Direction, OpenConnection},
@@ -44,7 +44,7 @@ pub async fn endpoint(worker: &Worker, destination: SocketAddr, answer: &Answer)
     let endpoints = answer.endpoints();
     let mut tried = Vec::new();
     while tried.len() < ATTEMPTS {
-        let picked = balance::pick(endpoints, &tried, Instant::now(), &mut rand::rng());
+        let picked = answer.pick(&tried, Instant::now(), &mut rand::rng());
         let Some((index, endpoint)) = picked.and_then(|index| Some((index, endpoints.get(index)?))) else {
             break;
         };

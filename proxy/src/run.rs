@@ -108,6 +108,10 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
         let channel = trellis_channel::client::channel(&config.discovery_address, control, expected, true)?;
         discovery::run(channel, directory.clone(), wishes, health.clone(), rand::random)
     });
+    if let Some(own) = config.pod_ips.first().map(std::net::IpAddr::to_canonical) {
+        let directory = directory.clone();
+        tokio::spawn(async move { directory.locate(own).await });
+    }
     let rotate = workload_api.as_ref().map_or_else(Rotate::default, WorkloadApi::rotate);
     let routes = admin::public(&registry, &ledger, &tls);
     tokio::spawn(http::serve(metrics, routes.clone(), serve_until.clone()));

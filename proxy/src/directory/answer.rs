@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use rand::Rng;
 use tokio::time::Instant;
 use tracing::warn;
 use trellis_api::proto::discovery as wire;
@@ -14,7 +15,7 @@ use trellis_pki::spiffe::SpiffeId;
 
 use super::Backend;
 use crate::{
-    balance::{Candidate, Fitness},
+    balance::{self, Candidate, Fitness},
     budget::Budget,
     route::Routes,
 };
@@ -36,6 +37,8 @@ pub struct Service {
     pub label: Arc<str>,
     pub protocol: wire::Protocol,
     pub endpoints: Vec<Endpoint>,
+    /// How many of them, from the first on, are for our own zone; none where zones are of no account.
+    pub near: usize,
     /// How many of its requests may be repeated.
     pub budget: Arc<Budget>,
     /// Present where routes say where requests go.
@@ -50,6 +53,7 @@ pub struct Endpoint {
     /// Who that is to metrics: the identity that must be proven, or a name that nothing proves.
     pub peer: Arc<str>,
     pub reach: Reach,
+    pub zone: Box<str>,
     pub fitness: Arc<Fitness>,
 }
 
@@ -61,10 +65,15 @@ pub enum Reach {
 
 impl Answer {
     /// Endpoints that stay keep what is known of them.
-    pub fn read(answer: wire::resolve_response::Answer, before: Option<&Self>, now: Instant) -> Self {
+    pub fn read(
+        answer: wire::resolve_response::Answer,
+        before: Option<&Self>,
+        zone: Option<&str>,
+        now: Instant,
+    ) -> Self {
         use wire::resolve_response::Answer as Wire;
         match answer {
-            Wire::Service(service) => Self::Service(Service::read(service, before, now)),
+            Wire::Service(service) => Self::Service(Service::read(service, before, zone, now)),
             Wire::Workload(workload) => {
                 match workload.endpoint.and_then(|one| Endpoint::read(one, before, now)) {
                     Some(endpoint) => Self::Workload(endpoint),
@@ -84,6 +93,19 @@ impl Answer {
             Self::Workload(endpoint) => std::slice::from_ref(endpoint),
             Self::Unknown => &[],
         }
+    }
+
+    /// Who takes the next request or connection. Those of our own zone go first, for as long as one of them
+    /// is fit.
+    pub fn pick(&self, tried: &[usize], now: Instant, random: &mut impl Rng) -> Option<usize> {
+        let endpoints = self.endpoints();
+        let near = match self {
+            Self::Service(service) => endpoints.get(..service.near).unwrap_or_default(),
+            Self::Workload(_) | Self::Unknown => &[],
+        };
+        let fit = |(index, one): (usize, &Endpoint)| !tried.contains(&index) && !one.fitness.is_ejected(now);
+        let among = if near.iter().enumerate().any(fit) { near } else { endpoints };
+        balance::pick(among, tried, now, random)
     }
 
     /// Whether the mesh does not know it.
@@ -106,7 +128,15 @@ impl Answer {
 }
 
 impl Service {
-    fn read(service: wire::Service, before: Option<&Answer>, now: Instant) -> Self {
+    fn read(mut service: wire::Service, before: Option<&Answer>, zone: Option<&str>, now: Instant) -> Self {
+        let near = nearest_first(&mut service.endpoints, zone);
+        let far = service.endpoints.split_off(near);
+        let read = |some: Vec<wire::Endpoint>| -> Vec<Endpoint> {
+            some.into_iter().filter_map(|one| Endpoint::read(one, before, now)).collect()
+        };
+        let mut endpoints = read(service.endpoints);
+        let near = endpoints.len();
+        endpoints.extend(read(far));
         // A protocol of a later version is one that this one does not read.
         let protocol = wire::Protocol::try_from(service.protocol).unwrap_or(wire::Protocol::Opaque);
         let port = u16::try_from(service.port).unwrap_or_default();
@@ -119,18 +149,7 @@ impl Service {
             Some(Answer::Service(before)) => before.budget.clone(),
             _ => Arc::new(Budget::new(now)),
         };
-        Self {
-            label: backend.to_string().into(),
-            backend,
-            protocol,
-            budget,
-            routes,
-            endpoints: service
-                .endpoints
-                .into_iter()
-                .filter_map(|endpoint| Endpoint::read(endpoint, before, now))
-                .collect(),
-        }
+        Self { label: backend.to_string().into(), backend, protocol, budget, routes, endpoints, near }
     }
 
     fn none(now: Instant) -> Self {
@@ -139,10 +158,23 @@ impl Service {
             label: Arc::default(),
             protocol: wire::Protocol::Opaque,
             endpoints: Vec::new(),
+            near: 0,
             budget: Arc::new(Budget::new(now)),
             routes: None,
         }
     }
+}
+
+/// Puts the endpoints that are for `zone` before the others, and says how many they are. As Kubernetes has
+/// it, zones are of no account where an endpoint does not say for which it is, or where none is for ours.
+fn nearest_first(endpoints: &mut [wire::Endpoint], zone: Option<&str>) -> usize {
+    let Some(zone) = zone.filter(|zone| !zone.is_empty()) else { return 0 };
+    if endpoints.iter().any(|one| one.for_zones.is_empty()) {
+        return 0;
+    }
+    let far = |one: &wire::Endpoint| !one.for_zones.iter().any(|for_zone| for_zone == zone);
+    endpoints.sort_by_key(far);
+    endpoints.partition_point(|one| !far(one))
 }
 
 impl Endpoint {
@@ -168,7 +200,7 @@ impl Endpoint {
             Reach::Tunnel { identity, .. } => identity.to_string(),
             Reach::Plaintext { .. } => format!("unverified:{workload}"),
         };
-        Some(Self { address, workload, peer: peer.into(), reach, fitness })
+        Some(Self { address, workload, peer: peer.into(), reach, zone: endpoint.zone.into(), fitness })
     }
 }
 

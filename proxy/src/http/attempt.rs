@@ -15,7 +15,7 @@ use super::{
     upstream::{SendError, Taken},
 };
 use crate::{
-    balance::{self, Busy},
+    balance::Busy,
     directory::{Answer, Endpoint},
     requests::Request as Seen,
     route::rule::Retry,
@@ -72,11 +72,11 @@ impl Attempts<'_> {
         self.budget(|budget| budget.sent(Instant::now()));
         let (mut tried, mut failures, mut repeats, mut retries) = (Vec::new(), 0, 0, 0);
         loop {
-            let mut picked = balance::pick(endpoints, &tried, Instant::now(), &mut rand::rng());
+            let mut picked = self.answer.pick(&tried, Instant::now(), &mut rand::rng());
             if picked.is_none() && !tried.is_empty() && retries > 0 {
                 // A retry may also go where the request was before.
                 tried.clear();
-                picked = balance::pick(endpoints, &tried, Instant::now(), &mut rand::rng());
+                picked = self.answer.pick(&tried, Instant::now(), &mut rand::rng());
             }
             let Some((index, endpoint)) = picked.and_then(|index| Some((index, endpoints.get(index)?)))
             else {
