@@ -9,7 +9,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 use trellis_api::{
-    annotations::{Plaintext, Ports, Switch},
+    annotations::{Egress, Plaintext, Ports, Switch},
     names::{
         ADMIN_PORT, BUNDLE_FILE, DEFAULT_TRUST_DOMAIN, IDENTITY_DIR, INBOUND_PORT, METRICS_PORT,
         OUTBOUND_PORT, READY_PORT, SYSTEM_NAMESPACE, TOKEN_FILE, TUNNEL_PORT,
@@ -109,6 +109,10 @@ pub struct Run {
     /// Ports whose bytes are carried unread.
     #[arg(long, env = "TRELLIS_OPAQUE_PORTS", default_value = "")]
     pub opaque_ports: Ports,
+    /// What the application may reach outside of the mesh: allow, deny, or what is allowed while all else is
+    /// denied, 10.0.0.0/8,*.example.org:443. Names are those that clients of TLS ask for.
+    #[arg(long, env = "TRELLIS_EGRESS", default_value = "allow")]
+    pub egress: Egress,
     /// Ports that the kubelet probes.
     #[arg(long, env = "TRELLIS_PROBE_PORTS", default_value = "")]
     pub probe_ports: Ports,
@@ -207,6 +211,7 @@ impl Run {
             probe_ports: self.probe_ports.clone(),
             node_ips: self.node_ips.iter().copied().chain(gateways).collect::<HashSet<_>>(),
             plaintext: self.plaintext,
+            egress: self.egress.clone(),
             own_ports,
             removal_grace: self.drain(),
         }

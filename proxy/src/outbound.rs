@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::{net::TcpStream, time};
 use tracing::debug;
 use trellis_api::{
+    annotations::Verdict,
     evidence::{Class, OUTSIDE_MESH},
     proto::discovery::Protocol as Said,
 };
@@ -275,6 +276,12 @@ pub async fn greeting(socket: &mut TcpStream, first: &mut BytesMut) -> Result<Op
 async fn outside(worker: &Arc<Worker>, mut socket: TcpStream, address: SocketAddr) {
     let ledger = &worker.shared.ledger;
     let peer = "unverified:outside";
+    let mut first = BytesMut::new();
+    if let Err(reason) = may_leave(worker, &mut socket, &mut first, address).await {
+        debug!(%address, reason, "not let out");
+        reach::refuse(worker, peer.to_owned(), reason);
+        return socket.abort();
+    }
     let far = match worker::dial(address).await {
         Ok(far) => far,
         Err(error) => {
@@ -285,8 +292,28 @@ async fn outside(worker: &Arc<Worker>, mut socket: TcpStream, address: SocketAdd
     };
     let _open = ledger.plaintext(Direction::Outbound, peer.to_owned(), OUTSIDE_MESH).opened();
     let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
-    let carried = worker::carry(worker, Direction::Outbound, address.port(), &flow, socket, far, None).await;
+    let near = Begun::new(first.freeze(), socket);
+    let carried = worker::carry(worker, Direction::Outbound, address.port(), &flow, near, far, None).await;
     if let Err(error) = carried {
         debug!(%address, %error, "connection broke");
+    }
+}
+
+/// Whether the application may reach an address outside of the mesh. Where that depends on a name, it is the
+/// one that a client of TLS asks for; what is sent in plaintext names nobody for certain.
+async fn may_leave(
+    worker: &Worker,
+    socket: &mut TcpStream,
+    first: &mut BytesMut,
+    to: SocketAddr,
+) -> Result<(), &'static str> {
+    let egress = &worker.shared.rules.egress;
+    match egress.of_address(to.ip(), to.port()) {
+        Verdict::Allowed => Ok(()),
+        Verdict::Denied => Err("egress_denied"),
+        Verdict::ByName => match greeting(socket, first).await {
+            Ok(Some(name)) if egress.of_name(&name, to.port()) => Ok(()),
+            Ok(_) | Err(_) => Err("egress_denied"),
+        },
     }
 }

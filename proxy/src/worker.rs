@@ -59,6 +59,7 @@ pub struct Rules {
     /// Addresses from which the node's kubelet probes the application.
     pub node_ips: HashSet<IpAddr>,
     pub plaintext: trellis_api::annotations::Plaintext,
+    pub egress: trellis_api::annotations::Egress,
     /// Ports of the proxy itself, which nobody reaches through it.
     pub own_ports: HashSet<u16>,
     /// How long a tunnel may finish what is open on it once its anchor is trusted no more.

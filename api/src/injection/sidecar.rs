@@ -13,7 +13,10 @@ use k8s_openapi::{
 };
 
 use super::{Amounts, Plan, Resources, Settings, probes::Called, workload_api};
-use crate::{annotations::Ports, names};
+use crate::{
+    annotations::{Egress, Ports},
+    names,
+};
 
 /// The kubelet replaces the token when four fifths of this are over.
 const TOKEN_SECONDS: i64 = 3600;
@@ -181,6 +184,10 @@ fn environment(plan: &Plan, settings: &Settings) -> Vec<EnvVar> {
     ];
     if let Some(dual) = annotations.dual_identity {
         all.push(text("TRELLIS_DUAL_IDENTITY", dual.to_string()));
+    }
+    let egress = annotations.egress.as_ref().unwrap_or(&settings.egress);
+    if *egress != Egress::Allow {
+        all.push(text("TRELLIS_EGRESS", egress.to_string()));
     }
     if let Some(endpoint) = &settings.otlp_endpoint {
         all.push(text("TRELLIS_OTLP_ENDPOINT", endpoint.clone()));

@@ -4,6 +4,8 @@
 mod backup;
 #[path = "mesh/clocks.rs"]
 mod clocks;
+#[path = "mesh/egress.rs"]
+mod egress;
 #[path = "mesh/federation.rs"]
 mod federation;
 #[path = "mesh/foreign.rs"]
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
     let trials = [
         backup::trials(),
         hostile::trials(),
+        egress::trials(),
         foreign::trials(),
         routes::trials(),
         traffic::trials(),
