@@ -61,8 +61,8 @@ pub const INHERITED: [&str; 14] = [
     EGRESS,
 ];
 
-/// What stands on a pod only: the switch, and what the injector leaves behind.
-const ON_PODS: [&str; 3] = [names::INJECT, names::INJECTED, names::NOT_INJECTED];
+/// What stands on a pod only: the switch, what the injector leaves behind, and whose pod it is.
+const ON_PODS: [&str; 4] = [names::INJECT, names::INJECTED, names::NOT_INJECTED, names::GATEWAY];
 
 /// Below this the nearest known name is no help.
 const NEAR: f64 = 0.8;

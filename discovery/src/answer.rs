@@ -8,12 +8,19 @@ use trellis_api::{
 };
 use trellis_pki::spiffe::SpiffeId;
 
-use crate::{gateway::mesh::Held, name::Name, subject::Subject, viewer::Viewer};
+use crate::{
+    gateway::{mesh::Held, serving::Serving},
+    name::Name,
+    subject::Subject,
+    viewer::Viewer,
+};
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
     Service(Service),
     Workload(Endpoint),
+    /// For the gateway itself; to anybody else there is none.
+    Gateway(Name, Arc<Serving>),
     Unknown,
 }
 
@@ -26,6 +33,8 @@ pub struct Service {
     pub endpoints: Box<[Endpoint]>,
     /// Routes of this port, and whom they hold for.
     pub routes: Option<Arc<Held>>,
+    /// How the application is spoken to, where it wants TLS.
+    pub tls: Option<Arc<proto::BackendTls>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -75,6 +84,10 @@ impl Answer {
     pub fn concerns(&self, before: &Self) -> Concerns {
         match (self, before) {
             (Self::Service(now), Self::Service(before)) => now.concerns(before),
+            (Self::Gateway(_, now), Self::Gateway(_, before)) if now.answer == before.answer => {
+                Concerns::Nobody
+            }
+            (Self::Gateway(..), _) | (_, Self::Gateway(..)) => Concerns::Some,
             _ if self == before => Concerns::Nobody,
             _ => Concerns::Everybody,
         }
@@ -84,6 +97,7 @@ impl Answer {
     pub fn says_the_same(&self, before: &Self, viewer: &Viewer) -> bool {
         match (self, before) {
             (Self::Service(now), Self::Service(before)) => now.routes(viewer) == before.routes(viewer),
+            (Self::Gateway(name, _), _) | (_, Self::Gateway(name, _)) => !is_it(name, viewer),
             _ => self == before,
         }
     }
@@ -99,15 +113,21 @@ impl Answer {
                 port: service.port.into(),
                 protocol: service.protocol.into(),
                 routes: service.routes(viewer).cloned(),
-                tls: None,
+                tls: service.tls.as_deref().cloned(),
             }),
             Self::Workload(endpoint) => {
                 Wire::Workload(proto::Workload { endpoint: Some(endpoint.to_proto(trust_domain)) })
             }
-            Self::Unknown => Wire::Unknown(proto::Unknown {}),
+            Self::Gateway(name, serving) if is_it(name, viewer) => Wire::Serving(serving.answer.clone()),
+            Self::Gateway(..) | Self::Unknown => Wire::Unknown(proto::Unknown {}),
         };
         proto::ResolveResponse { subject: Some(subject.to_proto()), answer: Some(answer) }
     }
+}
+
+/// A gateway's answer holds keys: only its own pods may have it.
+fn is_it(gateway: &Name, viewer: &Viewer) -> bool {
+    viewer.runs_as(&gateway.namespace, &names::gateway_workload(&gateway.name))
 }
 
 impl Service {
@@ -119,7 +139,8 @@ impl Service {
         let same = self.name == before.name
             && self.port == before.port
             && self.protocol == before.protocol
-            && self.endpoints == before.endpoints;
+            && self.endpoints == before.endpoints
+            && self.tls == before.tls;
         match same {
             false => Concerns::Everybody,
             true if self.routes == before.routes => Concerns::Nobody,

@@ -14,6 +14,12 @@ use crate::{
     answer::{Answer, Concerns},
     destination::Destination,
     event::Event,
+    gateway::{
+        serving::{Gateway, Serving},
+        status::{Object, board::Due},
+        vault::Drawer,
+    },
+    name::Name,
     outbox::{Full, Outbox},
     state::{State, Touched},
     subject::{Backend, Subject},
@@ -21,13 +27,19 @@ use crate::{
 };
 
 #[derive(Debug, Default)]
-pub struct Hub(Mutex<Inner>);
+pub struct Hub {
+    inner: Mutex<Inner>,
+    /// Wakes the controller.
+    to_do: Notify,
+}
 
 #[derive(Debug, Default)]
 struct Inner {
     state: State,
     /// The kinds that have been seen whole.
     seen: BTreeSet<&'static str>,
+    /// That there was a moment at which everything had been seen.
+    complete: bool,
     watched: BTreeMap<Subject, Watched>,
     sessions: usize,
     subscriptions: usize,
@@ -66,7 +78,7 @@ pub struct Figures {
 impl Hub {
     /// Applies changes that came together, then tells those whom they concern.
     pub fn apply(&self, events: impl IntoIterator<Item = Event>) {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         let mut touched = Touched::default();
         for event in events {
             if event.is_whole() {
@@ -74,17 +86,68 @@ impl Hub {
             }
             inner.state.apply(event, &mut touched);
         }
+        if inner.state.settle(&mut touched) {
+            self.to_do.notify_one();
+        }
+        inner.complete |= inner.seen.len() == Event::KINDS.len() && !inner.state.pending();
         inner.publish(&touched);
+    }
+
+    /// Secrets and ConfigMaps that are to be watched, by kind and namespace; the same allocation while it is
+    /// the same.
+    pub fn wanted(&self) -> Arc<BTreeSet<Drawer>> {
+        self.inner.lock().state.wanted().clone()
     }
 
     /// The kinds that have not been seen whole yet. Until there are none, "unknown" may mean "not yet".
     pub fn missing(&self) -> Vec<&'static str> {
-        let seen = &self.0.lock().seen;
-        Event::KINDS.into_iter().filter(|kind| !seen.contains(kind)).collect()
+        let inner = self.inner.lock();
+        let missing: Vec<_> = Event::KINDS.into_iter().filter(|kind| !inner.seen.contains(kind)).collect();
+        match missing.is_empty() && !inner.complete {
+            true => vec!["Secret and ConfigMap that is referred to"],
+            false => missing,
+        }
+    }
+
+    /// Waits until there may be something to do for the controller.
+    pub async fn to_do(&self) {
+        self.to_do.notified().await;
+    }
+
+    /// Statuses that are to be written. `now` in RFC 3339.
+    pub fn due_statuses(&self, now: &str) -> Vec<Due> {
+        self.inner.lock().state.due(now)
+    }
+
+    /// One could not be written.
+    pub fn put_back_status(&self, object: Object) {
+        self.inner.lock().state.board().put_back(object);
+    }
+
+    /// Any status may be something else than was written last.
+    pub fn suspect_statuses(&self) {
+        self.inner.lock().state.board().suspect_all();
+    }
+
+    /// What every status is to be, by object.
+    pub fn statuses(&self, now: &str) -> BTreeMap<String, serde_json::Value> {
+        self.inner.lock().state.board().wanted(now).into_iter().collect()
+    }
+
+    /// The gateways that are ours.
+    pub fn gateways(&self) -> Vec<(Name, Gateway, Arc<Serving>)> {
+        self.inner.lock().state.served()
+    }
+
+    /// Takes in whether what belongs to a gateway could be made.
+    pub fn made(&self, gateway: &Name, obstacle: Option<String>) {
+        let mut inner = self.inner.lock();
+        inner.state.made(gateway, obstacle);
+        inner.state.settle(&mut Touched::default());
     }
 
     pub fn figures(&self) -> Figures {
-        let inner = self.0.lock();
+        let inner = self.inner.lock();
         Figures {
             objects: inner.state.counts(),
             sessions: inner.sessions,
@@ -93,7 +156,7 @@ impl Hub {
     }
 
     pub fn join(self: &Arc<Self>, viewer: Viewer) -> Session {
-        let mut inner = self.0.lock();
+        let mut inner = self.inner.lock();
         inner.sessions += 1;
         inner.last_session += 1;
         let mailbox = Mailbox { viewer, outbox: Mutex::default(), filled: Notify::new() };
@@ -109,7 +172,7 @@ impl Session {
     /// Asks about a subject; the answer of the moment is sent also to one who asks again.
     pub fn subscribe(&self, subject: impl Into<Subject>) -> Result<(), Full> {
         let subject = subject.into();
-        let mut inner = self.hub.0.lock();
+        let mut inner = self.hub.inner.lock();
         let Inner { state, watched, subscriptions, .. } = &mut *inner;
         if self.mailbox.outbox.lock().subscribe(subject.clone())? {
             *subscriptions += 1;
@@ -124,7 +187,7 @@ impl Session {
 
     pub fn unsubscribe(&self, subject: impl Into<Subject>) {
         let subject = subject.into();
-        let mut inner = self.hub.0.lock();
+        let mut inner = self.hub.inner.lock();
         if self.mailbox.outbox.lock().unsubscribe(&subject) {
             inner.forget(self.id, &subject);
         }
@@ -143,7 +206,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        let mut inner = self.hub.0.lock();
+        let mut inner = self.hub.inner.lock();
         let subscriptions: Vec<_> = self.mailbox.outbox.lock().subscriptions().collect();
         for subject in subscriptions {
             inner.forget(self.id, &subject);
@@ -162,7 +225,11 @@ impl Inner {
             let at = |port| Subject::Backend(Backend { service: service.clone(), port });
             at(0)..=at(u16::MAX)
         });
-        for range in addresses.chain(services) {
+        let gateways = touched.gateways.iter().map(|gateway| {
+            let gateway = Subject::Gateway(gateway.clone());
+            gateway.clone()..=gateway
+        });
+        for range in addresses.chain(services).chain(gateways) {
             for (subject, watched) in self.watched.range_mut(range) {
                 watched.learn(subject, self.state.lookup(subject));
             }

@@ -7,6 +7,7 @@
 
 pub mod answer;
 pub mod change;
+pub mod controller;
 pub mod destination;
 pub mod event;
 pub mod feed;

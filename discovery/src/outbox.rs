@@ -95,6 +95,7 @@ mod tests {
             protocol: Protocol::Detect,
             endpoints: [].into(),
             routes: None,
+            tls: None,
         }))
     }
 

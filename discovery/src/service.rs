@@ -20,6 +20,8 @@ pub struct Service {
     /// Addresses outside the cluster that lead to it: external IPs and those of a load balancer. They may
     /// be a node's, too.
     pub external: Box<[IpAddr]>,
+    /// What a load balancer gave it: addresses and names, as they are written.
+    pub ingress: Box<[Box<str>]>,
     pub ports: Box<[Port]>,
     /// The family of addresses that is meant where nobody connected to one.
     pub family: Family,
@@ -64,10 +66,12 @@ impl Service {
             return None;
         }
         let cluster = addresses(spec.cluster_ips.iter().flatten().chain(spec.cluster_ip.iter()));
-        let ingress = service.status.iter().flat_map(|status| &status.load_balancer);
-        let ingress = ingress.flat_map(|balancer| balancer.ingress.iter().flatten());
+        let ingress = || {
+            let balancers = service.status.iter().flat_map(|status| &status.load_balancer);
+            balancers.flat_map(|balancer| balancer.ingress.iter().flatten())
+        };
         let external =
-            addresses(spec.external_ips.iter().flatten().chain(ingress.filter_map(|one| one.ip.as_ref())));
+            addresses(spec.external_ips.iter().flatten().chain(ingress().filter_map(|one| one.ip.as_ref())));
         let family = match (cluster.first(), spec.ip_families.iter().flatten().next()) {
             (Some(IpAddr::V6(_)), _) => Family::V6,
             (None, Some(first)) if first == "IPv6" => Family::V6,
@@ -77,6 +81,9 @@ impl Service {
         Some(Self {
             cluster,
             external,
+            ingress: ingress()
+                .filter_map(|one| one.ip.as_deref().or(one.hostname.as_deref()).map(Into::into))
+                .collect(),
             ports: spec.ports.iter().flatten().filter_map(|port| Port::of(port, &opaque)).collect(),
             family,
             elsewhere: Elsewhere::of(service),

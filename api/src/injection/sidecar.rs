@@ -38,7 +38,7 @@ pub fn inject(pod: &Pod, plan: &Plan, settings: &Settings) -> Pod {
     let spec = pod.spec.get_or_insert_default();
     let inits = spec.init_containers.get_or_insert_default();
     inits.splice(0..0, [capture(plan, settings), proxy(plan, settings)]);
-    spec.volumes.get_or_insert_default().extend([identity(), no_api_token()]);
+    spec.volumes.get_or_insert_default().extend(volumes());
     if plan.annotations.workload_api.is_enabled() {
         workload_api::add(spec, plan.annotations.workload_api);
     }
@@ -114,7 +114,7 @@ fn capture(plan: &Plan, settings: &Settings) -> Container {
     }
 }
 
-fn proxy(plan: &Plan, settings: &Settings) -> Container {
+pub(super) fn proxy(plan: &Plan, settings: &Settings) -> Container {
     Container {
         name: names::PROXY_CONTAINER.to_owned(),
         image: Some(settings.images.proxy.clone()),
@@ -275,6 +275,11 @@ fn amounts(amounts: &Amounts) -> Option<BTreeMap<String, Quantity>> {
     let memory = amounts.memory.as_ref().map(|amount| ("memory".to_owned(), amount.into()));
     let all: BTreeMap<String, Quantity> = cpu.into_iter().chain(memory).collect();
     (!all.is_empty()).then_some(all)
+}
+
+/// What the proxy needs to have mounted.
+pub(super) fn volumes() -> [Volume; 2] {
+    [identity(), no_api_token()]
 }
 
 /// A token of the pod's own for the CA and nobody else, whether or not the application mounts one, and

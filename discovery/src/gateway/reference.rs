@@ -1,6 +1,6 @@
 //! What routes refer to, and whether it is there.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{collections::HashMap, sync::Arc};
 
 use trellis_api::proto::discovery as proto;
 
@@ -113,13 +113,13 @@ impl Reference {
     }
 }
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Reason {
+    pub fn as_str(self) -> &'static str {
+        match self {
             Self::InvalidKind => "InvalidKind",
             Self::RefNotPermitted => "RefNotPermitted",
             Self::BackendNotFound => "BackendNotFound",
-        })
+        }
     }
 }
 

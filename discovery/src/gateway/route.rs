@@ -56,7 +56,7 @@ pub struct Parent {
     pub given: ParentRef,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum To {
     Service(Name),
     Gateway(Name),

@@ -18,16 +18,18 @@ use crate::{change::puts, index::Index, name::Name, service::Service};
 #[derive(Debug, Default)]
 pub struct Routing {
     routes: HashMap<Key, Route>,
-    /// Routes by the Services that are their parents.
-    children: Index<Name, Key>,
+    /// Routes by their parents.
+    children: Index<To, Key>,
     /// Routes by the Services that they lead to.
     leading: Index<Name, Key>,
     /// What holds on the ports of those Services that are parents.
     held: HashMap<Name, BTreeMap<u16, Arc<Held>>>,
+    /// Routes that came, went or changed since somebody asked.
+    changed: BTreeSet<Key>,
 }
 
-/// Services whose routes may be others now.
-pub type Parents = BTreeSet<Name>;
+/// Those whose routes may be others now.
+pub type Parents = BTreeSet<To>;
 
 impl Routing {
     pub fn apply<K: AnyRoute>(&mut self, change: Change<K>) -> Parents {
@@ -39,14 +41,33 @@ impl Routing {
         parents
     }
 
-    /// Services whose routes depend on this one: itself, and those from which a route leads to it.
+    /// Those whose routes depend on this Service: itself, and those from which a route leads to it.
     pub fn dependents(&self, service: &Name) -> Parents {
         let leading = self.leading.get(service).iter().filter_map(|key| self.routes.get(key));
-        let mut parents: Parents = leading.flat_map(services).cloned().collect();
-        if !self.children.get(service).is_empty() || self.held.contains_key(service) {
-            parents.insert(service.clone());
+        let mut parents: Parents = leading.flat_map(parents).cloned().collect();
+        let own = To::Service(service.clone());
+        if !self.children.get(&own).is_empty() || self.held.contains_key(service) {
+            parents.insert(own);
         }
         parents
+    }
+
+    /// Routes that came, went or changed since the last time.
+    pub fn take_changed(&mut self) -> BTreeSet<Key> {
+        std::mem::take(&mut self.changed)
+    }
+
+    /// Routes that lead to a Service.
+    pub fn leading(&self, service: &Name) -> &[Key] {
+        self.leading.get(service)
+    }
+
+    pub fn children(&self, parent: &To) -> &[Key] {
+        self.children.get(parent)
+    }
+
+    pub fn get(&self, key: &Key) -> Option<&Route> {
+        self.routes.get(key)
     }
 
     /// Works out anew what holds for a Service, and says whether it is something else.
@@ -81,18 +102,19 @@ impl Routing {
         self.routes.keys().filter(move |key| key.kind == kind).map(|key| &key.name)
     }
 
-    fn put(&mut self, key: Key, new: Option<Route>, parents: &mut Parents) {
+    fn put(&mut self, key: Key, new: Option<Route>, changed: &mut Parents) {
         let old = self.routes.remove(&key);
         if old != new {
+            self.changed.insert(key.clone());
             if let Some(old) = &old {
-                services(old).for_each(|parent| self.children.remove(parent, &key));
+                parents(old).for_each(|parent| self.children.remove(parent, &key));
                 backends(old).for_each(|backend| self.leading.remove(backend, &key));
-                parents.extend(services(old).cloned());
+                changed.extend(parents(old).cloned());
             }
             if let Some(new) = &new {
-                services(new).for_each(|parent| self.children.insert(parent.clone(), &key));
+                parents(new).for_each(|parent| self.children.insert(parent.clone(), &key));
                 backends(new).for_each(|backend| self.leading.insert(backend.clone(), &key));
-                parents.extend(services(new).cloned());
+                changed.extend(parents(new).cloned());
             }
         }
         if let Some(new) = new {
@@ -106,7 +128,7 @@ impl Routing {
         service: &Service,
         services: &HashMap<Name, Service>,
     ) -> BTreeMap<u16, Arc<Held>> {
-        let children = self.children.get(name).iter();
+        let children = self.children.get(&To::Service(name.clone())).iter();
         let mut routes: Vec<_> = children
             .filter_map(|key| {
                 let route = self.routes.get(key)?;
@@ -129,12 +151,9 @@ impl Routing {
     }
 }
 
-/// The Services that a route has as parents.
-fn services(route: &Route) -> impl Iterator<Item = &Name> {
-    route.parents.iter().filter_map(|parent| match &parent.to {
-        To::Service(name) => Some(name),
-        To::Gateway(_) | To::ListenerSet(_) | To::Other => None,
-    })
+/// Those that could have it as their child.
+fn parents(route: &Route) -> impl Iterator<Item = &To> {
+    route.parents.iter().map(|parent| &parent.to).filter(|to| **to != To::Other)
 }
 
 fn backends(route: &Route) -> impl Iterator<Item = &Name> {

@@ -27,7 +27,7 @@ impl State {
     pub(super) fn front(&self, name: &Name, service: &Service, at: Destination) -> Answer {
         let behind = self.behind(name, service, at.port, Some(Family::of(&at.address)));
         let routes = self.routing.held(name, at.port).cloned();
-        answer(name, service, at.port, behind, routes)
+        self.answer(name, service, at.port, behind, routes)
     }
 
     /// The Service as one whom a route sends there sees it: by its name, so any family of addresses will
@@ -37,7 +37,26 @@ impl State {
         if behind.endpoints.is_empty() {
             behind = self.behind(name, service, port, None);
         }
-        answer(name, service, port, behind, None)
+        self.answer(name, service, port, behind, None)
+    }
+
+    fn answer(
+        &self,
+        name: &Name,
+        service: &Service,
+        port: u16,
+        behind: Behind,
+        routes: Option<Arc<Held>>,
+    ) -> Answer {
+        let said = service.port(port).map_or(Protocol::Detect, |port| port.protocol);
+        Answer::Service(answer::Service {
+            name: name.clone(),
+            port,
+            protocol: if behind.opaque { Protocol::Opaque } else { said },
+            endpoints: behind.endpoints,
+            routes,
+            tls: self.policies.held(name, port).cloned(),
+        })
     }
 
     /// A pod as an endpoint.
@@ -129,15 +148,4 @@ impl State {
             }
         }
     }
-}
-
-fn answer(name: &Name, service: &Service, port: u16, behind: Behind, routes: Option<Arc<Held>>) -> Answer {
-    let said = service.port(port).map_or(Protocol::Detect, |port| port.protocol);
-    Answer::Service(answer::Service {
-        name: name.clone(),
-        port,
-        protocol: if behind.opaque { Protocol::Opaque } else { said },
-        endpoints: behind.endpoints,
-        routes,
-    })
 }

@@ -1,14 +1,18 @@
 //! Manifests as events, and answers as a line that a table can hold.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use trellis_api::{proto::discovery as proto, source::Change};
+use trellis_api::{
+    proto::discovery as proto,
+    source::{Change, Sight},
+};
 use trellis_discovery::{
     answer::Answer,
     destination::Destination,
     event::Event,
+    gateway::vault::{Drawer, Kind},
     state::{State, Touched},
     subject::Subject,
     viewer::Viewer,
@@ -54,6 +58,14 @@ fn change(object: &Value, gone: bool) -> Event {
         "GRPCRoute" => Event::GrpcRoutes(how(object, gone)),
         "TCPRoute" => Event::TcpRoutes(how(object, gone)),
         "TLSRoute" => Event::TlsRoutes(how(object, gone)),
+        "Namespace" => Event::Namespaces(how(object, gone)),
+        "ReferenceGrant" => Event::Grants(how(object, gone)),
+        "GatewayClass" => Event::Classes(how(object, gone)),
+        "Gateway" => Event::Gateways(how(object, gone)),
+        "ListenerSet" => Event::ListenerSets(how(object, gone)),
+        "BackendTLSPolicy" => Event::Policies(how(object, gone)),
+        "Secret" => Event::Secrets(namespace(object), Sight::Seen(how(object, gone))),
+        "ConfigMap" => Event::ConfigMaps(namespace(object), Sight::Seen(how(object, gone))),
         other => panic!("no {other} in discovery"),
     }
 }
@@ -72,14 +84,48 @@ pub fn resets(objects: &[Value]) -> Vec<Event> {
         Event::GrpcRoutes(all("GRPCRoute", objects)),
         Event::TcpRoutes(all("TCPRoute", objects)),
         Event::TlsRoutes(all("TLSRoute", objects)),
+        Event::Namespaces(all("Namespace", objects)),
+        Event::Grants(all("ReferenceGrant", objects)),
+        Event::Classes(all("GatewayClass", objects)),
+        Event::Gateways(all("Gateway", objects)),
+        Event::ListenerSets(all("ListenerSet", objects)),
+        Event::Policies(all("BackendTLSPolicy", objects)),
     ]
 }
 
+fn namespace(object: &Value) -> Arc<str> {
+    object["metadata"]["namespace"].as_str().unwrap().into()
+}
+
+/// What is seen of the Secrets and ConfigMaps that are wanted, as a source sees them afterwards.
+pub fn drawers(wanted: &BTreeSet<Drawer>, objects: &[Value]) -> Vec<Event> {
+    let within = |kind: &str, name: &str| {
+        let all = objects.iter().filter(|object| object["kind"] == kind);
+        all.filter(|object| object["metadata"]["namespace"] == name).cloned().collect::<Vec<_>>()
+    };
+    let open = |(kind, name): &Drawer| match kind {
+        Kind::Secret => {
+            let all = within("Secret", name).iter().map(parse).collect();
+            Event::Secrets(name.clone(), Sight::Seen(Change::Reset(all)))
+        }
+        Kind::ConfigMap => {
+            let all = within("ConfigMap", name).iter().map(parse).collect();
+            Event::ConfigMaps(name.clone(), Sight::Seen(Change::Reset(all)))
+        }
+    };
+    wanted.iter().map(open).collect()
+}
+
 pub fn state(objects: &[Value]) -> State {
-    let mut state = State::default();
+    let (mut state, mut touched) = (State::default(), Touched::default());
     for event in resets(objects) {
-        state.apply(event, &mut Touched::default());
+        state.apply(event, &mut touched);
     }
+    state.settle(&mut touched);
+    for event in drawers(&state.wanted().clone(), objects) {
+        state.apply(event, &mut touched);
+    }
+    state.settle(&mut touched);
     state
 }
 
