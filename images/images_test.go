@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -215,7 +216,9 @@ func unpack(t *testing.T, layer []byte, root string) {
 }
 
 func TestArchiveNamesItsImageForEveryEngine(t *testing.T) {
-	image, err := Build(static(t.TempDir(), "text"))
+	spec := static(t.TempDir(), "text")
+	spec.Aliases = []string{"other.example/y:2"}
+	image, err := Build(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,12 +238,25 @@ func TestArchiveNamesItsImageForEveryEngine(t *testing.T) {
 	if err := json.Unmarshal(files["index.json"], &index); err != nil {
 		t.Fatal(err)
 	}
-	manifest := index.Manifests[0]
-	for _, key := range []string{"io.containerd.image.name", "org.opencontainers.image.ref.name"} {
-		if manifest.Annotations[key] != "test.example/x:1" {
-			t.Errorf("%s is %q", key, manifest.Annotations[key])
+	names := []string{"test.example/x:1", "other.example/y:2"}
+	if len(index.Manifests) != len(names) {
+		t.Fatalf("the index holds %+v", index.Manifests)
+	}
+	for i, name := range names {
+		for _, key := range []string{"io.containerd.image.name", "org.opencontainers.image.ref.name"} {
+			if got := index.Manifests[i].Annotations[key]; got != name {
+				t.Errorf("%s is %q, want %q", key, got, name)
+			}
+		}
+		if index.Manifests[i].Digest != image.Digest() {
+			t.Errorf("%s is another image", name)
 		}
 	}
+	var legacy []struct{ RepoTags []string }
+	if err := json.Unmarshal(files["manifest.json"], &legacy); err != nil || !slices.Equal(legacy[0].RepoTags, names) {
+		t.Errorf("%v, %v", legacy, err)
+	}
+	manifest := index.Manifests[0]
 	if int64(len(files[blobPath(manifest.Digest)])) != manifest.Size {
 		t.Error("the index points at no manifest of that size")
 	}
@@ -260,6 +276,7 @@ func TestBadSpecificationsSayWhatToDo(t *testing.T) {
 		want   string
 	}{
 		"name":       {func(s *Spec) { s.Name = "Upper" }, `name "Upper"`},
+		"alias":      {func(s *Spec) { s.Aliases = []string{"Upper"} }, `name "Upper"`},
 		"user":       {func(s *Spec) { s.User = "nobody" }, "UID:GID"},
 		"entrypoint": {func(s *Spec) { s.Entrypoint = []string{"/y"} }, "entrypoint /y is not in the image"},
 		"relative":   {func(s *Spec) { s.Entrypoint = []string{"y"} }, "absolute"},
