@@ -186,6 +186,61 @@ func TestProgramRunsInItsImageAlone(t *testing.T) {
 	}
 }
 
+// What the image brings along is used, and the machine's own is left where it is.
+func TestLibraryOfTheImageIsNotTheMachines(t *testing.T) {
+	bin := t.TempDir()
+	copied(t, bin, "cat")
+	data, err := os.ReadFile(filepath.Join(bin, "cat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	needs := &Libraries{}
+	if err := needs.Need("cat", data); err != nil {
+		t.Fatal(err)
+	}
+	libc := needs.found["libc.so.6"]
+	if libc == "" {
+		t.Skip("cat of this machine needs no libc")
+	}
+	own := filepath.Join(bin, "libc")
+	text, err := os.ReadFile(libc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another one all the same: with something after its end.
+	if err := os.WriteFile(own, append(text, "our own libc"...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	brought := program(bin, "cat")
+	brought.Files = append(brought.Files, File{From: own, To: filepath.Join("/usr/lib", filepath.Base(filepath.Dir(libc)), "libc.so.6"), Mode: 0o755})
+	image, err := Build(Spec{Name: "test.example/cat:1", Entrypoint: []string{"/usr/bin/cat"}, User: "0:0", Layers: []LayerSpec{brought}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for _, layer := range image.layers {
+		unpack(t, image.blobs[layer.Digest], root)
+	}
+	found, err := filepath.Glob(filepath.Join(root, "usr/lib/*/libc.so.6"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%q, %v", found, err)
+	}
+	if text, err := os.ReadFile(found[0]); err != nil || !bytes.HasSuffix(text, []byte("our own libc")) {
+		t.Errorf("%s is the machine's: %v", found[0], err)
+	}
+}
+
+// A path that is relative to the program leads nowhere the image does not know; any other is refused.
+func TestLibraryPathsOfPrograms(t *testing.T) {
+	for paths, want := range map[string]bool{
+		"$ORIGIN/../lib": false, "$ORIGIN/../lib:$ORIGIN": false, "/opt/lib": true, "$ORIGIN:/opt/lib": true,
+	} {
+		if got := leadsElsewhere(paths); got != want {
+			t.Errorf("%s leads elsewhere: %v, want %v", paths, got, want)
+		}
+	}
+}
+
 func unpack(t *testing.T, layer []byte, root string) {
 	t.Helper()
 	for archive := tar.NewReader(bytes.NewReader(layer)); ; {
