@@ -60,6 +60,8 @@ func (s *Service) local() bool { return s.Spec.Policy == "Local" && s.Spec.Healt
 type Pool struct {
 	Family      string
 	First, Last netip.Addr
+	// Asked is the first of those at the end that only get who asks for them, so that one may count on it.
+	Asked netip.Addr
 	// next is where the search for a free one begins. An address rests as long as it can before somebody
 	// else gets it: whoever still talks to it meets nobody.
 	next netip.Addr
@@ -68,14 +70,17 @@ type Pool struct {
 // pools of a cluster: the network's own address is not handed out, nor is the one that means all of it.
 func (p Plan) pools() []*Pool {
 	four, six := p.Balancers4().Addr(), p.Balancers6().Addr()
-	const size = 1<<(32-27) - 2
+	const size, asked = 1<<(32-27) - 2, 4
 	pool := func(family string, network netip.Addr) *Pool {
-		first := network.Next()
-		last := first
-		for range size - 1 {
-			last = last.Next()
+		p := &Pool{Family: family, First: network.Next()}
+		p.next, p.Last = p.First, p.First
+		for i := 1; i < size; i++ {
+			p.Last = p.Last.Next()
+			if i == size-asked {
+				p.Asked = p.Last
+			}
 		}
-		return &Pool{Family: family, First: first, Last: last, next: first}
+		return p
 	}
 	return []*Pool{pool("IPv4", four), pool("IPv6", six)}
 }
@@ -98,10 +103,10 @@ func (p *Pool) take(taken map[netip.Addr]string) (netip.Addr, bool) {
 }
 
 func (p *Pool) after(address netip.Addr) netip.Addr {
-	if address == p.Last {
+	if address = address.Next(); address == p.Asked {
 		return p.First
 	}
-	return address.Next()
+	return address
 }
 
 // Allotment remembers what was given to whom until the Services' own status tells it.
@@ -194,7 +199,7 @@ func (a *Allotment) complete(service *Service, kept map[string]netip.Addr, taken
 			address = wanted
 		default:
 			if address, has = pool.take(taken); !has {
-				return nil, fmt.Errorf("all addresses %s to %s are in use; delete a Service of type LoadBalancer", pool.First, pool.Last)
+				return nil, fmt.Errorf("all addresses from %s up to %s are in use; delete a Service of type LoadBalancer", pool.First, pool.Asked)
 			}
 		}
 		taken[address] = service.key()

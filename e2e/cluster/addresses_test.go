@@ -90,10 +90,11 @@ func TestFreedAddressRests(t *testing.T) {
 		t.Errorf("%v", got)
 	}
 	seen := map[string]bool{}
-	for i := range 29 {
+	for i := range 30 {
 		seen[given(a, balanced(fmt.Sprint("n", i), 2, "IPv4"))[fmt.Sprint("n", i)]] = true
 	}
-	if len(seen) != 29 || !seen["198.51.100.33"] || seen["198.51.100.32"] || seen["198.51.100.63"] {
+	// Neither the network's own, nor those that want to be asked for.
+	if len(seen) != 26 || !seen["198.51.100.33"] || !seen["198.51.100.58"] || seen["198.51.100.32"] || seen["198.51.100.59"] {
 		t.Errorf("%d addresses: %v", len(seen), seen)
 	}
 }
@@ -125,15 +126,19 @@ func TestWantedAddress(t *testing.T) {
 func TestNoAddressLeft(t *testing.T) {
 	a := testAllotment()
 	var services []*Service
-	for i := range 31 {
+	for i := range 27 {
 		services = append(services, balanced(fmt.Sprintf("s%02d", i), i, "IPv4"))
 	}
 	got := given(a, services...)
-	if got["s29"] == "" || !strings.Contains(got["s30"], "all addresses 198.51.100.33 to 198.51.100.62 are in use") {
-		t.Errorf("%q and %q", got["s29"], got["s30"])
+	if got["s25"] == "" || !strings.Contains(got["s26"], "all addresses from 198.51.100.33 up to 198.51.100.59 are in use") {
+		t.Errorf("%q and %q", got["s25"], got["s26"])
 	}
-	if got := given(a, services[1:]...); got["s30"] != "198.51.100.33" {
-		t.Errorf("after one was deleted: %q", got["s30"])
+	if got := given(a, services[26].wants("198.51.100.59")); got["s26"] != "198.51.100.59" {
+		t.Errorf("one that was asked for: %q", got["s26"])
+	}
+	services[26].wants("")
+	if got := given(a, services[1:]...); got["s26"] != "198.51.100.59" {
+		t.Errorf("one that was had: %q", got["s26"])
 	}
 }
 

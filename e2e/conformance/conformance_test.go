@@ -275,8 +275,8 @@ func accepted(t *testing.T, objects client.Client) {
 	}
 }
 
-// addresses that a Gateway can ask for, and ones that nobody can give it. The former is the last but one that
-// the own cluster hands out, as far as can be from where it begins.
+// addresses that a Gateway can ask for, and ones that nobody can give it. The former is one of those that the
+// own cluster's load balancer gives to nobody else.
 func addresses(t *testing.T, access *rest.Config) (usable, unusable []gateway.GatewaySpecAddress) {
 	t.Helper()
 	kind := gateway.IPAddressType
