@@ -2,6 +2,7 @@ module trellis.dev/e2e/conformance
 
 go 1.26.0
 
+// The suite, and what it is given: in the versions that it was released with.
 require (
 	github.com/go-logr/logr v1.4.3
 	github.com/stretchr/testify v1.11.1

@@ -13,6 +13,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 )
 
 func main() {
@@ -25,6 +26,7 @@ func main() {
 
 // event is one line of test2json.
 type event struct {
+	Time    time.Time
 	Action  string
 	Package string
 	Test    string
@@ -49,6 +51,8 @@ func shown(name string, depth int) string {
 func report(from io.Reader, to io.Writer, depth int) bool {
 	output := map[test]*strings.Builder{}
 	parents := map[test]bool{}
+	// begun is when each test began, or went on after it had made way for others.
+	begun := map[test]time.Time{}
 	// broken are tests above one that failed, which is reported by itself.
 	broken := map[test]bool{}
 	blamed := map[string]bool{}
@@ -70,7 +74,10 @@ func report(from io.Reader, to io.Writer, depth int) bool {
 			continue
 		}
 		switch e.Action {
+		case "cont":
+			begun[key] = e.Time
 		case "run":
+			begun[key] = e.Time
 			output[key] = &strings.Builder{}
 			if above := parent(e.Test); above != "" {
 				parents[test{e.Package, above}] = true
@@ -103,7 +110,9 @@ func report(from io.Reader, to io.Writer, depth int) bool {
 			if parents[key] && (e.Action != "fail" || broken[key]) {
 				continue
 			}
-			fmt.Fprintf(to, "%-4s %s (%.1f s)\n", e.Action, e.Test, e.Elapsed)
+			// What go test measured is without subtests that ran side by side.
+			elapsed := max(e.Elapsed, e.Time.Sub(begun[key]).Seconds())
+			fmt.Fprintf(to, "%-4s %s (%.1f s)\n", e.Action, e.Test, elapsed)
 			switch e.Action {
 			case "pass":
 				passed++

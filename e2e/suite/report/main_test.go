@@ -51,6 +51,25 @@ func TestTestThatNeverEndedFailed(t *testing.T) {
 	}
 }
 
+// Subtests that run side by side are no part of what go test measures; the time before a test's turn is none
+// of its own.
+func TestTimeOfATestIsAllThatItTook(t *testing.T) {
+	var out bytes.Buffer
+	report(lines(
+		`{"Time":"2026-01-01T00:00:00Z","Action":"run","Test":"TestA"}`,
+		`{"Time":"2026-01-01T00:00:00Z","Action":"run","Test":"TestA/one"}`,
+		`{"Time":"2026-01-01T00:00:00Z","Action":"pause","Test":"TestA/one"}`,
+		`{"Time":"2026-01-01T00:00:10Z","Action":"cont","Test":"TestA/one"}`,
+		`{"Time":"2026-01-01T00:00:10Z","Action":"run","Test":"TestA/one/1"}`,
+		`{"Time":"2026-01-01T00:00:15Z","Action":"pass","Test":"TestA/one/1","Elapsed":5}`,
+		`{"Time":"2026-01-01T00:00:15Z","Action":"pass","Test":"TestA/one","Elapsed":0.01}`,
+		`{"Time":"2026-01-01T00:00:15Z","Action":"pass","Test":"TestA","Elapsed":15}`,
+	), &out, 2)
+	if !strings.Contains(out.String(), "pass TestA/one (5.0 s)\n") {
+		t.Error(out.String())
+	}
+}
+
 func TestNothingRunIsNoSuccess(t *testing.T) {
 	var out bytes.Buffer
 	if report(lines(`{"Action":"pass"}`), &out, 0) {
