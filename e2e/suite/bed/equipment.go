@@ -38,6 +38,21 @@ func shopImages(ctx context.Context, b *Bed) ([][]string, error) {
 	if err := b.GoBuild(ctx, filepath.Join(b.Root, "e2e", "workload"), filepath.Join(apps, "peer"), "."); err != nil {
 		return nil, err
 	}
+	if err := b.GoBuild(ctx, filepath.Join(b.Root, "e2e", "talk"), filepath.Join(apps, "talk"), "."); err != nil {
+		return nil, err
+	}
+	toolbox, err := b.toolbox(ctx)
+	if err != nil {
+		return nil, err
+	}
+	servers := []string{"--spec", filepath.Join(b.Root, "e2e", "apps", "servers.json"), "--set", "APPS=" + apps, "--set", "TOOLS=" + toolbox}
+	unpacked, err := b.unpacked(ctx, filepath.Join(b.Root, "e2e", "apps", "debian.json"))
+	if err != nil {
+		return nil, err
+	}
+	for name, folder := range unpacked {
+		servers = append(servers, "--set", name+"="+folder)
+	}
 	collector, err := b.collector(ctx)
 	if err != nil {
 		return nil, err
@@ -49,5 +64,6 @@ func shopImages(ctx context.Context, b *Bed) ([][]string, error) {
 	return [][]string{
 		{"--spec", filepath.Join(b.Root, "e2e", "apps", "images.json"), "--set", "APPS=" + apps},
 		{"--spec", filepath.Join(b.Root, "e2e", "suite", "bed", "instruments.json"), "--set", "COLLECTOR=" + collector, "--set", "INTRUDER=" + intruder},
+		servers,
 	}, nil
 }
