@@ -17,6 +17,12 @@ pub const IDENTITY: &str = "trellis.dev/identity";
 /// Prefix of every label and annotation of ours.
 pub const PREFIX: &str = "trellis.dev/";
 
+/// The port in the pod on which a gateway listens for a listener's port: it runs without the right to take
+/// those below 1024.
+pub fn gateway_port(listener: u16) -> u16 {
+    if listener < 1024 { listener + 10_000 } else { listener }
+}
+
 pub const SYSTEM_NAMESPACE: &str = "trellis-system";
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 
