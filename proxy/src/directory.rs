@@ -23,8 +23,10 @@ use trellis_api::proto::discovery as wire;
 use crate::route::Routes;
 
 pub use answer::{Answer, Endpoint, Reach};
+pub use application::{ApplicationTls, Same};
 
 mod answer;
+mod application;
 
 /// How long a connection waits for the first answer about its destination.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,6 +53,14 @@ pub enum Subject {
     /// An address that somebody connects to. Port 0 asks who owns the address.
     Address(SocketAddr),
     Backend(Backend),
+    /// What the gateway of this name serves, which this proxy is.
+    Gateway(GatewayName),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GatewayName {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 /// A port of a Service, as routes name it.
@@ -217,10 +227,16 @@ impl Directory {
     pub fn routes(&self) -> BTreeMap<String, Arc<Routes>> {
         let known = self.known.lock();
         let of = |(subject, entry): (&Subject, &Entry)| match entry.answer.borrow().as_deref() {
-            Some(Answer::Service(service)) => Some((subject.to_string(), service.routes.clone()?)),
-            _ => None,
+            Some(Answer::Service(service)) => {
+                service.routes.iter().map(|routes| (subject.to_string(), routes.clone())).collect()
+            }
+            Some(Answer::Gateway(serving)) => serving
+                .listeners()
+                .map(|listener| (format!("{subject}, listener {}", listener.name), listener.routes.clone()))
+                .collect(),
+            _ => Vec::new(),
         };
-        known.iter().filter_map(of).collect()
+        known.iter().flat_map(of).collect()
     }
 
     /// How many destinations are remembered.
@@ -240,6 +256,11 @@ impl Followed {
     /// The answer of this moment. There is always one: who follows has seen the first.
     pub fn now(&self) -> Arc<Answer> {
         self.0.borrow().clone().unwrap_or_else(|| Arc::new(Answer::Unknown))
+    }
+
+    /// Waits for another one; false where there will be none.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 }
 
@@ -263,6 +284,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Backend(backend) => backend.fmt(f),
+            Self::Gateway(gateway) => write!(f, "gateway {gateway}"),
         }
     }
 }
@@ -278,6 +300,12 @@ impl From<&Backend> for wire::Backend {
     fn from(backend: &Backend) -> Self {
         let Backend { namespace, name, port } = backend;
         Self { namespace: namespace.to_string(), name: name.to_string(), port: (*port).into() }
+    }
+}
+
+impl fmt::Display for GatewayName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 

@@ -21,7 +21,7 @@ use crate::{
     ledger::Direction,
     original, reach,
     relay::{Begun, End},
-    route::{Choice, Slashes},
+    route::Choice,
     worker::{self, Worker},
 };
 
@@ -189,8 +189,7 @@ async fn requests(
     destination: Followed,
 ) {
     worker.shared.ledger.protocol(Direction::Outbound, protocol);
-    let context =
-        Arc::new(http::Context { worker: worker.clone(), destination, address, slashes: Slashes::Data });
+    let context = http::Context::new(worker, http::Front::Destination(destination), address);
     let near = http::Near::new(first, socket);
     match protocol {
         Protocol::Http2 => Box::pin(http::http2(context, near)).await,
@@ -259,7 +258,7 @@ async fn routed(
 pub async fn greeting(socket: &mut TcpStream, first: &mut BytesMut) -> Result<Option<String>, &'static str> {
     loop {
         match Greeting::read(first) {
-            Greeting::Whole { name } => return Ok(name),
+            Greeting::Whole { name, .. } => return Ok(name),
             Greeting::Broken => return Err("malformed_client_hello"),
             Greeting::Incomplete => {}
         }

@@ -13,10 +13,11 @@ use tracing::warn;
 use trellis_api::proto::discovery as wire;
 use trellis_pki::spiffe::SpiffeId;
 
-use super::Backend;
+use super::{ApplicationTls, Backend};
 use crate::{
     balance::{self, Candidate, Fitness},
     budget::Budget,
+    gateway::Serving,
     route::Routes,
 };
 
@@ -25,6 +26,8 @@ use crate::{
 pub enum Answer {
     Service(Service),
     Workload(Endpoint),
+    /// What this proxy itself serves.
+    Gateway(Serving),
     /// Outside of what the mesh knows.
     Unknown,
 }
@@ -43,6 +46,8 @@ pub struct Service {
     pub budget: Arc<Budget>,
     /// Present where routes say where requests go.
     pub routes: Option<Arc<Routes>>,
+    /// Present where its applications want TLS of their own.
+    pub tls: Option<Arc<ApplicationTls>>,
 }
 
 #[derive(Clone, Debug)]
@@ -81,8 +86,13 @@ impl Answer {
                     None => Self::Service(Service::none(now)),
                 }
             }
-            // What a gateway serves is no answer about an address.
-            Wire::Serving(_) => Self::Service(Service::none(now)),
+            Wire::Serving(gateway) => {
+                let before = match before {
+                    Some(Self::Gateway(before)) => Some(before),
+                    _ => None,
+                };
+                Self::Gateway(Serving::read(&gateway, before))
+            }
             Wire::Unknown(_) => Self::Unknown,
         }
     }
@@ -91,7 +101,7 @@ impl Answer {
         match self {
             Self::Service(service) => &service.endpoints,
             Self::Workload(endpoint) => std::slice::from_ref(endpoint),
-            Self::Unknown => &[],
+            Self::Gateway(_) | Self::Unknown => &[],
         }
     }
 
@@ -101,7 +111,7 @@ impl Answer {
         let endpoints = self.endpoints();
         let near = match self {
             Self::Service(service) => endpoints.get(..service.near).unwrap_or_default(),
-            Self::Workload(_) | Self::Unknown => &[],
+            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => &[],
         };
         let fit = |(index, one): (usize, &Endpoint)| !tried.contains(&index) && !one.fitness.is_ejected(now);
         let among = if near.iter().enumerate().any(fit) { near } else { endpoints };
@@ -118,11 +128,19 @@ impl Answer {
         matches!(self, Self::Service(Service { routes: Some(routes), .. }) if routes.has_tls())
     }
 
+    /// The TLS that its applications want to be spoken to in.
+    pub fn tls(&self) -> Option<&Arc<ApplicationTls>> {
+        match self {
+            Self::Service(service) => service.tls.as_ref(),
+            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => None,
+        }
+    }
+
     /// What is said there, as far as anybody tells.
     pub fn protocol(&self) -> wire::Protocol {
         match self {
             Self::Service(service) => service.protocol,
-            Self::Workload(_) | Self::Unknown => wire::Protocol::Detect,
+            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => wire::Protocol::Detect,
         }
     }
 }
@@ -145,11 +163,14 @@ impl Service {
         if routes.as_ref().is_some_and(|routes| !routes.describe().is_valid()) {
             warn!(service = %backend, "parts of its routes cannot be obeyed, and fail: /routes of the admin port names them");
         }
-        let budget = match before {
-            Some(Answer::Service(before)) => before.budget.clone(),
-            _ => Arc::new(Budget::new(now)),
+        let known = match before {
+            Some(Answer::Service(before)) => Some(before),
+            _ => None,
         };
-        Self { label: backend.to_string().into(), backend, protocol, budget, routes, endpoints, near }
+        let budget = known.map_or_else(|| Arc::new(Budget::new(now)), |known| known.budget.clone());
+        let tls = service.tls.as_ref();
+        let tls = tls.map(|tls| ApplicationTls::read(tls, known.and_then(|known| known.tls.as_ref())));
+        Self { label: backend.to_string().into(), backend, protocol, budget, routes, tls, endpoints, near }
     }
 
     fn none(now: Instant) -> Self {
@@ -161,6 +182,7 @@ impl Service {
             near: 0,
             budget: Arc::new(Budget::new(now)),
             routes: None,
+            tls: None,
         }
     }
 }
