@@ -167,3 +167,62 @@ spec: {{targetRefs: [{{group: '', kind: Service, name: web{section}}}], validati
         assert_eq!(tls.invalid, format!("BackendTLSPolicy edge/p: {invalid}"));
     }
 }
+
+#[test]
+fn a_gateway_is_made_anew_when_anything_that_it_depends_on_changes() {
+    let hub = Arc::new(Hub::default());
+    let mut main = gateway(
+        "{name: a, port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {exposed: 'yes'}}}}}",
+    );
+    main["spec"]["allowedListeners"] = json!({"namespaces": {"from": "Same"}});
+    let far = ", rules: [{backendRefs: [{name: web, namespace: edge, port: 80}]}]";
+    let mut objects = manifests(EDGE);
+    objects.extend([main, route("HTTPRoute", "far", "r", "", far)]);
+    hub.apply(resets(&objects));
+    let session = hub.join(viewer("edge", "main-trellis"));
+    session.subscribe(main_gateway()).unwrap();
+    let next = || {
+        let (subject, answer) = session.next().now_or_never()?;
+        answer.to_proto(&subject, session.viewer()).answer
+    };
+    let serving = || match next() {
+        Some(proto::resolve_response::Answer::Serving(gateway)) => gateway,
+        other => panic!("{other:?}"),
+    };
+    let routes = |gateway: &proto::Gateway| gateway.listeners[0].routes.clone().unwrap().http;
+    assert!(routes(&serving()).is_empty());
+    // The namespace is labelled.
+    let namespace = json!({"kind": "Namespace", "metadata": {"name": "far", "labels": {"exposed": "yes"}}});
+    hub.apply([applied(&namespace)]);
+    let invalid = |gateway: &proto::Gateway| routes(gateway)[0].rules[0].backends[0].invalid.clone();
+    assert_eq!(invalid(&serving()), "backendRef edge/web: no ReferenceGrant of namespace edge allows it");
+    // It is granted what it refers to, and then no more.
+    let grant = &manifests(
+        "
+kind: ReferenceGrant
+metadata: {name: g, namespace: edge}
+spec: {from: [{group: gateway.networking.k8s.io, kind: HTTPRoute, namespace: far}], to: [{group: '', kind: Service}]}",
+    )[0];
+    hub.apply([applied(grant)]);
+    assert_eq!(invalid(&serving()), "");
+    hub.apply([deleted(grant)]);
+    assert!(invalid(&serving()).starts_with("backendRef edge/web: no ReferenceGrant"));
+    // A ListenerSet adds to it.
+    let set = &manifests(
+        "
+kind: ListenerSet
+metadata: {name: more, namespace: edge}
+spec: {parentRef: {name: main}, listeners: [{name: b, port: 81, protocol: HTTP}]}",
+    )[0];
+    hub.apply([applied(set)]);
+    assert_eq!(serving().listeners[1].name, "edge/more/b");
+    hub.apply([deleted(set)]);
+    assert_eq!(serving().listeners.len(), 1);
+    // Its class is no longer ours, and then is.
+    let class = &manifests(EDGE)[0];
+    hub.apply([deleted(class)]);
+    assert!(matches!(next(), Some(proto::resolve_response::Answer::Unknown(_))));
+    hub.apply([applied(class)]);
+    assert_eq!(serving().listeners.len(), 1);
+    assert!(next().is_none());
+}
