@@ -14,6 +14,8 @@ mod hostile;
 mod program;
 #[path = "mesh/traffic.rs"]
 mod traffic;
+#[path = "mesh/web.rs"]
+mod web;
 #[path = "mesh/workload.rs"]
 mod workload;
 
@@ -37,6 +39,7 @@ fn main() -> ExitCode {
         hostile::trials(),
         foreign::trials(),
         traffic::trials(),
+        web::trials(),
         workload::trials(),
         federation::trials(),
         program::trials(),
