@@ -194,6 +194,12 @@ impl Mesh {
         self.apply(&format!("{}-{}", workload.namespace, workload.name), workload.manifests())
     }
 
+    /// Makes a workload one more endpoint of a Service that another one brought.
+    pub fn behind(&self, service: &Service, workload: &Workload) -> Result<(), MeshError> {
+        let name = format!("behind-{}-{}", service.name, workload.name);
+        self.apply(&name, vec![service.also(workload)])
+    }
+
     /// Makes many workloads of one namespace known at once.
     pub fn announce_all(&self, namespace: &str, workloads: &[Workload]) -> Result<(), MeshError> {
         let mut manifests = vec![manifest::namespace(namespace)];

@@ -55,7 +55,7 @@ pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
     let answer = followed.now();
     if answer.is_outside() {
         drop(followed);
-        return outside(worker, socket, destination).await;
+        return Box::pin(outside(worker, socket, destination)).await;
     }
     let said = match shared.rules.opaque_ports.contains(destination.port()) {
         true => Said::Opaque,
@@ -124,10 +124,11 @@ async fn detected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, f
         Heard::Speaks(protocol) if protocol.is_http() => {
             requests(worker, socket, first.freeze(), protocol, to, followed).await;
         }
+        // What most connections never do must not make them all larger.
         Heard::Speaks(_) | Heard::Uncertain => {
-            bytes(worker, socket, first, to, followed).await;
+            Box::pin(bytes(worker, socket, first, to, followed)).await;
         }
-        Heard::Silent => silent(worker, socket, to, followed).await,
+        Heard::Silent => Box::pin(silent(worker, socket, to, followed)).await,
         Heard::Left => {}
     }
 }

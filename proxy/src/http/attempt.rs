@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use rand::RngExt;
 use tokio::time::{self, Instant};
@@ -72,6 +72,10 @@ impl Attempts<'_> {
             None => body,
         };
         let mut request = Request::from_parts(parts, body);
+        if self.http2 || !request.body().is_passed() {
+            // Who has the body already, or is not waited for, is not asked whether he wants it.
+            request.headers_mut().remove(header::EXPECT);
+        }
         let endpoints = self.answer.endpoints();
         self.budget(|budget| budget.sent(Instant::now()));
         let (mut tried, mut failures, mut repeats, mut retries) = (Vec::new(), 0, 0, 0);

@@ -24,6 +24,10 @@ pub fn speaks_http2(protocol: Protocol, client: Version) -> bool {
 
 /// Makes of a request as it came one as it is sent, towards `target`.
 pub fn prepare(request: &mut Parts, target: &Target, http2: bool, upgrade: bool) {
+    if request.version <= Version::HTTP_10 {
+        // It knows no interim answers.
+        request.headers.remove(header::EXPECT);
+    }
     let kept = upgrade.then(|| request.headers.get(header::UPGRADE).cloned()).flatten();
     let trailers = lists(&request.headers, &header::TE, "trailers");
     strip(&mut request.headers);

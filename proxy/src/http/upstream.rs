@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tracing::debug;
 use trellis_api::evidence::Class;
 
-use super::{body::Body, io::Far, seal};
+use super::{body::Body, expect::Question, io::Far, seal};
 use crate::{
     directory::{ApplicationTls, Endpoint, Reach, Same},
     handshake::ConnectError,
@@ -43,8 +43,9 @@ const KEPT: usize = 256;
 /// Requests on one connection of HTTP/2: what applications are expected to allow at least. Where one allows
 /// fewer, the rest wait their turn.
 const STREAMS: usize = 100;
-const STREAM_WINDOW: u32 = 512 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Room for all of them: whoever does not read an answer must not hold up the others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 const HEADER_LIST: u32 = 64 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// What one answer's head may take.
@@ -109,6 +110,9 @@ pub struct Taken {
     pub connection: Arc<Connection>,
     /// It carried a request before: its application may be about to close it.
     pub reused: bool,
+    question: Option<Question>,
+    /// The application refused a request without hearing its body, so that there is no next one.
+    pub unheard: bool,
 }
 
 enum Sender {
@@ -145,7 +149,7 @@ impl Upstreams {
         let key = Key::new(endpoint, tls);
         if let Some(idle) = self.take(&key, &worker.shared) {
             let Idle { sender, connection, .. } = idle;
-            return Ok(Taken { key, sender: Sender::One(sender), connection, reused: true });
+            return Ok(Taken::new(key, Sender::One(sender), connection, true));
         }
         let tls = tls.map(|tls| (tls, HTTP1));
         let (far, connection, held) = dial(worker, endpoint, tls, certain).await?;
@@ -153,7 +157,7 @@ impl Upstreams {
         builder.max_buf_size(HEAD);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
         tokio::spawn(self.clone().drive(key.clone(), connection.clone(), held, driven.with_upgrades()));
-        Ok(Taken { key, sender: Sender::One(sender), connection, reused: false })
+        Ok(Taken::new(key, Sender::One(sender), connection, false))
     }
 
     /// A place for a request in HTTP/2.
@@ -181,7 +185,7 @@ impl Upstreams {
         let (sender, in_hand) = self.shared.get(&key, keep, place, make).await?;
         let connection = in_hand.0.clone();
         let reused = !made.into_inner();
-        Ok(Taken { key, sender: Sender::Many { sender, _in_hand: in_hand }, connection, reused })
+        Ok(Taken::new(key, Sender::Many { sender, _in_hand: in_hand }, connection, reused))
     }
 
     async fn make(self, worker: Arc<Worker>, key: Key, endpoint: Endpoint) -> Result<Many, ConnectError> {
@@ -224,8 +228,8 @@ impl Upstreams {
 
     /// Keeps a connection whose answer is over for the next request.
     pub fn give_back(&self, taken: Taken) {
-        let Taken { key, sender: Sender::One(sender), connection, .. } = taken else { return };
-        if sender.is_closed() || connection.retired.load(Relaxed) {
+        let Taken { key, sender: Sender::One(sender), connection, unheard, .. } = taken else { return };
+        if unheard || sender.is_closed() || connection.retired.load(Relaxed) {
             return;
         }
         let mut idle = self.idle.lock();
@@ -296,12 +300,22 @@ impl Upstreams {
 }
 
 impl Taken {
+    fn new(key: Key, sender: Sender, connection: Arc<Connection>, reused: bool) -> Self {
+        Self { key, sender, connection, reused, question: None, unheard: false }
+    }
+
     /// Sends a request. Of a failure one can say whether the application can have seen any of it.
-    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         let sent = match &mut self.sender {
-            Sender::One(sender) => sender.try_send_request(request).await,
+            Sender::One(sender) => {
+                self.question = Question::ask(&mut request);
+                sender.try_send_request(request).await
+            }
             Sender::Many { sender, .. } => sender.try_send_request(request).await,
         };
+        if let (Ok(response), Some(question)) = (&sent, &self.question) {
+            self.unheard = question.answered(response.status());
+        }
         sent.map_err(SendError::of)
     }
 }
