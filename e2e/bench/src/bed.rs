@@ -3,21 +3,25 @@
 
 use std::{net::SocketAddr, path::Path, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::{net::TcpStream, time};
 use trellis_api::evidence::{Class, Connections, REFUSED};
 use trellis_api::names::DEFAULT_TRUST_DOMAIN;
-use trellis_local::{Environment, Mesh, Options, Role, Running, Service};
+use trellis_local::{Environment, Mesh, Options, Role, Running, Service, Wrap, get::get};
 
 use crate::{
     cores::{self, Cores},
     driver::Client,
+    envoy::{self, Kind},
     load::{Load, Tally},
     usage::{Span, Watch, resident},
 };
 
 const NAMESPACE: &str = "bench";
 const PORT: u16 = 8080;
+/// Where the application listens as well: a Service with one endpoint would leave nothing to choose.
+const OTHER_PORT: u16 = 8081;
+const HANDSHAKES: &str = "trellis_handshakes_total{";
 /// How long the application may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -27,6 +31,7 @@ pub struct Bed {
     server: Running,
     application: u32,
     cores: Cores,
+    envoys: Option<[envoy::Pair; 2]>,
 }
 
 /// How the client reaches the application.
@@ -35,6 +40,8 @@ pub enum Route {
     /// Both proxies and the tunnel between them.
     Through,
     Direct,
+    /// Two Envoys, where they were added.
+    Envoy(Kind),
 }
 
 /// One load and what it took.
@@ -48,6 +55,11 @@ pub struct Observed {
 impl Bed {
     /// Must be called from the core of the load, which all but the proxies stay on.
     pub async fn open(binaries: &Path, cores: Cores) -> Result<Self> {
+        Self::open_in(binaries, cores, None).await
+    }
+
+    /// The same with proxies that run inside another program.
+    pub async fn open_in(binaries: &Path, cores: Cores, wrap: Option<Wrap>) -> Result<Self> {
         let options = Options {
             binaries: binaries.to_owned(),
             root_algorithm: "ml-dsa-65".to_owned(),
@@ -59,23 +71,59 @@ impl Bed {
             log: "info".to_owned(),
         };
         let mut mesh = Mesh::start(options).await?;
+        mesh.wrap_proxies(wrap);
         let entry = mesh.network().address(Role::Service, 1);
         let service = Service { name: "server".to_owned(), address: entry, port: PORT };
         let server = mesh.workload(NAMESPACE, "server", 1, vec![service]);
         let client = mesh.workload(NAMESPACE, "client", 2, Vec::new());
         mesh.announce(&server)?;
         mesh.announce(&client)?;
-        let listen = SocketAddr::from((server.application, PORT));
+        mesh.add_endpoint(&server, "server", OTHER_PORT)?;
         let own = std::env::current_exe()?;
-        let application = mesh.attach("application", &own, ["application".to_owned(), listen.to_string()])?;
-        let server = mesh.join(&server, &[], &[PORT], &[]).await?;
-        let client = mesh.join(&client, &[SocketAddr::from((entry, PORT))], &[], &[]).await?;
+        let listen = [PORT, OTHER_PORT].map(|port| SocketAddr::from((server.application, port)).to_string());
+        let arguments = std::iter::once("application".to_owned()).chain(listen);
+        let application = mesh.attach("application", &own, arguments)?;
+        let server = mesh.join(&server, &[], &[PORT], &strict()).await?;
+        let client = mesh.join(&client, &[SocketAddr::from((entry, PORT))], &[], &strict()).await?;
         for proxy in [&client, &server] {
             cores::pin(proxy.pid, cores.mesh)?;
         }
-        let bed = Self { mesh, client, server, application, cores };
+        let bed = Self { mesh, client, server, application, cores, envoys: None };
         bed.wait_for_application().await?;
         Ok(bed)
+    }
+
+    /// Puts Envoys beside our proxies, in front of the same application.
+    pub async fn add_envoys(&mut self, program: &Path) -> Result<()> {
+        let application = [PORT, OTHER_PORT].map(|port| (self.server.workload.application, port).into());
+        let cores = self.cores;
+        let http = envoy::Pair::start(&mut self.mesh, program, Kind::Http, application, cores).await?;
+        let tcp = envoy::Pair::start(&mut self.mesh, program, Kind::Tcp, application, cores).await?;
+        self.envoys = Some([http, tcp]);
+        Ok(())
+    }
+
+    pub fn envoy(&self, kind: Kind) -> Result<&envoy::Pair> {
+        let [http, tcp] = self.envoys.as_ref().context("no Envoy was added")?;
+        Ok(match kind {
+            Kind::Http => http,
+            Kind::Tcp => tcp,
+        })
+    }
+
+    /// Handshakes that the client's proxy has made.
+    pub async fn handshakes(&self) -> Result<u64> {
+        let (_, body) = get(self.client.metrics, "/metrics").await?;
+        let text = String::from_utf8_lossy(&body);
+        let counts = text.lines().filter(|line| {
+            line.starts_with(HANDSHAKES) && line.contains("outbound") && line.contains("result=\"ok\"")
+        });
+        counts
+            .map(|line| {
+                let value = line.rsplit_once(' ').and_then(|(_, value)| value.parse::<u64>().ok());
+                value.with_context(|| format!("not a count: {line:?}"))
+            })
+            .sum()
     }
 
     pub async fn close(self) {
@@ -100,8 +148,9 @@ impl Bed {
     /// Lets a client work and watches everybody while it does.
     pub async fn observe(&self, route: Route, load: &Load) -> Result<Observed> {
         let mut client = self.client(route, load).await?;
-        let others = [self.application, client.id(), std::process::id()];
-        let watch = Watch::begin(self.cores, &self.proxies(), &others)?;
+        let (measured, idle) = self.measured(route)?;
+        let others = [vec![self.application, client.id(), std::process::id()], idle].concat();
+        let watch = Watch::begin(self.cores, &measured, &others)?;
         client.go().await?;
         let tally = client.tally().await?;
         let span = watch.end()?;
@@ -109,13 +158,67 @@ impl Bed {
         Ok(Observed { tally, span })
     }
 
+    /// The processes that are on a route, and those that are on another.
+    fn measured(&self, route: Route) -> Result<(Vec<u32>, Vec<u32>)> {
+        let ours = self.proxies().to_vec();
+        let all: Vec<u32> =
+            self.envoys.iter().flatten().flat_map(|pair| [pair.client, pair.server]).collect();
+        Ok(match route {
+            Route::Through | Route::Direct => (ours, all),
+            Route::Envoy(kind) => {
+                let pair = self.envoy(kind)?;
+                let on = [pair.client, pair.server];
+                let rest = all.into_iter().filter(|process| !on.contains(process));
+                (on.to_vec(), rest.chain(ours).collect())
+            }
+        })
+    }
+
     /// A client that is ready for its load.
     pub async fn client(&self, route: Route, load: &Load) -> Result<Client> {
-        let to = match route {
-            Route::Through => (self.mesh.network().address(Role::Service, 1), PORT),
-            Route::Direct => (self.server.workload.application, PORT),
+        Client::start(&load.clone().towards(self.entry(route)?)).await
+    }
+
+    /// Where a client connects.
+    pub fn entry(&self, route: Route) -> Result<SocketAddr> {
+        Ok(match route {
+            Route::Through => (self.mesh.network().address(Role::Service, 1), PORT).into(),
+            Route::Direct => (self.server.workload.application, PORT).into(),
+            Route::Envoy(kind) => self.envoy(kind)?.entry,
+        })
+    }
+
+    /// Ends the proxy beside the client.
+    pub async fn end_client(&mut self, route: Route) {
+        match route {
+            Route::Direct => {}
+            Route::Through => self.mesh.end(&self.client.workload.name).await,
+            Route::Envoy(kind) => self.mesh.end(&envoy::name(kind, envoy::CLIENT)).await,
+        }
+    }
+
+    /// Starts it again, and waits for nothing.
+    pub fn start_client(&mut self, route: Route) -> Result<u32> {
+        let process = match route {
+            Route::Direct => bail!("nothing stands beside a client that connects directly"),
+            Route::Through => {
+                let entry = self.entry(route)?;
+                let workload = self.client.workload.clone();
+                self.client = self.mesh.launch(&workload, &[entry], &[], &strict())?;
+                self.client.pid
+            }
+            Route::Envoy(kind) => {
+                let [http, tcp] = self.envoys.as_mut().context("no Envoy was added")?;
+                let pair = match kind {
+                    Kind::Http => http,
+                    Kind::Tcp => tcp,
+                };
+                pair.start_client(&mut self.mesh)?;
+                pair.client
+            }
         };
-        Client::start(&load.clone().towards(to.into())).await
+        cores::pin(process, self.cores.mesh)?;
+        Ok(process)
     }
 
     /// Asks both proxies what the connections really were: figures of anything but post-quantum tunnels
@@ -142,6 +245,22 @@ impl Bed {
         }
         Ok(())
     }
+}
+
+impl Observed {
+    pub fn per_second(&self) -> f64 {
+        self.tally.requests as f64 / self.tally.seconds
+    }
+
+    /// CPU of both proxies, in microseconds. Of a million requests it is the same number in seconds.
+    pub fn cpu_per_request(&self) -> f64 {
+        self.span.cpu.as_secs_f64() * 1e6 / self.tally.requests as f64
+    }
+}
+
+/// What proxies are told besides.
+fn strict() -> [String; 1] {
+    ["--plaintext=strict".to_owned()]
 }
 
 fn is_post_quantum(row: &Connections) -> bool {
