@@ -29,9 +29,25 @@ pub struct Bed {
     mesh: Mesh,
     client: Running,
     server: Running,
-    application: u32,
+    applications: Vec<u32>,
+    workers: u8,
     cores: Cores,
     envoys: Option<[envoy::Pair; 2]>,
+}
+
+/// How the proxies run.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// Inside another program.
+    pub wrap: Option<Wrap>,
+    /// Each has so many, and so has the application.
+    pub workers: u8,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self { wrap: None, workers: 1 }
+    }
 }
 
 /// How the client reaches the application.
@@ -55,11 +71,10 @@ pub struct Observed {
 impl Bed {
     /// Must be called from the core of the load, which all but the proxies stay on.
     pub async fn open(binaries: &Path, cores: Cores) -> Result<Self> {
-        Self::open_in(binaries, cores, None).await
+        Self::open_in(binaries, cores, Setup::default()).await
     }
 
-    /// The same with proxies that run inside another program.
-    pub async fn open_in(binaries: &Path, cores: Cores, wrap: Option<Wrap>) -> Result<Self> {
+    pub async fn open_in(binaries: &Path, cores: Cores, setup: Setup) -> Result<Self> {
         let options = Options {
             binaries: binaries.to_owned(),
             root_algorithm: "ml-dsa-65".to_owned(),
@@ -71,7 +86,7 @@ impl Bed {
             log: "info".to_owned(),
         };
         let mut mesh = Mesh::start(options).await?;
-        mesh.wrap_proxies(wrap);
+        mesh.wrap_proxies(setup.wrap);
         let entry = mesh.network().address(Role::Service, 1);
         let service = Service { name: "server".to_owned(), address: entry, port: PORT };
         let server = mesh.workload(NAMESPACE, "server", 1, vec![service]);
@@ -81,14 +96,21 @@ impl Bed {
         mesh.add_endpoint(&server, "server", OTHER_PORT)?;
         let own = std::env::current_exe()?;
         let listen = [PORT, OTHER_PORT].map(|port| SocketAddr::from((server.application, port)).to_string());
-        let arguments = std::iter::once("application".to_owned()).chain(listen);
-        let application = mesh.attach("application", &own, arguments)?;
-        let server = mesh.join(&server, &[], &[PORT], &strict()).await?;
-        let client = mesh.join(&client, &[SocketAddr::from((entry, PORT))], &[], &strict()).await?;
+        // A process of the application does no two things at once.
+        let shares = listen.chunks(listen.len().div_ceil(setup.workers.into()));
+        let mut applications = Vec::new();
+        for (number, share) in shares.enumerate() {
+            let arguments = std::iter::once("application".to_owned()).chain(share.iter().cloned());
+            applications.push(mesh.attach(&format!("application-{number}"), &own, arguments)?);
+        }
+        let extra = extra(setup.workers);
+        let server = mesh.join(&server, &[], &[PORT], &extra).await?;
+        let client = mesh.join(&client, &[SocketAddr::from((entry, PORT))], &[], &extra).await?;
         for proxy in [&client, &server] {
             cores::pin(proxy.pid, cores.mesh)?;
         }
-        let bed = Self { mesh, client, server, application, cores, envoys: None };
+        let workers = setup.workers;
+        let bed = Self { mesh, client, server, applications, workers, cores, envoys: None };
         bed.wait_for_application().await?;
         Ok(bed)
     }
@@ -149,7 +171,7 @@ impl Bed {
     pub async fn observe(&self, route: Route, load: &Load) -> Result<Observed> {
         let mut client = self.client(route, load).await?;
         let (measured, idle) = self.measured(route)?;
-        let others = [vec![self.application, client.id(), std::process::id()], idle].concat();
+        let others = [self.applications.clone(), vec![client.id(), std::process::id()], idle].concat();
         let watch = Watch::begin(self.cores, &measured, &others)?;
         client.go().await?;
         let tally = client.tally().await?;
@@ -188,6 +210,14 @@ impl Bed {
         })
     }
 
+    /// Lets proxies, application and the clients to come run on any of `cores`.
+    pub fn spread(&self, cores: &[usize]) -> Result<()> {
+        for process in self.applications.iter().copied().chain(self.proxies()) {
+            cores::spread(process, cores)?;
+        }
+        cores::spread_self(cores)
+    }
+
     /// Ends the proxy beside the client.
     pub async fn end_client(&mut self, route: Route) {
         match route {
@@ -204,7 +234,7 @@ impl Bed {
             Route::Through => {
                 let entry = self.entry(route)?;
                 let workload = self.client.workload.clone();
-                self.client = self.mesh.launch(&workload, &[entry], &[], &strict())?;
+                self.client = self.mesh.launch(&workload, &[entry], &[], &extra(self.workers))?;
                 self.client.pid
             }
             Route::Envoy(kind) => {
@@ -259,8 +289,8 @@ impl Observed {
 }
 
 /// What proxies are told besides.
-fn strict() -> [String; 1] {
-    ["--plaintext=strict".to_owned()]
+fn extra(workers: u8) -> [String; 2] {
+    ["--plaintext=strict".to_owned(), format!("--workers={workers}")]
 }
 
 fn is_post_quantum(row: &Connections) -> bool {

@@ -9,7 +9,7 @@ use tokio::time;
 use trellis_local::Wrap;
 
 use crate::{
-    bed::{Bed, Route},
+    bed::{Bed, Route, Setup},
     cores::Cores,
     figure::{Figure, Report, Target},
     load::Load,
@@ -66,7 +66,7 @@ async fn count(
     // Until it is told to, it only follows the program, which is faster.
     let arguments = ["--quiet", "--tool=callgrind", "--instr-atstart=no", &out];
     let wrap = Wrap { program: valgrind, arguments: arguments.map(str::to_owned).to_vec() };
-    let bed = Bed::open_in(binaries, cores, Some(wrap)).await?;
+    let bed = Bed::open_in(binaries, cores, Setup { wrap: Some(wrap), ..Setup::default() }).await?;
     for (language, load) in [("HTTP", plan.one_by_one().in_http()), ("bytes", plan.one_by_one())] {
         let counted = counter.run(&bed, &load).await.with_context(|| bed.logs())?;
         for (side, counted) in ["client", "server"].into_iter().zip(counted) {

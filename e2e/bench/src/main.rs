@@ -19,6 +19,7 @@ mod migration;
 mod pace;
 mod plan;
 mod rounds;
+mod scaling;
 mod soak;
 mod starts;
 mod traffic;
@@ -87,6 +88,8 @@ enum Section {
     Memory,
     /// From the start of a proxy to its first answer.
     Starts,
+    /// What a second core is worth.
+    Scaling,
     Soak,
     /// Instructions for a request, by valgrind.
     Instructions,
@@ -143,6 +146,9 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     }
     if wanted(Section::Starts) {
         starts::measure(&cli.binaries, cli.envoy.as_deref(), cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Scaling) {
+        scaling::measure(&cli.binaries, cores, &plan, &mut report).await?;
     }
     if wanted(Section::Soak) {
         soak::measure(&cli.binaries, cores, &plan, &mut report).await?;
