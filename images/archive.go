@@ -28,7 +28,7 @@ var epoch = time.Unix(0, 0).UTC()
 
 // Image is a finished image, in memory.
 type Image struct {
-	name     string
+	names    []string
 	manifest descriptor
 	config   descriptor
 	layers   []descriptor
@@ -68,7 +68,7 @@ type configuration struct {
 // NewImage writes each tree as a layer. Layers are not compressed: a node imports them faster, and a
 // compressor's version cannot change the digest.
 func NewImage(spec Spec, architecture string, trees []*Tree) (*Image, error) {
-	image := &Image{name: spec.Name, blobs: map[string][]byte{}}
+	image := &Image{names: spec.names(), blobs: map[string][]byte{}}
 	config := configuration{Created: epoch, Architecture: architecture, OS: "linux"}
 	config.Config.User = spec.User
 	config.Config.Entrypoint = spec.Entrypoint
@@ -102,10 +102,6 @@ func NewImage(spec Spec, architecture string, trees []*Tree) (*Image, error) {
 		return nil, err
 	}
 	image.manifest.Platform = &platform{Architecture: architecture, OS: "linux"}
-	image.manifest.Annotations = map[string]string{
-		"io.containerd.image.name":          spec.Name,
-		"org.opencontainers.image.ref.name": spec.Name,
-	}
 	return image, nil
 }
 
@@ -143,14 +139,18 @@ func (i *Image) WriteFile(name string) error {
 
 // Write writes the archive.
 func (i *Image) Write(to io.Writer) error {
-	index, err := json.Marshal(map[string]any{
-		"schemaVersion": 2, "mediaType": typeIndex, "manifests": []descriptor{i.manifest},
-	})
+	var manifests []descriptor
+	for _, name := range i.names {
+		named := i.manifest
+		named.Annotations = map[string]string{"io.containerd.image.name": name, "org.opencontainers.image.ref.name": name}
+		manifests = append(manifests, named)
+	}
+	index, err := json.Marshal(map[string]any{"schemaVersion": 2, "mediaType": typeIndex, "manifests": manifests})
 	if err != nil {
 		return err
 	}
 	legacy, err := json.Marshal([]map[string]any{{
-		"Config": blobPath(i.config.Digest), "RepoTags": []string{i.name}, "Layers": blobPaths(i.layers),
+		"Config": blobPath(i.config.Digest), "RepoTags": i.names, "Layers": blobPaths(i.layers),
 	}})
 	if err != nil {
 		return err

@@ -24,6 +24,7 @@ func Build(spec Spec) (*Image, error) {
 		if err != nil {
 			return nil, fmt.Errorf("layer %d: %w", i, err)
 		}
+		libraries.inside = programs.Lookup
 		for _, p := range programs.Paths() {
 			if entry := programs.entries[p]; entry.Kind == file {
 				if err := libraries.Need(entry.Host, entry.Data); err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -185,6 +186,61 @@ func TestProgramRunsInItsImageAlone(t *testing.T) {
 	}
 }
 
+// What the image brings along is used, and the machine's own is left where it is.
+func TestLibraryOfTheImageIsNotTheMachines(t *testing.T) {
+	bin := t.TempDir()
+	copied(t, bin, "cat")
+	data, err := os.ReadFile(filepath.Join(bin, "cat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	needs := &Libraries{}
+	if err := needs.Need("cat", data); err != nil {
+		t.Fatal(err)
+	}
+	libc := needs.found["libc.so.6"]
+	if libc == "" {
+		t.Skip("cat of this machine needs no libc")
+	}
+	own := filepath.Join(bin, "libc")
+	text, err := os.ReadFile(libc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// Another one all the same: with something after its end.
+	if err := os.WriteFile(own, append(text, "our own libc"...), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	brought := program(bin, "cat")
+	brought.Files = append(brought.Files, File{From: own, To: filepath.Join("/usr/lib", filepath.Base(filepath.Dir(libc)), "libc.so.6"), Mode: 0o755})
+	image, err := Build(Spec{Name: "test.example/cat:1", Entrypoint: []string{"/usr/bin/cat"}, User: "0:0", Layers: []LayerSpec{brought}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	root := t.TempDir()
+	for _, layer := range image.layers {
+		unpack(t, image.blobs[layer.Digest], root)
+	}
+	found, err := filepath.Glob(filepath.Join(root, "usr/lib/*/libc.so.6"))
+	if err != nil || len(found) != 1 {
+		t.Fatalf("%q, %v", found, err)
+	}
+	if text, err := os.ReadFile(found[0]); err != nil || !bytes.HasSuffix(text, []byte("our own libc")) {
+		t.Errorf("%s is the machine's: %v", found[0], err)
+	}
+}
+
+// A path that is relative to the program leads nowhere the image does not know; any other is refused.
+func TestLibraryPathsOfPrograms(t *testing.T) {
+	for paths, want := range map[string]bool{
+		"$ORIGIN/../lib": false, "$ORIGIN/../lib:$ORIGIN": false, "/opt/lib": true, "$ORIGIN:/opt/lib": true,
+	} {
+		if got := leadsElsewhere(paths); got != want {
+			t.Errorf("%s leads elsewhere: %v, want %v", paths, got, want)
+		}
+	}
+}
+
 func unpack(t *testing.T, layer []byte, root string) {
 	t.Helper()
 	for archive := tar.NewReader(bytes.NewReader(layer)); ; {
@@ -215,7 +271,9 @@ func unpack(t *testing.T, layer []byte, root string) {
 }
 
 func TestArchiveNamesItsImageForEveryEngine(t *testing.T) {
-	image, err := Build(static(t.TempDir(), "text"))
+	spec := static(t.TempDir(), "text")
+	spec.Aliases = []string{"other.example/y:2"}
+	image, err := Build(spec)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -235,12 +293,25 @@ func TestArchiveNamesItsImageForEveryEngine(t *testing.T) {
 	if err := json.Unmarshal(files["index.json"], &index); err != nil {
 		t.Fatal(err)
 	}
-	manifest := index.Manifests[0]
-	for _, key := range []string{"io.containerd.image.name", "org.opencontainers.image.ref.name"} {
-		if manifest.Annotations[key] != "test.example/x:1" {
-			t.Errorf("%s is %q", key, manifest.Annotations[key])
+	names := []string{"test.example/x:1", "other.example/y:2"}
+	if len(index.Manifests) != len(names) {
+		t.Fatalf("the index holds %+v", index.Manifests)
+	}
+	for i, name := range names {
+		for _, key := range []string{"io.containerd.image.name", "org.opencontainers.image.ref.name"} {
+			if got := index.Manifests[i].Annotations[key]; got != name {
+				t.Errorf("%s is %q, want %q", key, got, name)
+			}
+		}
+		if index.Manifests[i].Digest != image.Digest() {
+			t.Errorf("%s is another image", name)
 		}
 	}
+	var legacy []struct{ RepoTags []string }
+	if err := json.Unmarshal(files["manifest.json"], &legacy); err != nil || !slices.Equal(legacy[0].RepoTags, names) {
+		t.Errorf("%v, %v", legacy, err)
+	}
+	manifest := index.Manifests[0]
 	if int64(len(files[blobPath(manifest.Digest)])) != manifest.Size {
 		t.Error("the index points at no manifest of that size")
 	}
@@ -260,6 +331,7 @@ func TestBadSpecificationsSayWhatToDo(t *testing.T) {
 		want   string
 	}{
 		"name":       {func(s *Spec) { s.Name = "Upper" }, `name "Upper"`},
+		"alias":      {func(s *Spec) { s.Aliases = []string{"Upper"} }, `name "Upper"`},
 		"user":       {func(s *Spec) { s.User = "nobody" }, "UID:GID"},
 		"entrypoint": {func(s *Spec) { s.Entrypoint = []string{"/y"} }, "entrypoint /y is not in the image"},
 		"relative":   {func(s *Spec) { s.Entrypoint = []string{"y"} }, "absolute"},

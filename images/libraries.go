@@ -10,8 +10,13 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
+	"strings"
 )
+
+// ofTheImage stands for the host's path of a library that does not come from there.
+const ofTheImage = "-"
 
 // Libraries finds what dynamically linked programs need.
 type Libraries struct {
@@ -20,6 +25,8 @@ type Libraries struct {
 	found map[string]string
 	// interpreter is the dynamic loader's path.
 	interpreter string
+	// inside says what the image holds at a path by itself: a library there is not looked for elsewhere.
+	inside func(path string) (Entry, bool)
 }
 
 // Paths returns the host paths of the loader and of all libraries, sorted.
@@ -29,7 +36,9 @@ func (l *Libraries) Paths() []string {
 		paths = append(paths, l.interpreter)
 	}
 	for _, p := range l.found {
-		paths = append(paths, p)
+		if p != ofTheImage {
+			paths = append(paths, p)
+		}
 	}
 	sort.Strings(paths)
 	return paths
@@ -69,7 +78,8 @@ func (l *Libraries) Need(name string, data []byte) error {
 		return err
 	}
 	for _, tag := range []elf.DynTag{elf.DT_RPATH, elf.DT_RUNPATH} {
-		if paths, err := program.DynString(tag); err == nil && len(paths) > 0 {
+		paths, err := program.DynString(tag)
+		if err == nil && slices.ContainsFunc(paths, leadsElsewhere) {
 			return fmt.Errorf("%s has a library path of its own (%q), which the image would not honour: link it without", name, paths)
 		}
 	}
@@ -84,6 +94,11 @@ func (l *Libraries) Need(name string, data []byte) error {
 		}
 	}
 	return nil
+}
+
+// leadsElsewhere: what is said relative to the program is tried first, and harmless where nothing is.
+func leadsElsewhere(paths string) bool {
+	return slices.ContainsFunc(strings.Split(paths, ":"), func(p string) bool { return !strings.HasPrefix(p, "$ORIGIN") })
 }
 
 func (l *Libraries) loader(name string, program *elf.File) error {
@@ -106,15 +121,18 @@ func (l *Libraries) add(by, library string) error {
 	}
 	folders := l.folders()
 	for _, folder := range folders {
+		if l.holds(filepath.Join(folder, library)) {
+			l.remember(library, ofTheImage)
+			return nil
+		}
+	}
+	for _, folder := range folders {
 		candidate := filepath.Join(folder, library)
 		data, err := os.ReadFile(candidate)
 		if err != nil || !l.fits(data) {
 			continue
 		}
-		if l.found == nil {
-			l.found = map[string]string{}
-		}
-		l.found[library] = candidate
+		l.remember(library, candidate)
 		if err := l.Need(candidate, data); err != nil {
 			return err
 		}
@@ -124,6 +142,22 @@ func (l *Libraries) add(by, library string) error {
 		return nil
 	}
 	return fmt.Errorf("%s needs %s, which is in none of %q: install the package that holds it", by, library, folders)
+}
+
+// holds says whether the image has a file of its own at a path; what that needs is looked for with the rest.
+func (l *Libraries) holds(path string) bool {
+	if l.inside == nil {
+		return false
+	}
+	entry, found := l.inside(strings.TrimPrefix(path, "/"))
+	return found && entry.Kind != directory
+}
+
+func (l *Libraries) remember(library, path string) {
+	if l.found == nil {
+		l.found = map[string]string{}
+	}
+	l.found[library] = path
 }
 
 // resolver adds the modules by which glibc looks up host names, unless this libc has them inside (2.34

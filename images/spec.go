@@ -18,7 +18,9 @@ import (
 // Spec describes one image. Layers are stacked in the order given; the shared libraries that a
 // layer's programs need become a layer of their own below it, so that images share them.
 type Spec struct {
-	Name       string            `json:"name"`
+	Name string `json:"name"`
+	// Aliases are further names of the same image.
+	Aliases    []string          `json:"aliases,omitempty"`
 	Entrypoint []string          `json:"entrypoint"`
 	Env        map[string]string `json:"env,omitempty"`
 	User       string            `json:"user"`
@@ -151,9 +153,12 @@ func (s *Spec) resolve(folder string, set map[string]string) error {
 
 // check refuses what no runtime could start.
 func (s *Spec) check() error {
+	for _, name := range s.names() {
+		if !namePattern.MatchString(name) {
+			return fmt.Errorf("name %q: write registry/path:tag in lower case", name)
+		}
+	}
 	switch {
-	case !namePattern.MatchString(s.Name):
-		return fmt.Errorf("name %q: write registry/path:tag in lower case", s.Name)
 	case !userPattern.MatchString(s.User):
 		return fmt.Errorf("user %q: write UID:GID in digits, so that runAsNonRoot can be checked", s.User)
 	case len(s.Entrypoint) == 0:
@@ -165,6 +170,9 @@ func (s *Spec) check() error {
 	}
 	return nil
 }
+
+// names are all by which the image is known, the chief one first.
+func (s *Spec) names() []string { return append([]string{s.Name}, s.Aliases...) }
 
 // file is the name of the image's archive: the last part of its name.
 func (s *Spec) file() string {

@@ -2,6 +2,7 @@
 //! to be meshed. What is misspelt or malformed is refused rather than ignored: a port that somebody
 //! believes to be skipped must be skipped.
 
+mod egress;
 mod ports;
 mod quantity;
 mod workload_api;
@@ -11,6 +12,7 @@ use std::{collections::BTreeMap, fmt, str::FromStr};
 use serde::{Deserialize, Serialize};
 
 use crate::{names, trust::KeyAlgorithm};
+pub use egress::{Egress, EgressError, Outside, Verdict};
 pub use ports::{Ports, PortsError};
 pub use quantity::{Cpu, Memory, QuantityError};
 pub use workload_api::WorkloadApi;
@@ -38,8 +40,11 @@ pub const DRAIN_SECONDS: &str = "trellis.dev/drain-seconds";
 /// algorithm.
 pub const WORKLOAD_API: &str = "trellis.dev/workload-api";
 
+/// What the application may reach outside of the mesh.
+pub const EGRESS: &str = "trellis.dev/egress";
+
 /// What a namespace's pods inherit from it.
-pub const INHERITED: [&str; 13] = [
+pub const INHERITED: [&str; 14] = [
     SKIP_INBOUND_PORTS,
     SKIP_OUTBOUND_PORTS,
     OPAQUE_PORTS,
@@ -53,10 +58,11 @@ pub const INHERITED: [&str; 13] = [
     PLAINTEXT,
     DRAIN_SECONDS,
     WORKLOAD_API,
+    EGRESS,
 ];
 
-/// What stands on a pod only: the switch, and what the injector leaves behind.
-const ON_PODS: [&str; 3] = [names::INJECT, names::INJECTED, names::NOT_INJECTED];
+/// What stands on a pod only: the switch, what the injector leaves behind, and whose pod it is.
+const ON_PODS: [&str; 4] = [names::INJECT, names::INJECTED, names::NOT_INJECTED, names::GATEWAY];
 
 /// Below this the nearest known name is no help.
 const NEAR: f64 = 0.8;
@@ -82,6 +88,7 @@ pub struct Annotations {
     pub plaintext: Option<Plaintext>,
     pub drain_seconds: Option<u32>,
     pub workload_api: WorkloadApi,
+    pub egress: Option<Egress>,
     /// What the pod has of its namespace, as it is written there.
     pub inherited: Map,
 }
@@ -140,6 +147,10 @@ impl Annotations {
             workload_api: read
                 .value(WORKLOAD_API, "write `disabled`, `enabled` or the algorithm of its certificate")?
                 .unwrap_or_default(),
+            egress: read.value(
+                EGRESS,
+                "write `allow`, `deny`, or what is allowed, as in `10.0.0.0/8,*.example.org:443`",
+            )?,
             inherited: read.inherited(),
         })
     }
@@ -379,6 +390,7 @@ mod tests {
                 (PLAINTEXT, "strict"),
                 (DRAIN_SECONDS, "60"),
                 (WORKLOAD_API, "ecdsa-p256"),
+                (EGRESS, "10.0.0.0/8"),
                 ("example.com/trellis.dev", "not ours"),
             ]),
             &Map::new(),
@@ -401,6 +413,7 @@ mod tests {
                 plaintext: Some(Plaintext::Strict),
                 drain_seconds: Some(60),
                 workload_api: WorkloadApi::Of(KeyAlgorithm::EcdsaP256),
+                egress: Some("10.0.0.0/8".parse().unwrap()),
                 inherited: Map::new(),
             }
         );
@@ -435,6 +448,7 @@ mod tests {
             (PLAINTEXT, "allowed", "there is no such treatment of plaintext"),
             (DRAIN_SECONDS, "1m", "this is not between 1 and 3600"),
             (WORKLOAD_API, "ecdsa-p265", "there is no such choice, the nearest is `ecdsa-p256`"),
+            (EGRESS, "10.0.0.0/40", "`10.0.0.0/40` has more bits than its address"),
             (WORKLOAD_API, "enable", "there is no such choice, the nearest is `enabled`"),
             (
                 WORKLOAD_API,

@@ -105,6 +105,8 @@ impl Adoption {
 pub const KUBELET_PROBE: &str = "kubelet_probe";
 /// Reason of a plaintext connection to an address that the mesh does not know.
 pub const OUTSIDE_MESH: &str = "outside_mesh";
+/// Begins the name of a peer that proved none.
+pub const UNVERIFIED: &str = "unverified:";
 /// First word of the reason of a connection that never was: it carried no byte.
 pub const REFUSED: &str = "refused_";
 
@@ -171,7 +173,10 @@ pub struct Bytes {
 pub fn merge<'a>(proxies: impl IntoIterator<Item = &'a ProxyEvidence>) -> Vec<Connections> {
     let mut rows: Vec<Connections> = Vec::new();
     for proxy in proxies {
-        let alone = proxy.outbound.iter().filter(|row| row.class == Class::Plaintext);
+        // An application that speaks TLS itself has no proxy either.
+        let alone =
+            |row: &&Connections| row.class == Class::Plaintext || row.destination.starts_with(UNVERIFIED);
+        let alone = proxy.outbound.iter().filter(alone);
         for row in proxy.inbound.iter().chain(alone) {
             match rows.iter_mut().find(|seen| same(seen, row)) {
                 Some(seen) => seen.count += row.count,

@@ -5,6 +5,7 @@
 pub mod annotations;
 pub mod evidence;
 pub mod federation;
+pub mod gateway;
 pub mod injection;
 pub mod names;
 pub mod source;

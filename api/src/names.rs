@@ -17,6 +17,42 @@ pub const IDENTITY: &str = "trellis.dev/identity";
 /// Prefix of every label and annotation of ours.
 pub const PREFIX: &str = "trellis.dev/";
 
+/// The controller of Gateway API that discovery is, by which GatewayClasses name it.
+pub const GATEWAY_CONTROLLER: &str = "trellis.dev/gateway";
+/// ClusterRole whose bindings let discovery read certificates of a namespace.
+pub const GATEWAY_CERTIFICATES_ROLE: &str = "trellis-gateway-certificates";
+/// Option of a listener's TLS: `prefer`, `require` or `classical`.
+pub const KEY_EXCHANGE_OPTION: &str = "trellis.dev/key-exchange";
+
+/// Annotation of a gateway's pods: its name. They live by the mesh's trust, though nobody injected them.
+pub const GATEWAY: &str = "trellis.dev/gateway-name";
+
+/// The longest name of a Service and of a label's value.
+const MAX_LABEL: usize = 63;
+const GATEWAY_SUFFIX: &str = "-trellis";
+
+/// What the Deployment, the Service and the ServiceAccount of a Gateway are called. A name that a Service
+/// cannot have is cut and told apart by a hash of the whole.
+pub fn gateway_workload(gateway: &str) -> String {
+    let plain = format!("{gateway}{GATEWAY_SUFFIX}");
+    if plain.len() <= MAX_LABEL && !gateway.contains('.') {
+        return plain;
+    }
+    // FNV-1a: it has to be the same everywhere and forever, and nothing more.
+    let hash = gateway
+        .bytes()
+        .fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let tail = format!("-{hash:08x}{GATEWAY_SUFFIX}");
+    let head: String = gateway.replace('.', "-").chars().take(MAX_LABEL - tail.len()).collect();
+    format!("{}{tail}", head.trim_end_matches('-'))
+}
+
+/// The port in the pod on which a gateway listens for a listener's port: it runs without the right to take
+/// those below 1024.
+pub fn gateway_port(listener: u16) -> u16 {
+    if listener < 1024 { listener + 10_000 } else { listener }
+}
+
 pub const SYSTEM_NAMESPACE: &str = "trellis-system";
 pub const DEFAULT_TRUST_DOMAIN: &str = "cluster.local";
 
@@ -89,3 +125,20 @@ pub const WORKLOAD_API_DIR: &str = "/var/run/secrets/trellis.dev/workload-api";
 pub const WORKLOAD_API_SOCKET: &str = "socket";
 /// By this variable clients of the SPIFFE Workload API find it.
 pub const SPIFFE_ENDPOINT_SOCKET: &str = "SPIFFE_ENDPOINT_SOCKET";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_gateway_has_a_name_that_a_service_can_have() {
+        assert_eq!(gateway_workload("edge"), "edge-trellis");
+        let longest = "a".repeat(MAX_LABEL - GATEWAY_SUFFIX.len());
+        assert_eq!(gateway_workload(&longest), format!("{longest}-trellis"));
+        assert_eq!(gateway_workload("a.b"), "a-b-108bf50c-trellis");
+        assert_ne!(gateway_workload("a.b"), gateway_workload("a-b"));
+        let (one, other) = (gateway_workload(&"a".repeat(100)), gateway_workload(&"a".repeat(101)));
+        assert!(one.len() <= MAX_LABEL && one.ends_with("-trellis") && one != other, "{one}");
+        assert_eq!([80, 443, 1023, 1024, 8443].map(gateway_port), [10_080, 10_443, 11_023, 1024, 8443]);
+    }
+}

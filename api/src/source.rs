@@ -4,6 +4,7 @@
 use std::{fmt::Debug, sync::Arc};
 
 use futures::stream::BoxStream;
+use k8s_openapi::NamespaceResourceScope;
 use kube::Resource;
 use serde::de::DeserializeOwned;
 
@@ -16,6 +17,31 @@ pub enum Change<K> {
     Applied(Arc<K>),
     /// The object is gone.
     Deleted(Arc<K>),
+}
+
+/// What is seen of a part of the world that may be closed to the one who looks.
+#[derive(Clone, Debug)]
+pub enum Sight<K> {
+    Seen(Change<K>),
+    /// It may not be looked at. Should that change, what is seen next is a [`Change::Reset`].
+    Forbidden,
+}
+
+impl<K> Sight<K> {
+    pub fn seen(self) -> Option<Change<K>> {
+        match self {
+            Self::Seen(change) => Some(change),
+            Self::Forbidden => None,
+        }
+    }
+}
+
+/// Which objects of a kind are watched.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Selection {
+    pub namespace: String,
+    /// A field selector, where the source can spare itself what it leaves out: others may come all the same.
+    pub fields: Option<&'static str>,
 }
 
 /// A kind that a source can watch: those of Kubernetes itself, and custom resources derived with kube.
@@ -35,4 +61,12 @@ pub trait Source {
     /// and never ends by itself: a source that loses its world keeps the last good state, says so in the
     /// log, and resumes with another `Reset`.
     fn watch<K: Watched>(&self) -> BoxStream<'static, Change<K>>;
+
+    /// Watches a kind that the world may not know. As long as it does not, there is no object of it.
+    fn watch_if_known<K: Watched>(&self) -> BoxStream<'static, Change<K>>;
+
+    /// Watches the objects of one namespace, which may be closed.
+    fn watch_in<K>(&self, selection: Selection) -> BoxStream<'static, Sight<K>>
+    where
+        K: Watched + Resource<Scope = NamespaceResourceScope>;
 }

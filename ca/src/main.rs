@@ -5,13 +5,10 @@ mod attest;
 mod audit;
 mod companion;
 mod events;
-#[cfg(test)]
-mod fake_api;
 mod federation;
 mod flags;
 mod https;
 mod issue;
-mod leader;
 mod limit;
 mod names;
 mod openbao;
@@ -35,6 +32,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use trellis_api::{names::CA, trust::TrustDomainStatus};
 use trellis_channel::identity::{self, Resting};
+use trellis_election::{Candidate, Role};
 use trellis_pki::{
     audit::public_key_pem,
     clock::{Clock, SystemClock},
@@ -56,7 +54,6 @@ use crate::{
     federation::{Endpoint, Fetched, Fetcher, Shown, WebRoots},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
-    leader::{Candidate, Role},
     openbao::OpenBao,
     publish::{BundleFile, ClusterBundle, ConfigMaps, PublishSpec},
     requests::{Desk, Outcomes, PodRequests, SigningRequests},
@@ -150,15 +147,17 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let authority = Authority::new(&flags.trust_domain, keys, read).map_err(anyhow::Error::msg)?;
     health.set(ROOT, Ok(()));
 
+    let leading_gauge = registry.gauge("trellis_ca_leader", "1 on the replica that leads.").with(&[]);
     let roles = match &client {
         Some(client) => {
-            let candidate = Candidate::new(client.clone(), &flags.namespace, &flags.pod_name, registry);
+            let candidate =
+                Candidate::new(client.clone(), &flags.namespace, CA, &flags.pod_name, leading_gauge);
             let roles = candidate.role();
             leading.spawn(candidate.run(shutdown.clone()));
             tasks.spawn(keeper::follow(store.clone(), authority.clone(), shutdown.clone()));
             roles
         }
-        None => leader::always(registry),
+        None => trellis_election::always(&leading_gauge),
     };
 
     let source = flags.source.open(client.clone()).await?;

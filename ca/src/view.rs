@@ -16,7 +16,7 @@ use parking_lot::RwLock;
 use tokio::{sync::watch, task::JoinSet};
 use trellis_api::{
     annotations::{DUAL_IDENTITY, Switch},
-    names::{CA, DISCOVERY, ENABLED, INJECT, INJECTED, PROXY_CONTAINER},
+    names::{CA, DISCOVERY, ENABLED, GATEWAY, INJECT, INJECTED, PROXY_CONTAINER},
     source::{Change, Source},
 };
 use trellis_telemetry::health::Health;
@@ -322,7 +322,8 @@ fn facts(pod: &Pod) -> PodFacts {
             .and_then(|annotations| annotations.get(DUAL_IDENTITY))
             .map(|value| value.parse().unwrap_or(Switch::Disabled)),
         works: works(pod),
-        injected: annotations.is_some_and(|annotations| annotations.contains_key(INJECTED)),
+        injected: annotations
+            .is_some_and(|annotations| [INJECTED, GATEWAY].iter().any(|one| annotations.contains_key(*one))),
     }
 }
 
@@ -409,6 +410,11 @@ mod tests {
         assert_eq!(meshed(&view).unwrap(), ["shop", "trellis-system"]);
         view.update(|state| state.pods_changed(Change::Deleted(injected)));
         assert_eq!(meshed(&view).unwrap(), ["trellis-system"]);
+
+        // A gateway's pod, which nobody injects.
+        let gateway = pod("b", json!({ "/metadata/annotations": { GATEWAY: "edge" } }));
+        view.update(|state| state.pods_changed(Change::Applied(gateway)));
+        assert_eq!(meshed(&view).unwrap(), ["shop", "trellis-system"]);
     }
 
     #[test]

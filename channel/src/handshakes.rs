@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use trellis_pki::posture::{Fallback, Posture};
+use trellis_pki::{
+    algorithm::Algorithm,
+    posture::{Class, Fallback, Posture},
+    public::Negotiated,
+};
 use trellis_telemetry::{Counter, Family, Histogram, Registry};
 
 /// Label of a peer that proved no identity.
@@ -22,6 +26,17 @@ impl Direction {
             Self::Outbound => "outbound",
         }
     }
+}
+
+/// What a completed handshake came to.
+struct Made<'a> {
+    group: &'a str,
+    tls: &'a str,
+    local: &'a str,
+    remote: &'a str,
+    peer: &'a str,
+    resumed: bool,
+    reason: &'a str,
 }
 
 /// The two families that tell about handshakes.
@@ -50,23 +65,71 @@ impl Handshakes {
 
     pub fn completed(&self, direction: Direction, posture: &Posture, took: Duration) {
         let peer = posture.peer.as_ref().map(ToString::to_string);
+        let signature = |one: Option<Algorithm>| one.map_or("", Algorithm::name);
+        self.count(
+            direction,
+            took,
+            posture.class,
+            &Made {
+                group: &posture.group,
+                tls: posture.tls,
+                local: signature(posture.local_signature),
+                remote: signature(posture.peer_signature),
+                peer: peer.as_deref().unwrap_or(UNVERIFIED),
+                resumed: posture.resumed,
+                // Why it was weaker than it could have been.
+                reason: posture.fallback.map_or("", Fallback::as_str),
+            },
+        );
+    }
+
+    /// One with a peer that is no part of the mesh.
+    pub fn completed_outside(
+        &self,
+        direction: Direction,
+        peer: &str,
+        negotiated: &Negotiated,
+        weakness: Option<&str>,
+        took: Duration,
+    ) {
+        let signatures = [negotiated.server_signature, negotiated.client_signature];
+        let [local, remote] = match direction {
+            Direction::Inbound => signatures,
+            Direction::Outbound => [signatures[1], signatures[0]],
+        };
+        self.count(
+            direction,
+            took,
+            negotiated.class,
+            &Made {
+                group: &negotiated.group,
+                tls: negotiated.tls,
+                local: local.unwrap_or_default(),
+                remote: remote.unwrap_or_default(),
+                peer,
+                resumed: negotiated.resumed,
+                reason: weakness.unwrap_or_default(),
+            },
+        );
+    }
+
+    fn count(&self, direction: Direction, took: Duration, class: Class, made: &Made<'_>) {
         self.total
             .with(&[
                 ("direction", direction.as_str()),
-                ("class", posture.class.as_str()),
-                ("group", &posture.group),
-                ("tls", posture.tls),
-                ("local_signature", posture.local_signature.map_or("", |algorithm| algorithm.name())),
-                ("peer_signature", posture.peer_signature.map_or("", |algorithm| algorithm.name())),
-                ("peer", peer.as_deref().unwrap_or(UNVERIFIED)),
-                ("resumed", if posture.resumed { "true" } else { "false" }),
+                ("class", class.as_str()),
+                ("group", made.group),
+                ("tls", made.tls),
+                ("local_signature", made.local),
+                ("peer_signature", made.remote),
+                ("peer", made.peer),
+                ("resumed", if made.resumed { "true" } else { "false" }),
                 ("result", "ok"),
-                // Why it was weaker than it could have been.
-                ("reason", posture.fallback.map_or("", Fallback::as_str)),
+                ("reason", made.reason),
             ])
             .inc();
         self.seconds
-            .with(&[("direction", direction.as_str()), ("class", posture.class.as_str())])
+            .with(&[("direction", direction.as_str()), ("class", class.as_str())])
             .observe(took.as_secs_f64());
     }
 

@@ -1,20 +1,27 @@
 //! What the operator and the chart tell discovery: flags, each also an environment variable.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv6Addr, SocketAddr},
     path::PathBuf,
 };
 
 use clap::Parser;
-use trellis_api::names;
+use thiserror::Error;
+use trellis_api::{
+    injection::{Settings, SettingsError},
+    names,
+};
 use trellis_pki::{algorithm::Algorithm, policy::Ladder, spiffe::SpiffeId};
 use trellis_source::SourceSpec;
 use trellis_telemetry::log::Format;
 
+use crate::controller::Blueprint;
+
 #[derive(Clone, Debug, Parser)]
 #[command(name = "trellis-discovery", version, about = "Tells proxies about those they talk to")]
 pub struct Flags {
-    /// Where Services, EndpointSlices and Pods come from: `kubernetes`, or `folder:DIR` with their manifests.
+    /// Where Services, Pods, routes and the like come from: `kubernetes`, or `folder:DIR` with their manifests.
     #[arg(long, env = "TRELLIS_SOURCE", default_value = "kubernetes")]
     pub source: SourceSpec,
     #[arg(long, env = "TRELLIS_TRUST_DOMAIN", default_value = names::DEFAULT_TRUST_DOMAIN)]
@@ -43,6 +50,12 @@ pub struct Flags {
     /// What the CA may be signed with: require (ML-DSA only), prefer or classical.
     #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
     pub signatures: Ladder,
+    /// Settings of proxies, as the injector has them: by them the pods of gateways are made. Without, none are.
+    #[arg(long, env = "TRELLIS_GATEWAY_SETTINGS")]
+    pub gateway_settings: Option<PathBuf>,
+    /// Pods of each gateway.
+    #[arg(long, env = "TRELLIS_GATEWAY_REPLICAS", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..))]
+    pub gateway_replicas: u16,
     /// An OpenTelemetry collector's gRPC receiver, as http://HOST:4317.
     #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
@@ -52,7 +65,28 @@ pub struct Flags {
     pub log_format: Format,
 }
 
+#[derive(Debug, Error)]
+pub enum InvalidSettings {
+    #[error("--gateway-settings {}: {error}; give a file that this user may read", path.display())]
+    Unreadable { path: PathBuf, error: std::io::Error },
+    #[error("--gateway-settings {}: {error}", path.display())]
+    Malformed { path: PathBuf, error: serde_json::Error },
+    #[error("--gateway-settings {}: {error}", path.display())]
+    Invalid { path: PathBuf, error: SettingsError },
+}
+
 impl Flags {
+    /// How gateways are made; nothing, where none shall be.
+    pub fn blueprint(&self) -> Result<Option<Blueprint>, InvalidSettings> {
+        let Some(path) = &self.gateway_settings else { return Ok(None) };
+        let text = fs::read_to_string(path)
+            .map_err(|error| InvalidSettings::Unreadable { path: path.clone(), error })?;
+        let settings: Settings = serde_json::from_str(&text)
+            .map_err(|error| InvalidSettings::Malformed { path: path.clone(), error })?;
+        settings.validate().map_err(|error| InvalidSettings::Invalid { path: path.clone(), error })?;
+        Ok(Some(Blueprint { settings, replicas: self.gateway_replicas }))
+    }
+
     /// Who must answer at the CA's address.
     pub fn ca_identity(&self) -> Result<SpiffeId, trellis_pki::spiffe::SpiffeError> {
         SpiffeId::new(&self.trust_domain, &self.namespace, names::CA)
@@ -84,6 +118,29 @@ mod tests {
             flags.ca_identity().unwrap().to_string(),
             "spiffe://cluster.local/ns/trellis-system/sa/trellis-ca"
         );
+    }
+
+    #[test]
+    fn settings_that_are_none_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("settings.json");
+        let told = |text: &str| {
+            fs::write(&path, text).unwrap();
+            let flag = format!("--gateway-settings={}", path.display());
+            let flags = Flags::parse_from(["trellis-discovery", &flag, "--gateway-replicas=3"]);
+            flags
+                .blueprint()
+                .map(|blueprint| blueprint.map(|one| one.replicas))
+                .map_err(|error| error.to_string())
+        };
+        assert_eq!(told("{}"), Ok(Some(3)));
+        assert!(told("{").unwrap_err().contains("line 1 column 1"));
+        assert!(told(r#"{"caAddress": "x"}"#).unwrap_err().contains("`caAddress: x`"));
+        let none = Flags::parse_from(["trellis-discovery"]).blueprint();
+        assert!(matches!(none, Ok(None)));
+        let gone = Flags::parse_from(["trellis-discovery", "--gateway-settings=/nowhere"]).blueprint();
+        assert!(gone.unwrap_err().to_string().contains("give a file that this user may read"));
+        assert!(Flags::try_parse_from(["trellis-discovery", "--gateway-replicas=0"]).is_err());
     }
 
     #[test]

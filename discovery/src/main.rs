@@ -5,25 +5,33 @@ use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use tokio::{runtime, sync::watch, time};
+use kube::Client;
+use tokio::{runtime, sync::watch, task::JoinHandle, time};
 use trellis_api::names;
 use trellis_channel::{
     identity::{self, IdentityConfig, IdentityTask, Resting},
     server::{Limits, Listener},
 };
 use trellis_discovery::{
+    controller::{self, Controller},
     feed,
     flags::Flags,
     hub::Hub,
     serve::{self, Service},
 };
+use trellis_election::Candidate;
 use trellis_pki::{
     clock::{Clock, SystemClock},
     policy::{Ladder, Policy},
     tls::{ClientAuth, MeshTls},
 };
-use trellis_source::AnySource;
-use trellis_telemetry::{Registry, health::Health, http, log, otlp, shutdown};
+use trellis_source::{AnySource, SourceSpec, kubernetes_client};
+use trellis_telemetry::{
+    Registry,
+    health::Health,
+    http::{self, Response},
+    log, otlp, shutdown,
+};
 
 /// The health condition that holds once every object has been seen.
 const SOURCE: &str = "source";
@@ -45,7 +53,12 @@ async fn run(flags: Flags) -> Result<()> {
     // These answer until the very end, so that an end can be watched.
     let (_until_the_end, end) = watch::channel(false);
     tokio::spawn(http::serve(http::bind(flags.ready_listen)?, health.routes(), end.clone()));
-    tokio::spawn(http::serve(http::bind(flags.metrics_listen)?, http::metrics_routes(&registry), end));
+    let hub = Arc::new(Hub::default());
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let shown = (hub.clone(), clock.clone());
+    let routes = http::metrics_routes(&registry)
+        .get("/status", move || Response::json(&shown.0.statuses(&controller::now(&shown.1))));
+    tokio::spawn(http::serve(http::bind(flags.metrics_listen)?, routes, end));
     let otlp = flags.otlp_endpoint.as_deref().map(|endpoint| {
         let resource = [
             ("service.name", names::DISCOVERY.to_owned()),
@@ -61,7 +74,7 @@ async fn run(flags: Flags) -> Result<()> {
     let otlp = otlp.transpose()?;
 
     let outcome = tokio::select! {
-        outcome = discover(&flags, &registry, &health, stop.clone()) => outcome,
+        outcome = discover(&flags, hub, clock, &registry, &health, stop.clone()) => outcome,
         () = stopped_and_drained(stop) => Ok(()),
     };
     if let Some(otlp) = otlp {
@@ -73,18 +86,27 @@ async fn run(flags: Flags) -> Result<()> {
 /// From the first object to the last stream.
 async fn discover(
     flags: &Flags,
+    hub: Arc<Hub>,
+    clock: Arc<dyn Clock>,
     registry: &Registry,
     health: &Health,
     stop: shutdown::Shutdown,
 ) -> Result<()> {
-    let source = flags.source.open(None).await.context("--source")?;
+    let client = match &flags.source {
+        SourceSpec::Kubernetes => Some(kubernetes_client().await.context("--source")?),
+        SourceSpec::Folder(_) => None,
+    };
+    let source = flags.source.open(client.clone()).await.context("--source")?;
     count_problems(source.clone(), registry);
-    let hub = Arc::new(Hub::default());
+    // To a folder nothing is written: there the statuses are shown only.
+    let election = match client {
+        Some(client) => Some(control(flags, client, &hub, &clock, registry, &stop)?),
+        None => None,
+    };
     let feed = feed::run(&source, &hub, |missing| match missing {
         [] => health.set(SOURCE, Ok(())),
         kinds => health.set(SOURCE, Err(format!("not yet seen: every {}", kinds.join(", ")))),
     });
-    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let policy = Policy { signatures: flags.signatures, ..Policy::default() };
     let tls = Arc::new(MeshTls::new(policy, &flags.trust_domain, clock.clone()));
     let serving = async {
@@ -102,12 +124,40 @@ async fn discover(
         let service = Service::new(hub.clone(), &flags.trust_domain, registry, stop.clone());
         tracing::info!(listen = %flags.listen, source = %flags.source, "serving");
         serve::run(service, listener.incoming()).await;
+        // Whoever leads makes way before it goes.
+        if let Some(election) = election {
+            election.await?;
+        }
         Ok(())
     };
     tokio::select! {
         ended = feed => bail!(ended),
         outcome = serving => outcome,
     }
+}
+
+/// Takes part in the election of the replica that writes, and writes while it leads.
+fn control(
+    flags: &Flags,
+    client: Client,
+    hub: &Arc<Hub>,
+    clock: &Arc<dyn Clock>,
+    registry: &Registry,
+    stop: &shutdown::Shutdown,
+) -> Result<JoinHandle<()>> {
+    let gauge =
+        registry.gauge("trellis_discovery_leader", "1 on the replica that writes statuses.").with(&[]);
+    let candidate =
+        Candidate::new(client.clone(), &flags.namespace, names::DISCOVERY, &flags.pod_name, gauge);
+    let controller = Controller {
+        client,
+        hub: hub.clone(),
+        clock: clock.clone(),
+        roles: candidate.role(),
+        blueprint: flags.blueprint()?,
+    };
+    tokio::spawn(controller.run(stop.clone()));
+    Ok(tokio::spawn(candidate.run(stop.clone())))
 }
 
 /// What is wrong with the source does not end readiness: what was known last goes on being answered.

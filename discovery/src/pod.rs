@@ -8,7 +8,10 @@ use trellis_api::{
     names,
 };
 
-use crate::{answer::Reason, name::Name, service::addresses};
+use crate::{
+    answer::Reason,
+    service::{addresses, opaque, ports},
+};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
@@ -17,6 +20,10 @@ pub struct Pod {
     pub sidecar: Sidecar,
     /// Ports that the pod's capture leaves to the application.
     pub skipped: Ports,
+    /// Ports whose bytes nobody shall read.
+    pub opaque: Ports,
+    /// The node it runs on.
+    pub node: Option<Arc<str>>,
     /// The pod was told to end. It lives until its phase says that it is over.
     pub leaving: bool,
     /// Seconds since 1970; the younger of two pods with one address has it.
@@ -57,7 +64,11 @@ impl Pod {
             addresses,
             service_account: account.unwrap_or("default").into(),
             sidecar,
-            skipped: skipped(pod),
+            // The injector refuses what is malformed. Where it was not asked, nothing is skipped: a tunnel
+            // that fails is seen, plaintext that nobody wanted is not.
+            skipped: ports(&pod.metadata, SKIP_INBOUND_PORTS, "no port is skipped"),
+            opaque: opaque(&pod.metadata),
+            node: spec.node_name.as_deref().map(Into::into),
             leaving: pod.metadata.deletion_timestamp.is_some(),
             created: pod.metadata.creation_timestamp.as_ref().map_or(0, |at| at.0.as_second()),
         })
@@ -76,17 +87,4 @@ impl Pod {
             Sidecar::Injected => None,
         }
     }
-}
-
-/// The injector refuses what is malformed. Where it was not asked, nothing is skipped: a tunnel that
-/// fails is seen, plaintext that nobody wanted is not.
-fn skipped(pod: &k8s::Pod) -> Ports {
-    let Some(text) = pod.metadata.annotations.as_ref().and_then(|all| all.get(SKIP_INBOUND_PORTS)) else {
-        return Ports::default();
-    };
-    text.parse().unwrap_or_else(|error| {
-        tracing::warn!(pod = %Name::of(&pod.metadata), annotation = SKIP_INBOUND_PORTS, value = text, %error,
-            "no port is skipped: write ports and ranges with commas between them, as in `80,9000-9010`");
-        Ports::default()
-    })
 }

@@ -22,9 +22,9 @@ use trellis_channel::{
 };
 use trellis_telemetry::{Counter, Registry, shutdown};
 
-use crate::{hub::Hub, session::Conversation};
+use crate::{hub::Hub, session::Conversation, viewer::Viewer};
 
-/// A request names one address; whatever is longer is not one.
+/// A request names one subject; whatever is longer is not one.
 const MAX_REQUEST: usize = 4 * 1024;
 /// Streams of one certificate: the one in use, the one that is about to replace it, and as many again.
 const STREAMS_PER_CERTIFICATE: usize = 4;
@@ -85,7 +85,7 @@ impl Discovery for Service {
                 "this certificate has {STREAMS_PER_CERTIFICATE} streams open, the most there may be; end one first"
             ))
         })?;
-        let session = self.hub.join();
+        let session = self.hub.join(Viewer::new(identity.clone(), &self.trust_domain));
         tracing::info!(%identity, remote = %peer.remote, "a proxy asks");
         let stop = self.stop.clone();
         let until = Box::pin(async move {
@@ -93,13 +93,8 @@ impl Discovery for Service {
             // Given back with the stream, also when the proxy ends it.
             drop(place);
         });
-        let conversation = Conversation {
-            session,
-            requests: request.into_inner(),
-            trust_domain: self.trust_domain.clone(),
-            updates: self.updates.clone(),
-            until,
-        };
+        let conversation =
+            Conversation { session, requests: request.into_inner(), updates: self.updates.clone(), until };
         Ok(Response::new(conversation.answers().boxed()))
     }
 }
@@ -107,19 +102,20 @@ impl Discovery for Service {
 fn measure(hub: &Arc<Hub>, registry: &Registry) {
     let streams = registry.gauge("trellis_discovery_streams", "Streams of proxies now.").with(&[]);
     let subscriptions = registry
-        .gauge("trellis_discovery_subscriptions", "Destinations that proxies are subscribed to now.")
+        .gauge(
+            "trellis_discovery_subscriptions",
+            "What proxies are subscribed to now: addresses, backends and gateways.",
+        )
         .with(&[]);
     let objects = registry.gauge("trellis_discovery_objects", "Objects kept, by kind.");
-    let [services, slices, pods] =
-        ["Service", "EndpointSlice", "Pod"].map(|kind| objects.with(&[("kind", kind)]));
     let hub = Arc::downgrade(hub);
     registry.on_collect(Box::new(move || {
         let Some(figures) = Weak::upgrade(&hub).map(|hub| hub.figures()) else { return };
         streams.set(figures.sessions as f64);
         subscriptions.set(figures.subscriptions as f64);
-        services.set(figures.objects.services as f64);
-        slices.set(figures.objects.slices as f64);
-        pods.set(figures.objects.pods as f64);
+        for (kind, count) in figures.objects {
+            objects.with(&[("kind", kind)]).set(count as f64);
+        }
     }));
 }
 

@@ -2,7 +2,7 @@
 //! stream that is polled only when the proxy can take an answer, so one that stops reading also stops
 //! being read.
 
-use std::{pin::Pin, sync::Arc};
+use std::pin::Pin;
 
 use futures::{Stream, StreamExt, stream};
 use tonic::Status;
@@ -10,14 +10,14 @@ use trellis_api::proto::discovery::{ResolveRequest, ResolveResponse, resolve_req
 use trellis_telemetry::Counter;
 
 use crate::{
-    destination::{Destination, InvalidDestination},
     hub::Session,
+    outbox::Full,
+    subject::{InvalidSubject, Subject},
 };
 
 pub struct Conversation<R> {
     pub session: Session,
     pub requests: R,
-    pub trust_domain: Arc<str>,
     /// Counts the answers sent.
     pub updates: Counter,
     /// When this ends, so does the stream, without an error: the proxy shall come again.
@@ -46,9 +46,9 @@ where
                     Some(request) => self.asked(&request?)?,
                     None => return Ok(None),
                 },
-                (destination, answer) = self.session.next() => {
+                (subject, answer) = self.session.next() => {
                     self.updates.add(1);
-                    return Ok(Some(answer.to_proto(destination, &self.trust_domain)));
+                    return Ok(Some(answer.to_proto(&subject, self.session.viewer())));
                 }
                 () = &mut self.until => return Ok(None),
             }
@@ -56,22 +56,38 @@ where
     }
 
     fn asked(&self, request: &ResolveRequest) -> Result<(), Status> {
-        let read = |destination: &_| {
-            Destination::try_from(destination)
-                .map_err(|error: InvalidDestination| Status::invalid_argument(error.to_string()))
-        };
         match &request.action {
-            Some(Action::Subscribe(destination)) => self
-                .session
-                .subscribe(read(destination)?)
-                .map_err(|full| Status::resource_exhausted(full.to_string())),
-            Some(Action::Unsubscribe(destination)) => {
-                self.session.unsubscribe(read(destination)?);
-                Ok(())
-            }
-            Some(_) | None => Err(Status::invalid_argument(
+            Some(Action::Subscribe(destination)) => self.subscribe(destination),
+            Some(Action::Unsubscribe(destination)) => self.unsubscribe(destination),
+            Some(Action::SubscribeBackend(backend)) => self.subscribe(backend),
+            Some(Action::UnsubscribeBackend(backend)) => self.unsubscribe(backend),
+            Some(Action::SubscribeGateway(gateway)) => self.subscribe(gateway),
+            None => Err(Status::invalid_argument(
                 "action: none that this version knows; send `subscribe` or `unsubscribe`",
             )),
         }
     }
+
+    fn subscribe<T>(&self, asked: T) -> Result<(), Status>
+    where
+        Subject: TryFrom<T, Error = InvalidSubject>,
+    {
+        let full = |full: Full| Status::resource_exhausted(full.to_string());
+        self.session.subscribe(read(asked)?).map_err(full)
+    }
+
+    fn unsubscribe<T>(&self, asked: T) -> Result<(), Status>
+    where
+        Subject: TryFrom<T, Error = InvalidSubject>,
+    {
+        self.session.unsubscribe(read(asked)?);
+        Ok(())
+    }
+}
+
+fn read<T>(asked: T) -> Result<Subject, Status>
+where
+    Subject: TryFrom<T, Error = InvalidSubject>,
+{
+    Subject::try_from(asked).map_err(|error| Status::invalid_argument(error.to_string()))
 }

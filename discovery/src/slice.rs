@@ -29,6 +29,9 @@ pub struct Endpoint {
     /// The pod that the slice says is there.
     pub pod: Option<Arc<str>>,
     pub standing: Standing,
+    pub zone: Option<Arc<str>>,
+    /// Zones whose clients shall prefer it.
+    pub for_zones: Option<Arc<[Box<str>]>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -86,6 +89,10 @@ impl Endpoint {
             address: Destination::new(address, 0).address,
             pod: target.and_then(|target| target.name.as_deref()).map(Into::into),
             standing: Standing::of(endpoint.conditions.as_ref()),
+            zone: endpoint.zone.as_deref().map(Into::into),
+            for_zones: endpoint.hints.as_ref().and_then(|hints| hints.for_zones.as_ref()).and_then(|zones| {
+                (!zones.is_empty()).then(|| zones.iter().map(|zone| zone.name.as_str().into()).collect())
+            }),
         })
     }
 }

@@ -1,38 +1,53 @@
-//! The index: Services, EndpointSlices and Pods in, answers out. A change costs what it changes (the
-//! endpoints of one Service), says which addresses may answer differently now, and recomputes nothing.
+//! The index: objects in, answers out. A change costs what it changes (the endpoints of one Service, the
+//! routes of another), says which subjects may be answered differently now, and recomputes nothing.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     net::IpAddr,
+    sync::Arc,
 };
 
-use k8s_openapi::{
-    Metadata,
-    api::{core::v1 as core, discovery::v1 as discovery},
-};
-use kube::api::ObjectMeta;
+use kube::{Resource, api::ObjectMeta, core::object::HasStatus};
+use serde::Serialize;
 use trellis_api::source::Change;
 
 use crate::{
-    answer::{Answer, Endpoint, Who},
+    answer::Answer,
+    change::puts,
     destination::Destination,
+    event::Event,
+    gateway::{
+        World,
+        gateways::{Class, Gateways},
+        grant::{Grant, Grants},
+        namespace::{self, Namespaces},
+        policies::{Policies, Policy},
+        route::{AnyRoute, Key, Kind, To},
+        routing::{Parents, Routing},
+        serving::{Gateway, ListenerSet, Serving},
+        status::{Object, board::Board},
+        vault::{Drawer, Vault},
+    },
     index::Index,
     name::Name,
+    node,
     pod::{Pod, Sidecar},
-    service::{Elsewhere, Service},
-    slice::{self, Slice, Standing},
+    service::Service,
+    slice::Slice,
+    subject::{Backend, Subject},
 };
 
-/// Addresses whose answers may have changed.
-pub type Touched = HashSet<IpAddr>;
+mod endpoints;
+mod statuses;
 
-/// A change of one of the kinds that make up the state.
-#[derive(Clone, Debug)]
-pub enum Event {
-    Services(Change<core::Service>),
-    Slices(Change<discovery::EndpointSlice>),
-    Pods(Change<core::Pod>),
+/// Subjects whose answers may have changed.
+#[derive(Debug, Default)]
+pub struct Touched {
+    pub addresses: HashSet<IpAddr>,
+    /// Services, whatever the port.
+    pub services: HashSet<Name>,
+    pub gateways: HashSet<Name>,
 }
 
 #[derive(Debug, Default)]
@@ -48,57 +63,242 @@ pub struct State {
     holders: Index<IpAddr>,
     /// Pods by address, without those that use their node's.
     owners: Index<IpAddr>,
+    /// The zones of nodes.
+    zones: HashMap<Arc<str>, Arc<str>>,
+    /// Pods by the node that they run on.
+    residents: Index<Arc<str>>,
+    routing: Routing,
+    policies: Policies,
+    gateways: Gateways,
+    namespaces: Namespaces,
+    grants: Grants,
+    vault: Vault,
+    wanted: Arc<BTreeSet<Drawer>>,
+    stale: Stale,
+    board: Board,
+    /// Why what belongs to a gateway could not be made.
+    obstacles: HashMap<Name, String>,
 }
 
-/// How many objects of each kind are kept. A headless Service or a finished Pod is not.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
-    pub services: usize,
-    pub slices: usize,
-    pub pods: usize,
+/// What has to be worked out anew, once all changes that came together are there.
+#[derive(Debug, Default)]
+struct Stale {
+    /// Services whose routes may be others.
+    routes: BTreeSet<Name>,
+    /// Services that may be spoken to in another way.
+    policies: BTreeSet<Name>,
+    gateways: BTreeSet<Name>,
+    /// Gateways of which no more than their status may be another.
+    statuses: BTreeSet<Name>,
+    classes: BTreeSet<Arc<str>>,
 }
 
 impl State {
     pub fn apply(&mut self, event: Event, touched: &mut Touched) {
         match event {
             Event::Services(change) => {
-                for (name, service) in puts(change, &self.services, Service::of) {
+                for (name, service) in puts(change, self.services.keys(), Name::of, Service::of) {
                     self.put_service(name, service, touched);
                 }
             }
             Event::Slices(change) => {
-                for (name, slice) in puts(change, &self.slices, Slice::of) {
+                for (name, slice) in puts(change, self.slices.keys(), Name::of, Slice::of) {
                     self.put_slice(name, slice, touched);
                 }
             }
             Event::Pods(change) => {
-                for (name, pod) in puts(change, &self.pods, Pod::of) {
+                for (name, pod) in puts(change, self.pods.keys(), Name::of, Pod::of) {
                     self.put_pod(name, pod, touched);
+                }
+            }
+            Event::Nodes(change) => {
+                for (node, zone) in puts(change, self.zones.keys(), node::name, node::zone) {
+                    self.put_zone(node, zone, touched);
+                }
+            }
+            Event::HttpRoutes(change) => self.routes(change, Kind::Http),
+            Event::GrpcRoutes(change) => self.routes(change, Kind::Grpc),
+            Event::TcpRoutes(change) => self.routes(change, Kind::Tcp),
+            Event::TlsRoutes(change) => self.routes(change, Kind::Tls),
+            Event::Namespaces(change) => {
+                for (name, labels) in puts(change, self.namespaces.keys(), namespace::name, namespace::labels)
+                {
+                    if self.namespaces.get(&name) != labels.as_ref() {
+                        // Any of them may select by labels.
+                        self.stale.gateways.extend(self.gateways.names().cloned());
+                    }
+                    match labels {
+                        Some(labels) => drop(self.namespaces.insert(name, labels)),
+                        None => drop(self.namespaces.remove(&name)),
+                    }
+                }
+            }
+            Event::Grants(change) => {
+                for (name, grant) in puts(change, self.grants.names(), Name::of, |one| Some(Grant::of(one))) {
+                    if self.grants.put(&name, grant) {
+                        self.stale.gateways.extend(self.gateways.names().cloned());
+                    }
+                }
+            }
+            Event::Classes(change) => {
+                let object = |one: &_| Object::Class(namespace::name(meta(one)));
+                self.board.see(&change, object, |one| matches!(one, Object::Class(_)));
+                for (name, class) in puts(change, self.gateways.classes().keys(), namespace::name, Class::of)
+                {
+                    self.stale.classes.insert(name.clone());
+                    self.gateways.put_class(name, class, &mut self.stale.gateways);
+                }
+            }
+            Event::Gateways(change) => {
+                let object = |one: &_| Object::Gateway(Name::of(meta(one)));
+                self.board.see(&change, object, |one| matches!(one, Object::Gateway(_)));
+                for (name, gateway) in
+                    puts(change, self.gateways.names(), Name::of, |one| Some(Gateway::of(one)))
+                {
+                    self.gateways.put_gateway(&name, gateway, &mut self.stale.gateways);
+                }
+            }
+            Event::ListenerSets(change) => {
+                let object = |one: &_| Object::ListenerSet(Name::of(meta(one)));
+                self.board.see(&change, object, |one| matches!(one, Object::ListenerSet(_)));
+                for (name, set) in puts(change, self.gateways.set_names(), Name::of, ListenerSet::of) {
+                    self.gateways.put_set(&name, set, &mut self.stale.gateways);
+                }
+            }
+            Event::Policies(change) => {
+                let object = |one: &_| Object::Policy(Name::of(meta(one)));
+                self.board.see(&change, object, |one| matches!(one, Object::Policy(_)));
+                for (name, policy) in
+                    puts(change, self.policies.names(), Name::of, |one| Some(Policy::of(one)))
+                {
+                    self.policies.put(&name, policy, &mut self.stale.policies);
+                }
+            }
+            Event::Secrets(namespace, sight) => {
+                if self.vault.see_secrets(&namespace, sight) {
+                    self.stale.gateways.extend(self.gateways.names().cloned());
+                }
+            }
+            Event::ConfigMaps(namespace, sight) => {
+                if self.vault.see_config_maps(&namespace, sight) {
+                    self.stale.gateways.extend(self.gateways.names().cloned());
+                    self.stale.policies.extend(self.policies.targets_in(&namespace).cloned());
                 }
             }
         }
     }
 
+    /// Works out anew what the changes so far have made stale. Tells whether statuses or gateways may be
+    /// others.
+    pub fn settle(&mut self, touched: &mut Touched) -> bool {
+        let stale = std::mem::take(&mut self.stale);
+        let mut reported = self.begin_report(&stale);
+        for service in &stale.routes {
+            if self.routing.renew(service, &self.services) {
+                self.touch(service, touched);
+            }
+        }
+        if !stale.policies.is_empty() || !stale.gateways.is_empty() {
+            let mut wanted = self.gateways.wanted();
+            wanted.extend(self.policies.wanted());
+            if wanted != *self.wanted {
+                self.vault.want(&wanted);
+                self.wanted = Arc::new(wanted);
+            }
+        }
+        for service in &stale.policies {
+            if self.policies.renew(service, &self.services, &self.vault) {
+                self.touch(service, touched);
+            }
+        }
+        for gateway in &stale.gateways {
+            let world = World {
+                services: &self.services,
+                namespaces: &self.namespaces,
+                grants: &self.grants,
+                vault: &self.vault,
+            };
+            if self.gateways.renew(gateway, &self.routing, &world) {
+                touched.gateways.insert(gateway.clone());
+            }
+        }
+        let own = touched.services.iter().filter_map(|service| self.gateways.behind(service));
+        reported.gateways.extend(own.cloned());
+        self.report(&stale, reported);
+        !stale.gateways.is_empty() || self.board.is_due()
+    }
+
+    /// What a gateway that is ours serves.
+    pub fn serving(&self, gateway: &Name) -> Option<&Arc<Serving>> {
+        self.gateways.serving(gateway)
+    }
+
+    /// Secrets and ConfigMaps that something refers to, by kind and namespace.
+    pub fn wanted(&self) -> &Arc<BTreeSet<Drawer>> {
+        &self.wanted
+    }
+
+    /// Whether some of those have not been seen yet.
+    pub fn pending(&self) -> bool {
+        self.vault.pending()
+    }
+
+    pub fn lookup(&self, subject: &Subject) -> Answer {
+        match subject {
+            Subject::Destination(destination) => self.destination(*destination),
+            Subject::Backend(Backend { service, port }) => match self.services.get_key_value(service) {
+                Some((name, service)) => self.backend(name, service, *port),
+                None => Answer::Unknown,
+            },
+            Subject::Gateway(name) => match self.gateways.serving(name) {
+                Some(serving) => Answer::Gateway(name.clone(), serving.clone()),
+                None => Answer::Unknown,
+            },
+        }
+    }
+
+    /// How many objects of each kind are kept. A Service of another name or a finished Pod is not.
+    pub fn counts(&self) -> Vec<(&'static str, usize)> {
+        let own = [
+            ("Service", self.services.len()),
+            ("EndpointSlice", self.slices.len()),
+            ("Pod", self.pods.len()),
+        ];
+        let gateways = [("Gateway", self.gateways.names().count())];
+        own.into_iter().chain(self.routing.counts()).chain(gateways).collect()
+    }
+
     /// What the destination is. An address that a Service has for itself is the Service's; one that a pod
     /// has is the pod's, so that no external IP can take it away; what is left may be an external IP.
-    pub fn lookup(&self, destination: Destination) -> Answer {
+    fn destination(&self, destination: Destination) -> Answer {
         let Destination { address, port } = destination;
-        if let Some((name, service)) = self.front(destination, |service| service.cluster.contains(&address)) {
-            return self.service(name, service, destination);
+        if let Some((name, service)) =
+            self.leading_from(destination, |service| service.cluster.contains(&address))
+        {
+            return self.front(name, service, destination);
         }
         if let Some((name, pod)) = self.owner(address) {
-            return Answer::Workload(endpoint(name, pod, address, port));
+            return Answer::Workload(self.endpoint(name, pod, address, port));
         }
         let leads_here =
             |service: &Service| service.external.contains(&address) && service.port(port).is_some();
-        match self.front(destination, leads_here) {
-            Some((name, service)) => self.service(name, service, destination),
+        match self.leading_from(destination, leads_here) {
+            Some((name, service)) => self.front(name, service, destination),
             None => Answer::Unknown,
         }
     }
 
-    pub fn counts(&self) -> Counts {
-        Counts { services: self.services.len(), slices: self.slices.len(), pods: self.pods.len() }
+    fn routes<K: AnyRoute + HasStatus<Status: Serialize>>(&mut self, change: Change<K>, kind: Kind) {
+        let object = |one: &K| Object::Route(Key { kind, name: Name::of(one.meta()) });
+        let is: fn(&Object) -> bool = match kind {
+            Kind::Http => |one| matches!(one, Object::Route(key) if key.kind == Kind::Http),
+            Kind::Grpc => |one| matches!(one, Object::Route(key) if key.kind == Kind::Grpc),
+            Kind::Tcp => |one| matches!(one, Object::Route(key) if key.kind == Kind::Tcp),
+            Kind::Tls => |one| matches!(one, Object::Route(key) if key.kind == Kind::Tls),
+        };
+        self.board.see(&change, object, is);
+        let parents = self.routing.apply(change);
+        self.mark(parents);
     }
 
     fn put_service(&mut self, name: Name, new: Option<Service>, touched: &mut Touched) {
@@ -106,15 +306,25 @@ impl State {
         if old != new {
             for address in old.iter().flat_map(Service::addresses) {
                 self.fronts.remove(&address, &name);
-                touched.insert(address);
+                touched.addresses.insert(address);
             }
             for address in new.iter().flat_map(Service::addresses) {
                 self.fronts.insert(address, &name);
-                touched.insert(address);
+                touched.addresses.insert(address);
             }
-        }
-        if let Some(new) = new {
-            self.services.insert(name, new);
+            touched.services.insert(name.clone());
+            let same_ports = old.as_ref().map(|old| &old.ports) == new.as_ref().map(|new| &new.ports);
+            if let Some(new) = new {
+                self.services.insert(name.clone(), new);
+            }
+            if !same_ports {
+                self.mark(self.routing.dependents(&name));
+                if !self.policies.targeting(&name).is_empty() {
+                    self.stale.policies.insert(name.clone());
+                }
+            }
+        } else if let Some(old) = old {
+            self.services.insert(name, old);
         }
     }
 
@@ -148,17 +358,20 @@ impl State {
                 for address in &pod.addresses {
                     self.owners.remove(address, &name);
                 }
+                if let Some(node) = &pod.node {
+                    self.residents.remove(node, &name);
+                }
+            }
+            for node in new.iter().filter_map(|pod| pod.node.as_ref()) {
+                self.residents.insert(node.clone(), &name);
             }
             for pod in new.iter().filter(|pod| pod.sidecar != Sidecar::HostNetwork) {
                 for address in &pod.addresses {
                     self.owners.insert(*address, &name);
                 }
             }
-            for address in old.iter().chain(&new).flat_map(|pod| &pod.addresses) {
-                touched.insert(*address);
-                for slice in self.holders.get(address).iter().filter_map(|holder| self.slices.get(holder)) {
-                    self.touch(&slice.service, touched);
-                }
+            for pod in old.iter().chain(&new) {
+                self.touch_pod(pod, touched);
             }
         }
         if let Some(new) = new {
@@ -166,12 +379,45 @@ impl State {
         }
     }
 
+    fn put_zone(&mut self, node: Arc<str>, zone: Option<Arc<str>>, touched: &mut Touched) {
+        if self.zones.get(&node) == zone.as_ref() {
+            return;
+        }
+        match zone {
+            Some(zone) => self.zones.insert(node.clone(), zone),
+            None => self.zones.remove(&node),
+        };
+        for pod in self.residents.get(&node).iter().filter_map(|name| self.pods.get(name)) {
+            self.touch_pod(pod, touched);
+        }
+    }
+
+    /// Notes that the routes of these may be others.
+    fn mark(&mut self, parents: Parents) {
+        for parent in parents {
+            match parent {
+                To::Service(service) => drop(self.stale.routes.insert(service)),
+                parent => self.stale.gateways.extend(self.gateways.of_parent(&parent).cloned()),
+            }
+        }
+    }
+
+    fn touch_pod(&self, pod: &Pod, touched: &mut Touched) {
+        for address in &pod.addresses {
+            touched.addresses.insert(*address);
+            for slice in self.holders.get(address).iter().filter_map(|holder| self.slices.get(holder)) {
+                self.touch(&slice.service, touched);
+            }
+        }
+    }
+
     fn touch(&self, service: &Name, touched: &mut Touched) {
-        touched.extend(self.services.get(service).iter().flat_map(|service| service.addresses()));
+        touched.services.insert(service.clone());
+        touched.addresses.extend(self.services.get(service).iter().flat_map(|service| service.addresses()));
     }
 
     /// Of the Services that lead from the address, the one that has the port, and of those the oldest.
-    fn front(&self, at: Destination, leads: impl Fn(&Service) -> bool) -> Option<(&Name, &Service)> {
+    fn leading_from(&self, at: Destination, leads: impl Fn(&Service) -> bool) -> Option<(&Name, &Service)> {
         let names = self.fronts.get(&at.address).iter();
         names
             .filter_map(|name| Some((name, self.services.get(name).filter(|service| leads(service))?)))
@@ -186,93 +432,8 @@ impl State {
             .filter_map(|name| Some((name, self.pods.get(name)?)))
             .min_by_key(|(name, pod)| (pod.leaving, Reverse(pod.created), *name))
     }
-
-    fn service(&self, name: &Name, service: &Service, at: Destination) -> Answer {
-        let mut best = Standing::Draining;
-        let mut found = BTreeMap::new();
-        if let Some(port) = service.port(at.port) {
-            for slice in self.backs.get(name).iter().filter_map(|slice| self.slices.get(slice)) {
-                let Some(number) = slice.port(&port.name) else { continue };
-                for one in slice.endpoints.iter().filter(|one| one.address.is_ipv4() == at.address.is_ipv4())
-                {
-                    let standing = if service.publish_not_ready { Standing::Ready } else { one.standing };
-                    if standing == Standing::Out {
-                        continue;
-                    }
-                    let Some(endpoint) = self.behind(name, service, one, number) else { continue };
-                    best = best.max(standing);
-                    let seen = found.entry((one.address, number)).or_insert((standing, endpoint));
-                    seen.0 = seen.0.max(standing);
-                }
-            }
-        }
-        let endpoints =
-            found.into_values().filter(|(standing, _)| *standing == best).map(|(_, endpoint)| endpoint);
-        Answer::Service { name: name.clone(), endpoints: endpoints.collect() }
-    }
-
-    /// Who is at an endpoint of a Service. A slice alone proves nothing: the pod it names must exist and
-    /// have the address now, and an address without a name may be nobody's or belong to a pod of the
-    /// Service's own namespace. All else is left out, until the pods or the slices catch up.
-    fn behind(&self, service: &Name, front: &Service, one: &slice::Endpoint, port: u16) -> Option<Endpoint> {
-        let owner = self.owner(one.address);
-        match (&one.pod, owner) {
-            (Some(named), Some((owner, pod))) => {
-                let same = owner.namespace == service.namespace && owner.name == *named;
-                same.then(|| endpoint(owner, pod, one.address, port))
-            }
-            (Some(named), None) => {
-                let name = Name { namespace: service.namespace.clone(), name: named.clone() };
-                let pod = self.pods.get(&name).filter(|pod| pod.addresses.contains(&one.address))?;
-                Some(endpoint(&name, pod, one.address, port))
-            }
-            (None, Some((owner, pod))) => {
-                let same = owner.namespace == service.namespace;
-                same.then(|| endpoint(owner, pod, one.address, port))
-            }
-            (None, None) => Some(Endpoint {
-                address: one.address,
-                port,
-                namespace: service.namespace.clone(),
-                who: match &front.elsewhere {
-                    Elsewhere::Unsaid => Who::Nobody,
-                    Elsewhere::Workload(identity) => Who::Elsewhere(identity.clone()),
-                    Elsewhere::Unreadable => Who::Unreadable,
-                },
-            }),
-        }
-    }
 }
 
-fn endpoint(name: &Name, pod: &Pod, address: IpAddr, port: u16) -> Endpoint {
-    Endpoint {
-        address,
-        port,
-        namespace: name.namespace.clone(),
-        who: Who::Pod {
-            pod: name.name.clone(),
-            service_account: pod.service_account.clone(),
-            plaintext: pod.plaintext(port),
-        },
-    }
-}
-
-/// A change as the objects to put in place, where nothing means: take away.
-fn puts<K, T>(
-    change: Change<K>,
-    known: &HashMap<Name, T>,
-    keep: impl Fn(&K) -> Option<T>,
-) -> Vec<(Name, Option<T>)>
-where
-    K: Metadata<Ty = ObjectMeta>,
-{
-    match change {
-        Change::Applied(object) => vec![(Name::of(object.metadata()), keep(&object))],
-        Change::Deleted(object) => vec![(Name::of(object.metadata()), None)],
-        Change::Reset(objects) => {
-            let mut all: HashMap<Name, Option<T>> = known.keys().map(|name| (name.clone(), None)).collect();
-            all.extend(objects.iter().map(|object| (Name::of(object.metadata()), keep(object))));
-            all.into_iter().collect()
-        }
-    }
+fn meta<K: Resource>(object: &K) -> &ObjectMeta {
+    object.meta()
 }

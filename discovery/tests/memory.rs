@@ -8,7 +8,8 @@ use futures::FutureExt;
 use k8s_openapi::serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use trellis_api::source::Change;
-use trellis_discovery::{answer::Answer, destination::Destination, hub::Hub, state::Event};
+use trellis_discovery::{answer::Answer, destination::Destination, event::Event, hub::Hub, viewer::Viewer};
+use trellis_pki::spiffe::SpiffeId;
 
 const SERVICES: usize = 1_000;
 const PODS_EACH: usize = 10;
@@ -23,7 +24,8 @@ fn a_thousand_services_with_ten_pods_each() {
         hub.apply((0..PODS_EACH).map(|replica| Event::Pods(applied(pod(number, replica)))));
     }
     let known = resident();
-    let session = hub.join();
+    let proxy = SpiffeId::new("cluster.local", "team-1", "web").unwrap();
+    let session = hub.join(Viewer::new(proxy, &"cluster.local".into()));
     for number in 0..SERVICES {
         session.subscribe(Destination::new(cluster_ip(number).parse().unwrap(), 80)).unwrap();
     }
@@ -33,7 +35,7 @@ fn a_thousand_services_with_ten_pods_each() {
     println!("the answers about all of them, kept once for every proxy: {} kB", (watched - known) / 1024);
 
     let (_, answer) = session.next().now_or_never().unwrap();
-    assert!(matches!(&*answer, Answer::Service { endpoints, .. } if endpoints.len() == PODS_EACH));
+    assert!(matches!(&*answer, Answer::Service(service) if service.endpoints.len() == PODS_EACH));
 }
 
 fn applied<K: DeserializeOwned>(object: Value) -> Change<K> {

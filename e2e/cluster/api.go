@@ -18,13 +18,19 @@ import (
 	"time"
 )
 
-// API asks as the cluster's administrator.
+// API asks as one user of the cluster.
 type API struct {
 	client http.Client
-	server string
+	// patient is a client for answers that go on.
+	patient http.Client
+	server  string
 }
 
-func newAPI(layout Layout, plan Plan) (*API, error) {
+// newAPI asks as the cluster's administrator.
+func newAPI(layout Layout, plan Plan) (*API, error) { return newAPIAs(layout, plan, "admin") }
+
+// newAPIAs asks as whom the keys of that name belong to.
+func newAPIAs(layout Layout, plan Plan, keys string) (*API, error) {
 	authority, err := os.ReadFile(layout.PKI("ca.crt"))
 	if err != nil {
 		return nil, err
@@ -33,7 +39,7 @@ func newAPI(layout Layout, plan Plan) (*API, error) {
 	if !roots.AppendCertsFromPEM(authority) {
 		return nil, fmt.Errorf("%s holds no certificate", layout.PKI("ca.crt"))
 	}
-	own, err := tls.LoadX509KeyPair(layout.PKI("admin.crt"), layout.PKI("admin.key"))
+	own, err := tls.LoadX509KeyPair(layout.PKI(keys+".crt"), layout.PKI(keys+".key"))
 	if err != nil {
 		return nil, err
 	}
@@ -42,13 +48,49 @@ func newAPI(layout Layout, plan Plan) (*API, error) {
 		Proxy:           nil,
 		TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{own}, MinVersion: tls.VersionTLS13},
 	}
-	return &API{client: http.Client{Transport: transport, Timeout: 5 * time.Second}, server: plan.API()}, nil
+	return &API{
+		client:  http.Client{Transport: transport, Timeout: 5 * time.Second},
+		patient: http.Client{Transport: transport},
+		server:  plan.API(),
+	}, nil
 }
 
 func (a *API) get(ctx context.Context, path string, into any) error {
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.server+path, nil)
+	return a.ask(ctx, http.MethodGet, path, "", nil, into)
+}
+
+// patch merges fields into an object, and reads what became of it.
+func (a *API) patch(ctx context.Context, path string, fields, into any) error {
+	return a.ask(ctx, http.MethodPatch, path, "application/merge-patch+json", fields, into)
+}
+
+// post creates an object.
+func (a *API) post(ctx context.Context, path string, object any) error {
+	return a.ask(ctx, http.MethodPost, path, "application/json", object, nil)
+}
+
+// statusError is an answer that says no.
+type statusError struct {
+	code int
+	text string
+}
+
+func (e statusError) Error() string { return e.text }
+
+func (a *API) ask(ctx context.Context, method, path, kind string, question, into any) error {
+	var text []byte
+	if question != nil {
+		var err error
+		if text, err = json.Marshal(question); err != nil {
+			return err
+		}
+	}
+	request, err := http.NewRequestWithContext(ctx, method, a.server+path, bytes.NewReader(text))
 	if err != nil {
 		return err
+	}
+	if kind != "" {
+		request.Header.Set("Content-Type", kind)
 	}
 	response, err := a.client.Do(request)
 	if err != nil {
@@ -59,13 +101,54 @@ func (a *API) get(ctx context.Context, path string, into any) error {
 	if err != nil {
 		return err
 	}
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", path, response.Status, strings.TrimSpace(string(body[:min(len(body), 300)])))
+	if response.StatusCode/100 != 2 {
+		return refusal(path, response, body)
 	}
 	if into == nil {
 		return nil
 	}
 	return json.Unmarshal(body, into)
+}
+
+func refusal(path string, response *http.Response, body []byte) error {
+	said := strings.TrimSpace(string(body[:min(len(body), 300)]))
+	return statusError{response.StatusCode, fmt.Sprintf("%s: %s: %s", path, response.Status, said)}
+}
+
+// watch tells every change until the server ends the answer, which it does in its own time. An error is
+// that of the receiver, of the connection, or one that the server sends as an event.
+func (a *API) watch(ctx context.Context, path string, tell func(kind string, object json.RawMessage) error) error {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, a.server+path, nil)
+	if err != nil {
+		return err
+	}
+	response, err := a.patient.Do(request)
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	if response.StatusCode != http.StatusOK {
+		body, err := io.ReadAll(io.LimitReader(response.Body, 1<<10))
+		return errors.Join(refusal(path, response, body), err)
+	}
+	events := json.NewDecoder(response.Body)
+	for {
+		var event struct {
+			Type   string          `json:"type"`
+			Object json.RawMessage `json:"object"`
+		}
+		if err := events.Decode(&event); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
+		}
+		if event.Type == "ERROR" {
+			return fmt.Errorf("%s: %s", path, event.Object)
+		}
+		if err := tell(event.Type, event.Object); err != nil {
+			return err
+		}
+	}
 }
 
 // ready says whether the API server answers and calls itself ready.

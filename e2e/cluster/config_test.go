@@ -133,9 +133,11 @@ func TestEveryNodeReachesEveryOther(t *testing.T) {
 			t.Errorf("%s is not on the bridge", port)
 		}
 	}
-	outside := strings.Join(outsideAddresses(plan), "\n")
-	if want := "route add 198.51.100.0/27 nexthop via 198.18.0.11 nexthop via 198.18.0.12 nexthop via 198.18.0.13"; !strings.Contains(outside, want) {
-		t.Errorf("the outside lacks %q:\n%s", want, outside)
+	for who, lines := range map[string][]string{"outside": outsideAddresses(plan), "machine": hostAddresses(plan)} {
+		text := strings.Join(lines, "\n")
+		if want := "route add 198.51.100.0/27 nexthop via 198.18.0.11 nexthop via 198.18.0.12 nexthop via 198.18.0.13"; !strings.Contains(text, want) {
+			t.Errorf("the %s lacks %q:\n%s", who, want, text)
+		}
 	}
 }
 

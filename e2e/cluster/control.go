@@ -52,6 +52,7 @@ func writeKeys(layout Layout, plan Plan, now time.Time) error {
 
 	admin := k.pair("admin", authority, Subject{Name: "admin", Organization: "system:masters"})
 	k.write(layout.Kubeconfig(), []byte(kubeconfig("trellis-"+plan.Name, plan.API(), authority.PEM(), admin)))
+	k.pair(balancerName, authority, Subject{Name: "system:" + balancerName})
 	k.kubeconfig(layout.path("control", "controller-manager.kubeconfig"), Subject{Name: "system:kube-controller-manager"})
 	k.kubeconfig(layout.path("control", "scheduler.kubeconfig"), Subject{Name: "system:kube-scheduler"})
 	for _, node := range plan.AllNodes() {

@@ -91,7 +91,7 @@ func (c *creation) prepare(ctx context.Context, plan Plan, now time.Time) error 
 	return writeKeys(c.layout, plan, now)
 }
 
-// control starts the control plane and gives it the name service to run.
+// control starts the control plane, gives it the name service to run, and puts the load balancer before it.
 func (c *creation) control(ctx context.Context) error {
 	plan := c.record.Plan
 	space := plan.node(1).Namespace
@@ -116,9 +116,18 @@ func (c *creation) control(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return c.await(ctx, apiPatience, "kube-apiserver", func(ctx context.Context) error {
-		return apply(ctx, c.layout, c.record.Built.Kube, manifest)
-	})
+	if err := c.await(ctx, apiPatience, "kube-apiserver", func(ctx context.Context) error {
+		return apply(ctx, c.layout, c.record.Built.Kube, manifest+"---\n"+balancerManifest)
+	}); err != nil {
+		return err
+	}
+	// It changes the routes of the machine and of the outside, so it stands with neither nodes nor pods.
+	server, launch, err := balancer(plan)
+	if err != nil {
+		return err
+	}
+	_, err = c.start(server, launch)
+	return err
 }
 
 // containers starts a node's containerd, in a mount namespace that the node's other servers then join.

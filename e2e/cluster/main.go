@@ -71,6 +71,9 @@ func run(ctx context.Context, arguments []string) error {
 	if len(arguments) == 2 && arguments[0] == launchCommand {
 		return launch(arguments[1])
 	}
+	if len(arguments) == 2 && arguments[0] == balanceCommand {
+		return balance(ctx, arguments[1])
+	}
 	// Servers and tools of the distribution lie where a plain user's PATH does not lead.
 	if err := os.Setenv("PATH", os.Getenv("PATH")+":/usr/local/sbin:/usr/sbin:/sbin"); err != nil {
 		return err

@@ -117,7 +117,9 @@ func hostAddresses(plan Plan) []string {
 		lines = append(lines, route(node.Pods4, node.IPv4), route(node.Pods6, node.IPv6))
 	}
 	return append(lines,
-		route(plan.Services4(), nodes[0].IPv4), route(plan.Services6(), nodes[0].IPv6))
+		route(plan.Services4(), nodes[0].IPv4), route(plan.Services6(), nodes[0].IPv6),
+		spread(plan.Balancers4(), nodes, func(n Node) netip.Addr { return n.IPv4 }),
+		spread(plan.Balancers6(), nodes, func(n Node) netip.Addr { return n.IPv6 }))
 }
 
 func addresses(link string, four, six netip.Addr) []string {

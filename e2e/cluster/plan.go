@@ -120,7 +120,7 @@ func (p Plan) Pods6() netip.Prefix     { return prefix("fd00:10:%d::/48", 244+p.
 func (p Plan) Services4() netip.Prefix { return prefix("10.%d.0.0/16", 96+p.Slot) }
 func (p Plan) Services6() netip.Prefix { return prefix("fd00:10:%d::/112", 96+p.Slot) }
 
-// The outside routes these to the nodes, for load balancers that hand them out.
+// The machine and the outside route these to the nodes; the load balancer hands them out.
 func (p Plan) Balancers4() netip.Prefix { return prefix("198.51.100.%d/27", p.Slot*32) }
 func (p Plan) Balancers6() netip.Prefix { return prefix("2001:db8:100:%d::/64", p.Slot) }
 

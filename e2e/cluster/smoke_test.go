@@ -308,6 +308,7 @@ func podsTalk(t *testing.T, nodes int) {
 			must(t, "", "ext-exec", probe, "ask", fmt.Sprintf("http://[%s]:%s/", node.IPv6, port))
 		}
 	})
+	t.Run("through load balancers", func(t *testing.T) { balancersAnswer(t, image) })
 	t.Run("logs and interfaces", func(t *testing.T) {
 		must(t, "", "kubectl", "logs", "server-n2")
 		if output := must(t, "", "node-exec", "n2", "ip", "-o", "link"); !strings.Contains(output, "cni0") {

@@ -438,7 +438,8 @@ impl Mesh {
         Ok(Process::start(name, &self.options.binaries.join(binary), arguments, environment, log)?)
     }
 
-    fn apply(&self, name: &str, manifests: Vec<Value>) -> Result<(), MeshError> {
+    /// Makes the objects of a file known, in place of those that it had.
+    pub fn apply(&self, name: &str, manifests: Vec<Value>) -> Result<(), MeshError> {
         let documents: Vec<String> = manifests.iter().map(Value::to_string).collect();
         // Seen whole or not at all: the folder is being watched.
         let draft = self.write(&format!("{name}.draft"), &documents.join("\n---\n"))?;

@@ -21,6 +21,7 @@ pub mod policy;
 pub mod posture;
 mod presenting;
 pub mod provider;
+pub mod public;
 pub mod record;
 pub mod refusal;
 pub mod renewal;

@@ -5,6 +5,9 @@ use std::sync::Arc;
 
 use rustls::SignatureScheme;
 use rustls::crypto::aws_lc_rs::cipher_suite::{
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256, TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256, TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384, TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
     TLS13_AES_128_GCM_SHA256, TLS13_AES_256_GCM_SHA384, TLS13_CHACHA20_POLY1305_SHA256,
 };
 use rustls::crypto::aws_lc_rs::kx_group::{SECP256R1, SECP384R1, X25519};
@@ -14,6 +17,7 @@ use rustls_post_quantum::X25519MLKEM768;
 use webpki::aws_lc_rs as verifying;
 
 use crate::policy::{Ladder, Policy};
+use crate::public::KeyExchange;
 
 type Mapping = (SignatureScheme, &'static [&'static dyn SignatureVerificationAlgorithm]);
 
@@ -58,6 +62,26 @@ pub fn webhook() -> Arc<CryptoProvider> {
 /// every classical group and signature that it may need behind it.
 pub fn outside() -> Arc<CryptoProvider> {
     Arc::new(CryptoProvider { kx_groups: vec![X25519MLKEM768, X25519, SECP256R1, SECP384R1], ..base() })
+}
+
+/// What is offered to clients of a gateway and to applications that speak TLS themselves: TLS 1.2 behind 1.3,
+/// and certificates of whatever the web uses.
+pub fn public(key_exchange: KeyExchange) -> Arc<CryptoProvider> {
+    let groups: &[&'static dyn SupportedKxGroup] = match key_exchange {
+        KeyExchange::Require => &[X25519MLKEM768],
+        KeyExchange::Prefer => &[X25519MLKEM768, X25519, SECP256R1, SECP384R1],
+        KeyExchange::Classical => &[X25519, SECP256R1, SECP384R1],
+    };
+    let mut cipher_suites = base().cipher_suites;
+    cipher_suites.extend([
+        TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256,
+        TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+        TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+        TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256,
+        TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+    ]);
+    Arc::new(CryptoProvider { kx_groups: groups.to_vec(), cipher_suites, ..base() })
 }
 
 pub(crate) fn signatures(ladder: Ladder) -> WebPkiSupportedAlgorithms {

@@ -117,3 +117,26 @@ fn configurations_can_be_shared_between_threads() {
     shared::<trellis_pki::record::Recorder>();
     shared::<trellis_pki::issue::Issuer>();
 }
+
+#[test]
+fn the_public_is_offered_tls_1_2_behind_1_3_and_hybrid_groups_first() {
+    use trellis_pki::public::KeyExchange;
+    let offered = |key_exchange| groups(&provider::public(key_exchange));
+    assert_eq!(offered(KeyExchange::Require), ["X25519MLKEM768"]);
+    assert_eq!(offered(KeyExchange::Prefer), ["X25519MLKEM768", "X25519", "secp256r1", "secp384r1"]);
+    assert_eq!(offered(KeyExchange::Classical), ["X25519", "secp256r1", "secp384r1"]);
+    assert_eq!(
+        suites(&provider::public(KeyExchange::Prefer)),
+        [
+            "TLS13_AES_256_GCM_SHA384",
+            "TLS13_CHACHA20_POLY1305_SHA256",
+            "TLS13_AES_128_GCM_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+            "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384",
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256",
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256",
+        ]
+    );
+}

@@ -4,31 +4,27 @@ use std::{
     collections::HashSet,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
-    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
 use trellis_api::{
-    annotations::{Plaintext, Ports, Switch},
-    names::{
-        ADMIN_PORT, BUNDLE_FILE, DEFAULT_TRUST_DOMAIN, IDENTITY_DIR, INBOUND_PORT, METRICS_PORT,
-        OUTBOUND_PORT, READY_PORT, SYSTEM_NAMESPACE, TOKEN_FILE, TUNNEL_PORT,
-    },
+    annotations::{Egress, Plaintext, Ports},
+    names::{INBOUND_PORT, OUTBOUND_PORT, TUNNEL_PORT},
 };
-use trellis_pki::{
-    algorithm::Algorithm,
-    policy::{Ladder, Policy},
-    spiffe::{SpiffeError, SpiffeId},
-};
-use trellis_telemetry::log::Format;
+use trellis_pki::algorithm::Algorithm;
 
 use crate::{quota::Limits, worker::Rules};
+
+mod gateway;
+mod member;
+
+pub use self::{gateway::Gateway, member::Member};
 
 #[derive(Debug, Parser)]
 #[command(
     name = "trellis-proxy",
     version,
-    about = "The data plane of Trellis: one proxy beside one application"
+    about = "The data plane of Trellis: one proxy beside one application, or a gateway before many"
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -39,6 +35,8 @@ pub struct Cli {
 pub enum Command {
     /// Carry the traffic of one application.
     Run(Box<Run>),
+    /// Carry what comes in by the listeners of a Gateway.
+    Gateway(Box<Gateway>),
     /// Write the rules that send a pod's traffic through its proxy, then exit.
     Capture(Capture),
 }
@@ -61,54 +59,24 @@ pub struct Capture {
 
 #[derive(Clone, Debug, Args)]
 pub struct Run {
-    #[arg(long, env = "TRELLIS_POD_NAME")]
-    pub pod_name: String,
-    #[arg(long, env = "TRELLIS_POD_NAMESPACE")]
-    pub pod_namespace: String,
-    #[arg(long, env = "TRELLIS_SERVICE_ACCOUNT")]
-    pub service_account: String,
+    #[command(flatten)]
+    pub member: Member,
     /// Every address of the pod. Peers are led to these and to nothing else.
     #[arg(long, env = "TRELLIS_POD_IPS", value_delimiter = ',', required = true)]
     pub pod_ips: Vec<IpAddr>,
     /// Addresses of the pod's node, from which the kubelet probes.
     #[arg(long, env = "TRELLIS_NODE_IPS", value_delimiter = ',')]
     pub node_ips: Vec<IpAddr>,
-    #[arg(long, env = "TRELLIS_TRUST_DOMAIN", default_value = DEFAULT_TRUST_DOMAIN)]
-    pub trust_domain: String,
-    /// The namespace of the control plane, and so part of the identities that it must prove.
-    #[arg(long, env = "TRELLIS_SYSTEM_NAMESPACE", default_value = SYSTEM_NAMESPACE)]
-    pub system_namespace: String,
-    /// The CA, HOST:PORT.
-    #[arg(long, env = "TRELLIS_CA_ADDRESS")]
-    pub ca_address: String,
-    /// Discovery, HOST:PORT.
-    #[arg(long, env = "TRELLIS_DISCOVERY_ADDRESS")]
-    pub discovery_address: String,
-    #[arg(long, env = "TRELLIS_TOKEN_FILE", default_value_os_t = PathBuf::from(IDENTITY_DIR).join(TOKEN_FILE))]
-    pub token_file: PathBuf,
-    #[arg(long, env = "TRELLIS_BUNDLE_FILE", default_value_os_t = PathBuf::from(IDENTITY_DIR).join(BUNDLE_FILE))]
-    pub bundle_file: PathBuf,
-    #[arg(long, env = "TRELLIS_LEAF_ALGORITHM", default_value = "ml-dsa-65")]
-    pub leaf_algorithm: Algorithm,
-    /// Whether the algorithm is this workload's own choice, which the mesh's does not change.
-    #[arg(long, env = "TRELLIS_LEAF_PINNED", action = clap::ArgAction::Set, default_value_t = false)]
-    pub leaf_pinned: bool,
-    /// Whether this workload also holds an ECDSA certificate, for peers that cannot verify ML-DSA: enabled or
-    /// disabled. Absent: as the mesh has it.
-    #[arg(long, env = "TRELLIS_DUAL_IDENTITY")]
-    pub dual_identity: Option<Switch>,
-    /// Key exchange with peers: require (hybrid only), prefer (hybrid first) or classical.
-    #[arg(long, env = "TRELLIS_KEY_EXCHANGE", default_value = "require")]
-    pub key_exchange: Ladder,
-    /// Signatures of peers: require (ML-DSA only), prefer or classical.
-    #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
-    pub signatures: Ladder,
     /// Peers without a certificate: permissive lets them in and counts them, strict refuses them.
     #[arg(long, env = "TRELLIS_PLAINTEXT", default_value = "permissive")]
     pub plaintext: Plaintext,
     /// Ports whose bytes are carried unread.
     #[arg(long, env = "TRELLIS_OPAQUE_PORTS", default_value = "")]
     pub opaque_ports: Ports,
+    /// What the application may reach outside of the mesh: allow, deny, or what is allowed while all else is
+    /// denied, 10.0.0.0/8,*.example.org:443. Names are those that clients of TLS ask for.
+    #[arg(long, env = "TRELLIS_EGRESS", default_value = "allow")]
+    pub egress: Egress,
     /// Ports that the kubelet probes.
     #[arg(long, env = "TRELLIS_PROBE_PORTS", default_value = "")]
     pub probe_ports: Ports,
@@ -122,73 +90,27 @@ pub struct Run {
     pub inbound_listen: Vec<SocketAddr>,
     #[arg(long, env = "TRELLIS_TUNNEL_LISTEN", default_value_t = any(TUNNEL_PORT))]
     pub tunnel_listen: SocketAddr,
-    #[arg(long, env = "TRELLIS_ADMIN_LISTEN", default_value_t = local_v4(ADMIN_PORT))]
-    pub admin_listen: SocketAddr,
-    #[arg(long, env = "TRELLIS_METRICS_LISTEN", default_value_t = any(METRICS_PORT))]
-    pub metrics_listen: SocketAddr,
-    #[arg(long, env = "TRELLIS_READY_LISTEN", default_value_t = any(READY_PORT))]
-    pub ready_listen: SocketAddr,
     /// Where the application listens, if not on the pod's own address.
     #[arg(long, env = "TRELLIS_APPLICATION_ADDRESS")]
     pub application_address: Option<IpAddr>,
-    /// Threads that carry traffic.
-    #[arg(long, env = "TRELLIS_WORKERS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
-    pub workers: u8,
     /// Tunnels that peers of one identity may have open to this proxy.
     #[arg(long, env = "TRELLIS_TUNNELS_PER_IDENTITY", default_value_t = 2_048, value_parser = clap::value_parser!(u32).range(1..))]
     pub tunnels_per_identity: u32,
     /// Connections that peers of one identity may have open to the application.
     #[arg(long, env = "TRELLIS_CONNECTIONS_PER_IDENTITY", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_per_identity: u32,
-    /// How long open connections may take to end after SIGTERM.
-    #[arg(long, env = "TRELLIS_DRAIN_SECONDS", default_value_t = 25)]
-    pub drain_seconds: u32,
     /// Serve the SPIFFE Workload API on this Unix socket.
     #[arg(long, env = "TRELLIS_WORKLOAD_API_SOCKET")]
     pub workload_api_socket: Option<PathBuf>,
     /// The algorithm of the certificate that the application gets there, where it is not that of the proxy.
     #[arg(long, env = "TRELLIS_WORKLOAD_API_ALGORITHM", requires = "workload_api_socket")]
     pub workload_api_algorithm: Option<Algorithm>,
-    /// Send metrics to this OpenTelemetry collector, http://HOST:4317.
-    #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
-    pub otlp_endpoint: Option<String>,
-    #[arg(long, env = "TRELLIS_LOG", default_value = "info")]
-    pub log: String,
-    #[arg(long, env = "TRELLIS_LOG_FORMAT", default_value = "text")]
-    pub log_format: Format,
 }
 
 impl Run {
-    pub fn identity(&self) -> Result<SpiffeId, SpiffeError> {
-        SpiffeId::new(&self.trust_domain, &self.pod_namespace, &self.service_account)
-    }
-
-    /// Who must answer where the control plane's `service` is.
-    pub fn system_identity(&self, service: &str) -> Result<SpiffeId, SpiffeError> {
-        SpiffeId::new(&self.trust_domain, &self.system_namespace, service)
-    }
-
-    pub fn policy(&self) -> Policy {
-        Policy { key_exchange: self.key_exchange, signatures: self.signatures }
-    }
-
-    /// The policy towards the control plane: its key exchange is hybrid whatever that of peers is, and it
-    /// may be signed with what the mesh accepts.
-    pub fn control(&self) -> Policy {
-        let signatures = match self.signatures {
-            Ladder::Require => Ladder::Require,
-            Ladder::Prefer | Ladder::Classical => Ladder::Prefer,
-        };
-        Policy { signatures, ..Policy::default() }
-    }
-
     pub fn per_identity(&self) -> Limits {
         let count = |number: u32| usize::try_from(number).unwrap_or(usize::MAX);
         Limits { tunnels: count(self.tunnels_per_identity), streams: count(self.connections_per_identity) }
-    }
-
-    pub fn drain(&self) -> Duration {
-        Duration::from_secs(self.drain_seconds.into())
     }
 
     /// What the data path must know; `gateways` are the node's addresses as the routing table shows them.
@@ -207,17 +129,18 @@ impl Run {
             probe_ports: self.probe_ports.clone(),
             node_ips: self.node_ips.iter().copied().chain(gateways).collect::<HashSet<_>>(),
             plaintext: self.plaintext,
+            egress: self.egress.clone(),
             own_ports,
-            removal_grace: self.drain(),
+            removal_grace: self.member.drain(),
         }
     }
 
     fn listeners(&self) -> impl Iterator<Item = SocketAddr> {
         self.outbound_listen.iter().copied().chain([
             self.tunnel_listen,
-            self.admin_listen,
-            self.metrics_listen,
-            self.ready_listen,
+            self.member.admin_listen,
+            self.member.metrics_listen,
+            self.member.ready_listen,
         ])
     }
 }
@@ -252,7 +175,7 @@ mod tests {
         arguments.extend(extra);
         match Cli::try_parse_from(arguments).unwrap().command {
             Command::Run(run) => *run,
-            Command::Capture(_) => unreachable!("asked for run"),
+            Command::Gateway(_) | Command::Capture(_) => unreachable!("asked for run"),
         }
     }
 

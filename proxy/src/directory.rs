@@ -7,7 +7,7 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr},
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -23,8 +23,10 @@ use trellis_api::proto::discovery as wire;
 use crate::route::Routes;
 
 pub use answer::{Answer, Endpoint, Reach};
+pub use application::{ApplicationTls, Same};
 
 mod answer;
+mod application;
 
 /// How long a connection waits for the first answer about its destination.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,6 +53,14 @@ pub enum Subject {
     /// An address that somebody connects to. Port 0 asks who owns the address.
     Address(SocketAddr),
     Backend(Backend),
+    /// What the gateway of this name serves, which this proxy is.
+    Gateway(GatewayName),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GatewayName {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 /// A port of a Service, as routes name it.
@@ -83,6 +93,8 @@ pub struct Directory {
     names: Arc<AtomicUsize>,
     /// Look-ups of names that wait for their answer.
     asking: Arc<Semaphore>,
+    /// Where we are, once that is known.
+    zone: Arc<OnceLock<Box<str>>>,
 }
 
 struct Entry {
@@ -95,7 +107,7 @@ impl Directory {
     pub fn new() -> (Self, mpsc::UnboundedReceiver<Wish>) {
         let (wishes, wished) = mpsc::unbounded_channel();
         let asking = Arc::new(Semaphore::new(ASKING));
-        (Self { known: Arc::default(), wishes, names: Arc::default(), asking }, wished)
+        (Self { known: Arc::default(), wishes, names: Arc::default(), asking, zone: Arc::default() }, wished)
     }
 
     /// The answer about `subject`, at once when it is known.
@@ -149,6 +161,16 @@ impl Directory {
         }
     }
 
+    /// Learns in which zone we are, by our own address. What was learned before does not know it.
+    pub async fn locate(&self, own: IpAddr) {
+        if let Ok(answer) = self.resolve(&SocketAddr::new(own, 0).into()).await
+            && let Answer::Workload(endpoint) = &*answer
+        {
+            // A pod does not move.
+            let _ = self.zone.set(endpoint.zone.clone());
+        }
+    }
+
     /// Who owns `ip`, for the record: a name that nothing proves.
     pub async fn name(&self, ip: IpAddr) -> String {
         let Ok(_turn) = self.asking.try_acquire() else { return "unverified:unknown".to_owned() };
@@ -168,7 +190,8 @@ impl Directory {
         let known = self.known.lock();
         let Some(entry) = known.get(subject) else { return };
         let before = entry.answer.borrow().clone();
-        let answer = Answer::read(answer, before.as_deref(), Instant::now());
+        let answer =
+            Answer::read(answer, before.as_deref(), self.zone.get().map(|zone| &**zone), Instant::now());
         entry.answer.send_replace(Some(Arc::new(answer)));
     }
 
@@ -204,10 +227,16 @@ impl Directory {
     pub fn routes(&self) -> BTreeMap<String, Arc<Routes>> {
         let known = self.known.lock();
         let of = |(subject, entry): (&Subject, &Entry)| match entry.answer.borrow().as_deref() {
-            Some(Answer::Service(service)) => Some((subject.to_string(), service.routes.clone()?)),
-            _ => None,
+            Some(Answer::Service(service)) => {
+                service.routes.iter().map(|routes| (subject.to_string(), routes.clone())).collect()
+            }
+            Some(Answer::Gateway(serving)) => serving
+                .listeners()
+                .map(|listener| (format!("{subject}, listener {}", listener.name), listener.routes.clone()))
+                .collect(),
+            _ => Vec::new(),
         };
-        known.iter().filter_map(of).collect()
+        known.iter().flat_map(of).collect()
     }
 
     /// How many destinations are remembered.
@@ -227,6 +256,11 @@ impl Followed {
     /// The answer of this moment. There is always one: who follows has seen the first.
     pub fn now(&self) -> Arc<Answer> {
         self.0.borrow().clone().unwrap_or_else(|| Arc::new(Answer::Unknown))
+    }
+
+    /// Waits for another one; false where there will be none.
+    pub async fn changed(&mut self) -> bool {
+        self.0.changed().await.is_ok()
     }
 }
 
@@ -250,6 +284,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Address(address) => address.fmt(f),
             Self::Backend(backend) => backend.fmt(f),
+            Self::Gateway(gateway) => write!(f, "gateway {gateway}"),
         }
     }
 }
@@ -265,6 +300,12 @@ impl From<&Backend> for wire::Backend {
     fn from(backend: &Backend) -> Self {
         let Backend { namespace, name, port } = backend;
         Self { namespace: namespace.to_string(), name: name.to_string(), port: (*port).into() }
+    }
+}
+
+impl fmt::Display for GatewayName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
     }
 }
 
@@ -371,7 +412,7 @@ mod tests {
     #[tokio::test]
     async fn an_endpoint_that_stays_keeps_what_is_known_of_it() {
         let read = |identity, before: Option<&Answer>| {
-            Answer::read(pod("10.0.0.1", identity), before, Instant::now())
+            Answer::read(pod("10.0.0.1", identity), before, None, Instant::now())
         };
         let before = read(IDENTITY, None);
         let _busy = crate::balance::Busy::new(&before.endpoints()[0].fitness);
@@ -379,6 +420,44 @@ mod tests {
         // Another workload at the same address begins anew.
         let other = read("spiffe://cluster.local/ns/shop/sa/other", Some(&before));
         assert_eq!(other.endpoints()[0].fitness.open(), 0);
+    }
+
+    fn service(zones: &[&[&str]]) -> wire::resolve_response::Answer {
+        let endpoint = |(index, zones): (usize, &&[&str])| wire::Endpoint {
+            address: format!("10.0.0.{}", index + 1),
+            port: 80,
+            reach: Some(wire::endpoint::Reach::Plaintext(wire::Plaintext::default())),
+            for_zones: zones.iter().map(|&zone| zone.to_owned()).collect(),
+            ..Default::default()
+        };
+        wire::resolve_response::Answer::Service(wire::Service {
+            endpoints: zones.iter().enumerate().map(endpoint).collect(),
+            ..Default::default()
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn endpoints_of_our_own_zone_go_first_while_one_of_them_is_fit() {
+        let now = Instant::now();
+        let picks = |answer: &Answer| {
+            let picked = (0..100).filter_map(|_| answer.pick(&[], Instant::now(), &mut rand::rng()));
+            let addresses = picked.map(|index| answer.endpoints()[index].address.ip().to_string());
+            addresses.collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
+        };
+        let zones: [&[&str]; 3] = [&["b"], &["a"], &["b", "a"]];
+        let read = |zone| Answer::read(service(&zones), None, zone, now);
+        let answer = read(Some("a"));
+        assert_eq!(picks(&answer), ["10.0.0.2", "10.0.0.3"]);
+        for one in &answer.endpoints()[..2] {
+            (0..5).for_each(|_| _ = one.fitness.failed(now));
+        }
+        // Most of all are left alone now, so that nobody is.
+        assert_eq!(picks(&answer), ["10.0.0.1", "10.0.0.2", "10.0.0.3"]);
+        for zone in [None, Some("c")] {
+            assert_eq!(picks(&read(zone)).len(), 3, "{zone:?}");
+        }
+        let some_say_nothing = Answer::read(service(&[&["a"], &[]]), None, Some("a"), now);
+        assert_eq!(picks(&some_say_nothing).len(), 2);
     }
 
     #[tokio::test(start_paused = true)]

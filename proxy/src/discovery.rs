@@ -10,12 +10,12 @@ use tokio::{
 use tonic::transport::Channel;
 use tracing::{info, warn};
 use trellis_api::proto::discovery::{
-    Destination, ResolveRequest, ResolveResponse, discovery_client::DiscoveryClient, resolve_request::Action,
-    resolve_response as wire,
+    Destination, GatewayName as WireGateway, ResolveRequest, ResolveResponse,
+    discovery_client::DiscoveryClient, resolve_request::Action, resolve_response as wire,
 };
 use trellis_telemetry::health::Health;
 
-use crate::directory::{Backend, Directory, Subject, Wish};
+use crate::directory::{Backend, Directory, GatewayName, Subject, Wish};
 
 /// The condition that holds once discovery has answered; it is not lost again, because what is known
 /// stays in use.
@@ -98,10 +98,10 @@ async fn stream(
             next = wish => match next {
                 None => return Ok(Ended::ByPeer),
                 Some((_, Some(None))) => return Ok(Ended::DirectoryGone),
-                Some((place, Some(Some(wish)))) => place.send(request(wish)),
+                Some((place, Some(Some(wish)))) => if let Some(wish) = request(wish) { place.send(wish) },
                 Some((place, None)) => {
-                    if let Some(subject) = again.pop() {
-                        place.send(request(Wish::Subscribe(subject)));
+                    if let Some(wish) = again.pop().and_then(|subject| request(Wish::Subscribe(subject))) {
+                        place.send(wish);
                     }
                 }
             },
@@ -110,7 +110,7 @@ async fn stream(
     }
 }
 
-fn request(wish: Wish) -> ResolveRequest {
+fn request(wish: Wish) -> Option<ResolveRequest> {
     let destination =
         |address: SocketAddr| Destination { address: address.ip().to_string(), port: address.port().into() };
     let action = match wish {
@@ -118,8 +118,14 @@ fn request(wish: Wish) -> ResolveRequest {
         Wish::Unsubscribe(Subject::Address(address)) => Action::Unsubscribe(destination(address)),
         Wish::Subscribe(Subject::Backend(backend)) => Action::SubscribeBackend((&backend).into()),
         Wish::Unsubscribe(Subject::Backend(backend)) => Action::UnsubscribeBackend((&backend).into()),
+        Wish::Subscribe(Subject::Gateway(gateway)) => Action::SubscribeGateway(WireGateway {
+            namespace: gateway.namespace.to_string(),
+            name: gateway.name.to_string(),
+        }),
+        // A gateway wants to know what it serves for as long as it lives.
+        Wish::Unsubscribe(Subject::Gateway(_)) => return None,
     };
-    ResolveRequest { action: Some(action) }
+    Some(ResolveRequest { action: Some(action) })
 }
 
 /// What cannot be understood is left out: the connection that waits for it fails, and says so.
@@ -128,7 +134,11 @@ fn learn(directory: &Directory, response: ResolveResponse) {
     let known = match &subject {
         Some(wire::Subject::Destination(destination)) => address(destination).map(Subject::Address),
         Some(wire::Subject::Backend(backend)) => Backend::read(backend).map(Subject::Backend),
-        Some(wire::Subject::Gateway(_)) | None => None,
+        Some(wire::Subject::Gateway(WireGateway { namespace, name })) => {
+            let (namespace, name) = (namespace.as_str().into(), name.as_str().into());
+            Some(Subject::Gateway(GatewayName { namespace, name }))
+        }
+        None => None,
     };
     match known {
         Some(known) => directory.learn(&known, answer),

@@ -85,6 +85,8 @@ pub enum ConnectError {
     Refused { address: SocketAddr, refusal: Refusal },
     #[error("the proxy at {address} did not lead to its application: {reason}")]
     Application { address: SocketAddr, reason: &'static str },
+    #[error("the TLS of the application at {address} failed: {reason}")]
+    ApplicationTls { address: SocketAddr, reason: &'static str },
     #[error("the mesh does not federate with trust domain {0}")]
     NotFederated(String),
     #[error("this proxy has no valid certificate")]
@@ -102,7 +104,7 @@ impl ConnectError {
             Self::Unreachable { .. } => "unreachable",
             Self::Refused { refusal, .. } => refusal.as_str(),
             Self::NotFederated(_) => "trust_domain_not_federated",
-            Self::Application { reason, .. } => reason,
+            Self::Application { reason, .. } | Self::ApplicationTls { reason, .. } => reason,
             Self::NotReady => NOT_READY,
             Self::Unavailable(Unavailable::Abandoned) => "shutting_down",
             Self::Unavailable(Unavailable::Unsettled) => "tunnel_unsettled",

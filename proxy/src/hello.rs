@@ -7,7 +7,11 @@ pub enum Greeting {
     /// It has not come to its end.
     Incomplete,
     /// It is whole; who names nobody wants whoever is there.
-    Whole { name: Option<String> },
+    Whole {
+        name: Option<String>,
+        /// Whether the client speaks TLS 1.3.
+        modern: bool,
+    },
     /// It is none.
     Broken,
 }
@@ -18,6 +22,8 @@ const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const HOST_NAME: u8 = 0;
+const SUPPORTED_VERSIONS: u16 = 43;
+const TLS_13: [u8; 2] = [3, 4];
 
 impl Greeting {
     /// Reads what came so far.
@@ -47,10 +53,7 @@ impl Greeting {
                     return Self::Broken;
                 }
                 if let Some(hello) = hello.get(..length) {
-                    return match name(hello) {
-                        Some(name) => Self::Whole { name },
-                        None => Self::Broken,
-                    };
+                    return whole(hello).unwrap_or(Self::Broken);
                 }
             }
             if rest.len() < 5 {
@@ -60,37 +63,41 @@ impl Greeting {
     }
 }
 
-/// The name in a whole greeting; `None` where it is malformed.
-#[allow(clippy::option_option)]
-fn name(hello: &[u8]) -> Option<Option<String>> {
+/// What a whole greeting says; `None` where it is malformed.
+fn whole(hello: &[u8]) -> Option<Greeting> {
     let mut hello = Reader(hello);
     // Version and random, then session, suites and compressions.
     hello.take(34)?;
     hello.vector8()?;
     hello.vector16()?;
     hello.vector8()?;
+    let (mut name, mut modern) = (None, false);
     if hello.0.is_empty() {
-        return Some(None);
+        return Some(Greeting::Whole { name, modern });
     }
     let mut extensions = Reader(hello.vector16()?);
     while !extensions.0.is_empty() {
         let kind = extensions.number()?;
         let mut extension = Reader(extensions.vector16()?);
-        if kind != SERVER_NAME {
-            continue;
-        }
-        let mut names = Reader(extension.vector16()?);
-        while !names.0.is_empty() {
-            let [kind] = names.take(1)? else { return None };
-            let name = names.vector16()?;
-            if *kind == HOST_NAME {
-                let name =
-                    std::str::from_utf8(name).ok().filter(|name| !name.is_empty() && name.is_ascii())?;
-                return Some(Some(name.to_owned()));
+        match kind {
+            SERVER_NAME if name.is_none() => {
+                let mut names = Reader(extension.vector16()?);
+                while !names.0.is_empty() && name.is_none() {
+                    let [kind] = names.take(1)? else { return None };
+                    let said = names.vector16()?;
+                    if *kind == HOST_NAME {
+                        let said = std::str::from_utf8(said).ok();
+                        name = Some(said.filter(|said| !said.is_empty() && said.is_ascii())?.to_owned());
+                    }
+                }
             }
+            SUPPORTED_VERSIONS => {
+                modern = extension.vector8()?.chunks_exact(2).any(|version| version == TLS_13);
+            }
+            _ => {}
         }
     }
-    Some(None)
+    Some(Greeting::Whole { name, modern })
 }
 
 struct Reader<'a>(&'a [u8]);
@@ -157,14 +164,14 @@ mod tests {
                 assert_eq!(Greeting::read(&bytes[..cut]), Greeting::Incomplete, "cut at {cut}");
             }
             let read = Greeting::read(&bytes);
-            assert_eq!(read, Greeting::Whole { name: Some("web.shop.example".into()) });
+            assert_eq!(read, Greeting::Whole { name: Some("web.shop.example".into()), modern: true });
         }
     }
 
     #[test]
     fn who_names_nobody_is_understood() {
         // An address is no name, so none is sent.
-        assert_eq!(Greeting::read(&greeting("192.0.2.1")), Greeting::Whole { name: None });
+        assert_eq!(Greeting::read(&greeting("192.0.2.1")), Greeting::Whole { name: None, modern: true });
     }
 
     #[test]

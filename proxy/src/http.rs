@@ -9,13 +9,16 @@ mod forward;
 mod io;
 mod message;
 mod mirror;
+mod pace;
+mod seal;
 mod serve;
 mod upgrade;
 mod upstream;
 
 pub use answer::Failure;
 pub use body::End;
-pub use context::Context;
+pub use context::{Context, Front};
 pub use io::Near;
+pub use pace::Pace;
 pub use serve::{http1, http2};
 pub use upstream::Upstreams;

@@ -14,10 +14,11 @@ use std::{
 use parking_lot::Mutex;
 use trellis_api::evidence::{Bytes, Class, Connections, ProxyEvidence, REFUSED, Signatures};
 pub use trellis_channel::handshakes::Direction;
-use trellis_channel::handshakes::Handshakes;
+use trellis_channel::handshakes::{Handshakes, UNVERIFIED};
 use trellis_pki::{
     posture,
     posture::{Fallback, Posture},
+    public::Negotiated,
     spiffe::SpiffeId,
 };
 use trellis_telemetry::{Counter, Family, Gauge, Registry};
@@ -139,6 +140,35 @@ impl Ledger {
         )
     }
 
+    /// The row of connections over TLS with `peer`, which is no part of the mesh.
+    pub fn outside(
+        &self,
+        direction: Direction,
+        peer: String,
+        negotiated: &Negotiated,
+        weakness: Option<&str>,
+    ) -> Arc<Row> {
+        let [source, destination] = self.ends(direction, peer);
+        let named = |signature: Option<&'static str>| signature.map(ToOwned::to_owned);
+        self.row(
+            direction,
+            Connections {
+                source,
+                destination,
+                tls: Some(negotiated.tls.to_owned()),
+                group: Some(negotiated.group.clone()),
+                signatures: Signatures {
+                    client: named(negotiated.client_signature),
+                    server: named(negotiated.server_signature),
+                },
+                class: class(negotiated.class),
+                resumed: negotiated.resumed,
+                reason: weakness.map(ToOwned::to_owned),
+                count: 0,
+            },
+        )
+    }
+
     /// The row of plaintext connections with `peer`.
     pub fn plaintext(&self, direction: Direction, peer: String, reason: &str) -> Arc<Row> {
         let [source, destination] = self.ends(direction, peer);
@@ -222,6 +252,28 @@ impl Ledger {
 
     pub fn handshake(&self, direction: Direction, posture: &Posture, took: Duration) {
         self.handshakes.completed(direction, posture, took);
+    }
+
+    /// With a client of a gateway.
+    pub fn client_handshake(&self, negotiated: &Negotiated, weakness: Option<&str>, took: Duration) {
+        self.handshakes.completed_outside(Direction::Inbound, UNVERIFIED, negotiated, weakness, took);
+    }
+
+    /// With an application that speaks TLS itself.
+    pub fn application_handshake(
+        &self,
+        peer: &str,
+        negotiated: &Negotiated,
+        weakness: Option<&str>,
+        took: Duration,
+    ) {
+        self.handshakes.completed_outside(Direction::Outbound, peer, negotiated, weakness, took);
+    }
+
+    /// A client of a gateway, which proved nothing.
+    pub fn client_turned_away(&self, reason: &str) {
+        self.handshakes.refused(Direction::Inbound, reason);
+        self.refused(Direction::Inbound, "unverified:client".into(), Class::Classical, reason);
     }
 
     /// Only the handshake: the connection that it was for may still go elsewhere.

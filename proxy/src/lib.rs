@@ -1,9 +1,10 @@
-//! The data plane: one proxy beside one application. Connections come in by a listener, find their way
+//! The data plane: one proxy beside one application, or a gateway before many. Connections come in by a listener, find their way
 //! by the directory, ride a tunnel, and are counted in the ledger.
 #![forbid(unsafe_code)]
 
 pub mod capture;
 pub mod config;
+pub mod gateway;
 mod route;
 pub mod run;
 
@@ -19,6 +20,7 @@ mod http;
 mod inbound;
 mod ledger;
 mod listen;
+mod member;
 mod node;
 mod original;
 mod outbound;
@@ -28,8 +30,11 @@ mod reach;
 mod relay;
 mod requests;
 mod scratch;
+mod sealed;
 mod standing;
+mod threads;
 mod transport;
 mod tunnel;
+mod webroots;
 mod worker;
 mod workload;

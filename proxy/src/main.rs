@@ -7,12 +7,13 @@ use clap::Parser;
 use trellis_proxy::{
     capture::Rules,
     config::{Capture, Cli, Command},
-    run,
+    gateway, run,
 };
 
 fn main() -> anyhow::Result<()> {
     match Cli::parse().command {
         Command::Run(config) => run::run(*config),
+        Command::Gateway(config) => gateway::run(*config),
         Command::Capture(Capture { skip_inbound_ports, skip_outbound_ports, print, nft }) => {
             let rules = Rules { skip_inbound: skip_inbound_ports, skip_outbound: skip_outbound_ports };
             if print {

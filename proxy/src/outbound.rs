@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use tokio::{net::TcpStream, time};
 use tracing::debug;
 use trellis_api::{
+    annotations::Verdict,
     evidence::{Class, OUTSIDE_MESH},
     proto::discovery::Protocol as Said,
 };
@@ -20,7 +21,7 @@ use crate::{
     ledger::Direction,
     original, reach,
     relay::{Begun, End},
-    route::{Choice, Slashes},
+    route::Choice,
     worker::{self, Worker},
 };
 
@@ -188,8 +189,7 @@ async fn requests(
     destination: Followed,
 ) {
     worker.shared.ledger.protocol(Direction::Outbound, protocol);
-    let context =
-        Arc::new(http::Context { worker: worker.clone(), destination, address, slashes: Slashes::Data });
+    let context = http::Context::new(worker, http::Front::Destination(destination), address);
     let near = http::Near::new(first, socket);
     match protocol {
         Protocol::Http2 => Box::pin(http::http2(context, near)).await,
@@ -258,7 +258,7 @@ async fn routed(
 pub async fn greeting(socket: &mut TcpStream, first: &mut BytesMut) -> Result<Option<String>, &'static str> {
     loop {
         match Greeting::read(first) {
-            Greeting::Whole { name } => return Ok(name),
+            Greeting::Whole { name, .. } => return Ok(name),
             Greeting::Broken => return Err("malformed_client_hello"),
             Greeting::Incomplete => {}
         }
@@ -275,6 +275,12 @@ pub async fn greeting(socket: &mut TcpStream, first: &mut BytesMut) -> Result<Op
 async fn outside(worker: &Arc<Worker>, mut socket: TcpStream, address: SocketAddr) {
     let ledger = &worker.shared.ledger;
     let peer = "unverified:outside";
+    let mut first = BytesMut::new();
+    if let Err(reason) = may_leave(worker, &mut socket, &mut first, address).await {
+        debug!(%address, reason, "not let out");
+        reach::refuse(worker, peer.to_owned(), reason);
+        return socket.abort();
+    }
     let far = match worker::dial(address).await {
         Ok(far) => far,
         Err(error) => {
@@ -285,8 +291,28 @@ async fn outside(worker: &Arc<Worker>, mut socket: TcpStream, address: SocketAdd
     };
     let _open = ledger.plaintext(Direction::Outbound, peer.to_owned(), OUTSIDE_MESH).opened();
     let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
-    let carried = worker::carry(worker, Direction::Outbound, address.port(), &flow, socket, far, None).await;
+    let near = Begun::new(first.freeze(), socket);
+    let carried = worker::carry(worker, Direction::Outbound, address.port(), &flow, near, far, None).await;
     if let Err(error) = carried {
         debug!(%address, %error, "connection broke");
+    }
+}
+
+/// Whether the application may reach an address outside of the mesh. Where that depends on a name, it is the
+/// one that a client of TLS asks for; what is sent in plaintext names nobody for certain.
+async fn may_leave(
+    worker: &Worker,
+    socket: &mut TcpStream,
+    first: &mut BytesMut,
+    to: SocketAddr,
+) -> Result<(), &'static str> {
+    let egress = &worker.shared.rules.egress;
+    match egress.of_address(to.ip(), to.port()) {
+        Verdict::Allowed => Ok(()),
+        Verdict::Denied => Err("egress_denied"),
+        Verdict::ByName => match greeting(socket, first).await {
+            Ok(Some(name)) if egress.of_name(&name, to.port()) => Ok(()),
+            Ok(_) | Err(_) => Err("egress_denied"),
+        },
     }
 }

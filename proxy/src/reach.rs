@@ -10,7 +10,7 @@ use trellis_api::evidence::Class;
 use trellis_pki::spiffe::SpiffeId;
 
 use crate::{
-    balance::{self, Busy},
+    balance::Busy,
     directory::{Answer, Endpoint, Reach},
     handshake::ConnectError,
     ledger::{self, Direction, OpenConnection},
@@ -44,7 +44,7 @@ pub async fn endpoint(worker: &Worker, destination: SocketAddr, answer: &Answer)
     let endpoints = answer.endpoints();
     let mut tried = Vec::new();
     while tried.len() < ATTEMPTS {
-        let picked = balance::pick(endpoints, &tried, Instant::now(), &mut rand::rng());
+        let picked = answer.pick(&tried, Instant::now(), &mut rand::rng());
         let Some((index, endpoint)) = picked.and_then(|index| Some((index, endpoints.get(index)?))) else {
             break;
         };
@@ -90,12 +90,14 @@ pub async fn plaintext(
     endpoint: &Endpoint,
     reason: &'static str,
 ) -> Result<(TcpStream, OpenConnection), ConnectError> {
-    let address = endpoint.address;
-    let socket = worker::dial(address)
-        .await
-        .map_err(|error| ConnectError::Unreachable { address, kind: error.kind() })?;
+    let socket = socket(endpoint.address).await?;
     let row = worker.shared.ledger.plaintext(Direction::Outbound, endpoint.peer.to_string(), reason);
     Ok((socket, row.opened()))
+}
+
+pub async fn socket(address: SocketAddr) -> Result<TcpStream, ConnectError> {
+    let socket = worker::dial(address).await;
+    socket.map_err(|error| ConnectError::Unreachable { address, kind: error.kind() })
 }
 
 impl Reached {
@@ -122,7 +124,7 @@ impl Reached {
     }
 
     /// Carries a connection to its end.
-    pub async fn carry(self, worker: &Worker, mut near: Begun<TcpStream>, destination: SocketAddr) {
+    pub async fn carry<N: End>(self, worker: &Worker, mut near: Begun<N>, destination: SocketAddr) {
         let Self { address, far, first, busy: _busy } = self;
         let said = match first {
             Some(Ok(said)) => said.unwrap_or_default(),

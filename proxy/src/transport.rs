@@ -88,6 +88,11 @@ impl Drain {
         self.0.lock().poll_drain(cx)
     }
 
+    /// Ends the socket by a reset.
+    pub fn abort(&self) {
+        let _ = socket2::SockRef::from(&self.0.lock().socket).set_linger(Some(std::time::Duration::ZERO));
+    }
+
     /// Why TLS broke, if it did.
     pub fn failure(&self) -> Option<rustls::Error> {
         self.0.lock().failure.clone()

@@ -28,6 +28,7 @@ use trellis_pki::{clock::Clock, spiffe::SpiffeId, tls::MeshTls};
 use crate::{
     detect::Protocol,
     directory::Directory,
+    gateway,
     handshake::{self, ConnectError, Handshaker, Secured},
     http::Upstreams,
     inbound,
@@ -39,6 +40,7 @@ use crate::{
     requests::Requests,
     standing,
     tunnel::Tunnel,
+    webroots::WebRoots,
 };
 
 /// A tunnel that carried nothing for this long is closed.
@@ -65,6 +67,7 @@ pub struct Rules {
     /// Addresses from which the node's kubelet probes the application.
     pub node_ips: HashSet<IpAddr>,
     pub plaintext: trellis_api::annotations::Plaintext,
+    pub egress: trellis_api::annotations::Egress,
     /// Ports of the proxy itself, which nobody reaches through it.
     pub own_ports: HashSet<u16>,
     /// How long a tunnel may finish what is open on it once its anchor is trusted no more.
@@ -84,8 +87,44 @@ pub struct Shared {
     pub quota: Quota,
     /// What the tunnels that are open rest on.
     pub resting: Resting,
+    pub web_roots: Arc<WebRoots>,
     /// Changes when tunnels must be retired: a new leaf, a new bundle, or the end of this process.
     pub stage: watch::Receiver<Stage>,
+}
+
+/// What is there before any traffic is.
+pub struct Base {
+    pub tls: Arc<MeshTls>,
+    pub clock: Arc<dyn Clock>,
+    pub directory: Directory,
+    pub ledger: Arc<Ledger>,
+    pub requests: Arc<Requests>,
+    pub resting: Resting,
+    pub web_roots: Arc<WebRoots>,
+}
+
+impl Shared {
+    pub fn new(
+        base: &Base,
+        handshaker: Handshaker,
+        rules: Arc<Rules>,
+        quota: Quota,
+        stage: watch::Receiver<Stage>,
+    ) -> Self {
+        Self {
+            tls: base.tls.clone(),
+            clock: base.clock.clone(),
+            handshaker,
+            directory: base.directory.clone(),
+            ledger: base.ledger.clone(),
+            requests: base.requests.clone(),
+            rules,
+            quota,
+            resting: base.resting.clone(),
+            web_roots: base.web_roots.clone(),
+            stage,
+        }
+    }
 }
 
 /// Where the proxy is in its life.
@@ -157,24 +196,34 @@ pub struct Listeners {
     pub inbound: Vec<StdListener>,
 }
 
+/// What other threads hand to a worker.
+pub enum Delivery {
+    /// A tunnel of a peer.
+    Tunnel(Box<Secured>),
+    /// A listener of a gateway whose connections this worker accepts.
+    Opening(gateway::Opening),
+    /// A client of a gateway that is through with its handshake.
+    Client(Box<gateway::Arrival>),
+}
+
 /// Runs a worker on the calling thread until the proxy drains and the last connection has ended.
 pub fn run(
     shared: Shared,
     listeners: Listeners,
-    secured: mpsc::UnboundedReceiver<Secured>,
+    deliveries: mpsc::UnboundedReceiver<Delivery>,
 ) -> io::Result<()> {
     runtime::Builder::new_current_thread()
         .enable_all()
         // Look for new readiness often enough that one busy connection does not delay the others.
         .event_interval(31)
         .build()?
-        .block_on(serve(shared, listeners, secured))
+        .block_on(serve(shared, listeners, deliveries))
 }
 
 async fn serve(
     shared: Shared,
     listeners: Listeners,
-    mut secured: mpsc::UnboundedReceiver<Secured>,
+    mut deliveries: mpsc::UnboundedReceiver<Delivery>,
 ) -> io::Result<()> {
     let worker = Arc::new(Worker {
         shared,
@@ -197,9 +246,7 @@ async fn serve(
     let mut stage = worker.shared.stage.clone();
     loop {
         tokio::select! {
-            Some(secured) = secured.recv() => {
-                tokio::spawn(inbound::tunnel(worker.clone(), secured));
-            }
+            Some(delivery) = deliveries.recv() => receive(&worker, delivery),
             drained = stage.wait_for(|stage| stage.draining) => {
                 drop(drained);
                 break;
@@ -207,12 +254,26 @@ async fn serve(
         }
     }
     // Tunnels whose handshake ended in this very moment are let in, to be told that this is the end.
-    while let Ok(secured) = secured.try_recv() {
-        tokio::spawn(inbound::tunnel(worker.clone(), secured));
+    while let Ok(delivery) = deliveries.try_recv() {
+        receive(&worker, delivery);
     }
     tokio::task::yield_now().await;
     worker.open.none().await;
     Ok(())
+}
+
+fn receive(worker: &Arc<Worker>, delivery: Delivery) {
+    match delivery {
+        Delivery::Tunnel(secured) => {
+            tokio::spawn(inbound::tunnel(worker.clone(), *secured));
+        }
+        Delivery::Opening(opening) => {
+            tokio::spawn(gateway::accept(worker.clone(), opening));
+        }
+        Delivery::Client(arrival) => {
+            tokio::spawn(gateway::serve(worker.clone(), *arrival));
+        }
+    }
 }
 
 /// Accepts connections that the pod's rules sent here, until the proxy drains.

@@ -23,7 +23,7 @@ use tokio::{
     task::{JoinError, spawn_blocking},
     time::{Instant, sleep, timeout_at},
 };
-use trellis_api::source::{Change, Watched};
+use trellis_api::source::{Change, Selection, Sight, Watched};
 
 use self::{
     alarm::Alarm,
@@ -92,6 +92,26 @@ impl Folder {
             }
         })
         .boxed()
+    }
+
+    /// Nothing is closed to who may read the folder.
+    pub(crate) fn watch_in<K: Watched>(&self, selection: Selection) -> BoxStream<'static, Sight<K>> {
+        let changes = self.watch();
+        changes
+            .filter_map(move |change| {
+                std::future::ready(within(change, &selection.namespace).map(Sight::Seen))
+            })
+            .boxed()
+    }
+}
+
+/// What of a change is about this namespace.
+fn within<K: Watched>(change: Change<K>, namespace: &str) -> Option<Change<K>> {
+    let is_there = |object: &Arc<K>| object.meta().namespace.as_deref() == Some(namespace);
+    match change {
+        Change::Reset(objects) => Some(Change::Reset(objects.into_iter().filter(is_there).collect())),
+        Change::Applied(object) => is_there(&object).then_some(Change::Applied(object)),
+        Change::Deleted(object) => is_there(&object).then_some(Change::Deleted(object)),
     }
 }
 

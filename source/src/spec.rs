@@ -3,13 +3,15 @@
 use std::{fmt, path::PathBuf, str::FromStr, sync::Arc};
 
 use futures::stream::BoxStream;
+use k8s_openapi::NamespaceResourceScope;
+use kube::Resource;
 use thiserror::Error;
-use trellis_api::source::{Change, Source, Watched};
+use trellis_api::source::{Change, Selection, Sight, Source, Watched};
 
 use crate::{
     client::{ClientError, kubernetes_client},
     folder::Folder,
-    kubernetes::Kubernetes,
+    kubernetes::{Absence, Kubernetes},
     problem::Problem,
 };
 
@@ -113,8 +115,26 @@ impl AnySource {
 impl Source for AnySource {
     fn watch<K: Watched>(&self) -> BoxStream<'static, Change<K>> {
         match &self.0 {
-            Inner::Kubernetes(kubernetes) => kubernetes.watch(),
+            Inner::Kubernetes(kubernetes) => kubernetes.watch(Absence::Problem),
             Inner::Folder(folder) => folder.watch(),
+        }
+    }
+
+    fn watch_if_known<K: Watched>(&self) -> BoxStream<'static, Change<K>> {
+        match &self.0 {
+            Inner::Kubernetes(kubernetes) => kubernetes.watch(Absence::Empty),
+            // There a kind is known as soon as somebody asks for it.
+            Inner::Folder(folder) => folder.watch(),
+        }
+    }
+
+    fn watch_in<K>(&self, selection: Selection) -> BoxStream<'static, Sight<K>>
+    where
+        K: Watched + Resource<Scope = NamespaceResourceScope>,
+    {
+        match &self.0 {
+            Inner::Kubernetes(kubernetes) => kubernetes.watch_in(selection),
+            Inner::Folder(folder) => folder.watch_in(selection),
         }
     }
 }

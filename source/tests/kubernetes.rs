@@ -5,7 +5,7 @@ use std::{convert::Infallible, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
-use futures::StreamExt;
+use futures::{StreamExt, stream::BoxStream};
 use http::{Request, Response, StatusCode, Uri};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::service_fn;
-use trellis_api::source::{Change, Source};
+use trellis_api::source::{Change, Selection, Sight, Source};
 use trellis_source::{AnySource, Place};
 
 type Changes = UnboundedReceiverStream<Change<Service>>;
@@ -118,10 +118,58 @@ async fn an_api_server_that_goes_away_ends_nothing() -> Result<()> {
     Ok(())
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_kind_that_the_cluster_may_lack_is_empty_until_it_is_there() -> Result<()> {
+    let (mut api, source) = Api::start();
+    let mut services = polled(source.watch_if_known::<Service>());
+    for _ in 0..3 {
+        api.next().await?.answer(
+            StatusCode::NOT_FOUND,
+            &json!({"kind": "Status", "apiVersion": "v1",
+            "status": "Failure", "code": 404, "reason": "NotFound", "message": "404 page not found"}),
+        )?;
+    }
+    let Some(Change::Reset(none)) = services.next().await else { bail!("no reset") };
+    assert!(none.is_empty());
+    let _events = api.list_and_follow("1", &[service("web", 80)]).await?;
+    // Nothing came in between: it is said once.
+    let Some(Change::Reset(all)) = services.next().await else { bail!("no reset") };
+    assert_eq!(all.len(), 1);
+    assert_eq!(source.problems(), []);
+    Ok(())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_is_closed_says_so_until_it_is_opened() -> Result<()> {
+    let (mut api, source) = Api::start();
+    let selection = Selection { namespace: "shop".to_owned(), fields: Some("type=x") };
+    let mut services = polled(source.watch_in::<Service>(selection));
+    for _ in 0..3 {
+        let request = api.next().await?;
+        ensure!(request.uri.path() == "/api/v1/namespaces/shop/services", "{}", request.uri);
+        ensure!(request.has("fieldSelector=type%3Dx"), "{}", request.uri);
+        request.answer(
+            StatusCode::FORBIDDEN,
+            &json!({"kind": "Status", "apiVersion": "v1",
+            "status": "Failure", "code": 403, "reason": "Forbidden", "message": "services is forbidden"}),
+        )?;
+    }
+    let Some(Sight::Forbidden) = services.next().await else { bail!("it was not said") };
+    let _events = api.list_and_follow("1", &[service("web", 80)]).await?;
+    // Nothing came in between: it is said once.
+    let Some(Sight::Seen(Change::Reset(all))) = services.next().await else { bail!("no reset") };
+    assert_eq!(all.len(), 1);
+    assert_eq!(source.problems(), [], "whoever refers to it says so, and not the source");
+    Ok(())
+}
+
 /// The stream, polled by a task of its own: it only asks the API server while somebody waits for it.
 fn follow(source: &AnySource) -> Changes {
+    polled(source.watch::<Service>())
+}
+
+fn polled<T: Send + 'static>(mut changes: BoxStream<'static, T>) -> UnboundedReceiverStream<T> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    let mut changes = source.watch();
     tokio::spawn(async move {
         while let Some(change) = changes.next().await {
             let _ = sender.send(change);

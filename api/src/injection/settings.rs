@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    annotations::{Cpu, LogFilter, Memory, Plaintext, Ports},
+    annotations::{Cpu, Egress, LogFilter, Memory, Plaintext, Ports},
     names,
     trust::KeyAlgorithm,
 };
@@ -29,6 +29,8 @@ pub struct Settings {
     pub plaintext: Plaintext,
     /// Ports whose bytes are carried unread.
     pub opaque_ports: Ports,
+    /// What applications may reach outside of the mesh.
+    pub egress: Egress,
     pub log: LogFilter,
     pub log_format: LogFormat,
     /// Where proxies send their metrics; nowhere if absent. They can be scraped in any case.
@@ -209,6 +211,7 @@ impl Default for Settings {
             plaintext: Plaintext::default(),
             signatures: Ladder::default(),
             // SMTP, POP3, IMAP, submission, MySQL and Galera: their servers speak first.
+            egress: Egress::Allow,
             opaque_ports: [25, 110, 143, 587, 3306, 4444].into_iter().collect(),
             log: LogFilter::default(),
             log_format: LogFormat::default(),

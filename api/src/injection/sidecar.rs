@@ -13,7 +13,10 @@ use k8s_openapi::{
 };
 
 use super::{Amounts, Plan, Resources, Settings, probes::Called, workload_api};
-use crate::{annotations::Ports, names};
+use crate::{
+    annotations::{Egress, Ports},
+    names,
+};
 
 /// The kubelet replaces the token when four fifths of this are over.
 const TOKEN_SECONDS: i64 = 3600;
@@ -35,7 +38,7 @@ pub fn inject(pod: &Pod, plan: &Plan, settings: &Settings) -> Pod {
     let spec = pod.spec.get_or_insert_default();
     let inits = spec.init_containers.get_or_insert_default();
     inits.splice(0..0, [capture(plan, settings), proxy(plan, settings)]);
-    spec.volumes.get_or_insert_default().extend([identity(), no_api_token()]);
+    spec.volumes.get_or_insert_default().extend(volumes());
     if plan.annotations.workload_api.is_enabled() {
         workload_api::add(spec, plan.annotations.workload_api);
     }
@@ -111,7 +114,7 @@ fn capture(plan: &Plan, settings: &Settings) -> Container {
     }
 }
 
-fn proxy(plan: &Plan, settings: &Settings) -> Container {
+pub(super) fn proxy(plan: &Plan, settings: &Settings) -> Container {
     Container {
         name: names::PROXY_CONTAINER.to_owned(),
         image: Some(settings.images.proxy.clone()),
@@ -181,6 +184,10 @@ fn environment(plan: &Plan, settings: &Settings) -> Vec<EnvVar> {
     ];
     if let Some(dual) = annotations.dual_identity {
         all.push(text("TRELLIS_DUAL_IDENTITY", dual.to_string()));
+    }
+    let egress = annotations.egress.as_ref().unwrap_or(&settings.egress);
+    if *egress != Egress::Allow {
+        all.push(text("TRELLIS_EGRESS", egress.to_string()));
     }
     if let Some(endpoint) = &settings.otlp_endpoint {
         all.push(text("TRELLIS_OTLP_ENDPOINT", endpoint.clone()));
@@ -268,6 +275,11 @@ fn amounts(amounts: &Amounts) -> Option<BTreeMap<String, Quantity>> {
     let memory = amounts.memory.as_ref().map(|amount| ("memory".to_owned(), amount.into()));
     let all: BTreeMap<String, Quantity> = cpu.into_iter().chain(memory).collect();
     (!all.is_empty()).then_some(all)
+}
+
+/// What the proxy needs to have mounted.
+pub(super) fn volumes() -> [Volume; 2] {
+    [identity(), no_api_token()]
 }
 
 /// A token of the pod's own for the CA and nobody else, whether or not the application mounts one, and

@@ -137,7 +137,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::fake_api::FakeApi;
+    use trellis_fake_api::FakeApi;
 
     fn good() -> Value {
         json!({

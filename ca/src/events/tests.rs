@@ -4,7 +4,7 @@ use tokio::sync::watch;
 use trellis_pki::clock::ManualClock;
 
 use super::*;
-use crate::fake_api::FakeApi;
+use trellis_fake_api::FakeApi;
 
 const EVENTS: &str = "/apis/events.k8s.io/v1/namespaces/shop/events/";
 

@@ -5,10 +5,8 @@ use trellis_api::trust::{Condition, Part, Phase, RotationStatus, TrustDomainStat
 use trellis_telemetry::shutdown::{Shutdown, requested};
 
 use super::{About, Events, Tone};
-use crate::{
-    leader::Role,
-    trust::status::{DENIALS, NONE, SETTLED},
-};
+use crate::trust::status::{DENIALS, NONE, SETTLED};
+use trellis_election::Role;
 
 const ACTION: &str = "Rotate";
 

@@ -24,13 +24,11 @@ use super::{
     partner::{Partner, partners},
     schedule::Schedule,
 };
-use crate::{
-    leader::Role,
-    trust::{
-        Authority,
-        object::{self, Known, Wishes},
-    },
+use crate::trust::{
+    Authority,
+    object::{self, Known, Wishes},
 };
+use trellis_election::Role;
 
 /// What was fetched since this replica leads, by trust domain.
 #[derive(Clone, Debug, Default, PartialEq)]

@@ -16,7 +16,7 @@ use trellis_telemetry::{
     shutdown::{Shutdown, requested},
 };
 
-use crate::leader::Role;
+use trellis_election::Role;
 
 /// How often what somebody changed is put right, and a failure tried again.
 const LOOK: Duration = Duration::from_secs(60);
@@ -112,7 +112,7 @@ fn certificates(pem: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fake_api::FakeApi;
+    use trellis_fake_api::FakeApi;
 
     const PATH: &str = "/apis/certificates.k8s.io/v1beta1/clustertrustbundles/trellis.dev:mesh:bundle";
 

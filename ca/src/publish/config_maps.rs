@@ -29,7 +29,7 @@ use trellis_telemetry::{
 };
 
 use super::CONDITION;
-use crate::leader::Role;
+use trellis_election::Role;
 
 /// Writes under way at once.
 const CONCURRENCY: usize = 4;
@@ -310,7 +310,7 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
-    use crate::fake_api::FakeApi;
+    use trellis_fake_api::FakeApi;
 
     const PEM: &str = "the anchors";
 

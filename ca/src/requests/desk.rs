@@ -20,7 +20,7 @@ use tokio::{
 use trellis_telemetry::shutdown::{Shutdown, requested};
 
 use super::{Clerk, Look, kind::discover};
-use crate::leader::Role;
+use trellis_election::Role;
 
 /// Requests that are looked at together.
 const CONCURRENCY: usize = 16;

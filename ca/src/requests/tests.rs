@@ -23,15 +23,15 @@ use crate::{
     attest::{Attestor, TokenReviewer},
     audit::Audit,
     events::Events,
-    fake_api::FakeApi,
     issue::{Issuing, Terms},
-    leader::Role,
     trust::{
         Authority, Keys, Making, Store,
         store::{Folder, Read},
     },
     view::View,
 };
+use trellis_election::Role;
+use trellis_fake_api::FakeApi;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const CSRS: &str = "/apis/certificates.k8s.io/v1/certificatesigningrequests";

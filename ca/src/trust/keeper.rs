@@ -34,8 +34,8 @@ use super::{
 use crate::{
     audit::{Audit, Event},
     federation::{self, Fetched, Held},
-    leader::Role,
 };
+use trellis_election::Role;
 
 /// Members that confirm together are looked at together.
 const GATHER: Duration = Duration::from_millis(100);

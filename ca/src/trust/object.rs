@@ -21,7 +21,9 @@ use trellis_api::{
 use trellis_telemetry::shutdown::{Shutdown, requested};
 
 use super::{authority::Authority, state::TrustState};
-use crate::{federation, leader::Role};
+use trellis_election::Role;
+
+use crate::federation;
 
 /// What is wished, and as which generation of the object.
 #[derive(Clone, Debug, PartialEq)]

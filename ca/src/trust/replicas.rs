@@ -17,7 +17,9 @@ use trellis_pki::{spiffe::SpiffeId, tls::MeshTls};
 use trellis_telemetry::shutdown::{Shutdown, requested};
 
 use super::members::Members;
-use crate::{leader::Role, view::View};
+use trellis_election::Role;
+
+use crate::view::View;
 
 /// Members that change together travel together.
 const GATHER: Duration = Duration::from_millis(250);

@@ -2,8 +2,11 @@
 //! real mutual TLS.
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on says where
 
+mod gateways;
 mod lookup;
 mod mesh;
 mod properties;
 mod push;
+mod routes;
+mod statuses;
 mod world;

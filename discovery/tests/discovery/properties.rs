@@ -10,10 +10,12 @@ use trellis_discovery::{
     answer::{Answer, Who},
     destination::Destination,
     hub::Hub,
+    name::Name,
     state::State,
+    subject::{Backend, Subject},
 };
 
-use crate::world::{applied, deleted, resets, state, told};
+use crate::world::{applied, deleted, resets, state, viewer};
 
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const NAMES: [&str; 3] = ["x", "y", "z"];
@@ -94,17 +96,45 @@ fn pod() -> impl Strategy<Value = Value> {
                     "creationTimestamp": format!("2026-01-0{}T00:00:00Z", age + 1),
                     "deletionTimestamp": leaving.then_some("2026-02-01T00:00:00Z")
                 },
-                "spec": {"hostNetwork": host, "serviceAccountName": "sa", "containers": []},
+                "spec": {"hostNetwork": host, "serviceAccountName": "sa", "nodeName": "x", "containers": []},
                 "status": {"phase": phase, "podIPs": addresses.iter().map(|ip| json!({"ip": ip})).collect::<Vec<_>>()}
             })
         },
     )
 }
 
+fn node() -> impl Strategy<Value = Value> {
+    option::of(select(["north", "south"].as_slice())).prop_map(
+        |zone| json!({"kind": "Node", "metadata": {"labels": zone.map(|zone| json!({"topology.kubernetes.io/zone": zone}))}}),
+    )
+}
+
+fn route() -> impl Strategy<Value = Value> {
+    let reference =
+        || (select(NAMESPACES.as_slice()), select(NAMES.as_slice()), select([None, Some(80)].as_slice()));
+    let kind = select(["HTTPRoute", "GRPCRoute", "TCPRoute"].as_slice());
+    (kind, vec(reference(), 0..3), reference(), 0..3i64).prop_map(|(kind, parents, backend, age)| {
+        let parents = parents.iter().map(|(namespace, name, port)| {
+            json!({"group": "", "kind": "Service", "namespace": namespace, "name": name, "port": port})
+        });
+        let (namespace, name, port) = backend;
+        json!({
+            "kind": kind,
+            "metadata": {"creationTimestamp": format!("2026-01-0{}T00:00:00Z", age + 1)},
+            "spec": {
+                "parentRefs": parents.collect::<Vec<_>>(),
+                "rules": [{"backendRefs": [{"namespace": namespace, "name": name, "port": port}]}]
+            }
+        })
+    })
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let object = prop_oneof![service(), slice(), pod()];
+    let object = prop_oneof![service(), slice(), pod(), node(), route()];
     let named = (object, select(NAMESPACES.as_slice()), select(NAMES.as_slice()));
     (named, prop::bool::weighted(0.25)).prop_map(|((mut object, namespace, name), delete)| {
+        // A Node is in no namespace.
+        let namespace = if object["kind"] == "Node" { NAMESPACES[0] } else { namespace };
         object["metadata"]["namespace"] = namespace.into();
         object["metadata"]["name"] = name.into();
         Step { object, delete }
@@ -116,8 +146,14 @@ fn key(object: &Value) -> (String, String, String) {
     (text(&object["kind"]), text(&object["metadata"]["namespace"]), text(&object["metadata"]["name"]))
 }
 
-fn destinations() -> impl Iterator<Item = Destination> {
-    ADDRESSES.iter().flat_map(|address| PORTS.map(|port| Destination::new(address.parse().unwrap(), port)))
+fn subjects() -> impl Iterator<Item = Subject> {
+    let addresses = ADDRESSES.iter().flat_map(|address| {
+        PORTS.map(|port| Subject::Destination(Destination::new(address.parse().unwrap(), port)))
+    });
+    let backends = NAMESPACES.iter().flat_map(|namespace| {
+        NAMES.map(|name| Subject::Backend(Backend { service: Name::new(namespace, name), port: 80 }))
+    });
+    addresses.chain(backends)
 }
 
 /// A fresh look at the whole.
@@ -127,9 +163,9 @@ fn whole(world: &World) -> State {
 
 fn check_borders(world: &World, answer: &Answer) -> Result<(), TestCaseError> {
     let (name, endpoints) = match answer {
-        Answer::Service { name, endpoints } => (Some(name), endpoints.iter().collect::<Vec<_>>()),
+        Answer::Service(service) => (Some(&service.name), service.endpoints.iter().collect::<Vec<_>>()),
         Answer::Workload(endpoint) => (None, vec![endpoint]),
-        Answer::Unknown => return Ok(()),
+        Answer::Unknown | Answer::Gateway(..) => return Ok(()),
     };
     for endpoint in endpoints {
         if let Some(name) = name {
@@ -169,10 +205,11 @@ proptest! {
     fn being_told_changes_is_the_same_as_seeing_the_whole(steps in vec(step(), 1..40)) {
         let hub = Arc::new(Hub::default());
         hub.apply(resets(&[]));
-        let session = hub.join();
-        let mut view = BTreeMap::new();
-        for at in destinations() {
-            session.subscribe(at).unwrap();
+        // One of each namespace, since routes say different things to them.
+        let proxies = NAMESPACES.map(|namespace| (hub.join(viewer(namespace, "sa")), BTreeMap::new()));
+        let mut proxies = Vec::from(proxies);
+        for (session, _) in &proxies {
+            subjects().for_each(|subject| session.subscribe(subject).unwrap());
         }
         let mut world = World::new();
         for Step { object, delete } in steps {
@@ -183,18 +220,23 @@ proptest! {
                 world.insert(key(&object), object.clone());
                 hub.apply([applied(&object)]);
             }
-            while let Some((at, answer)) = session.next().now_or_never() {
-                view.insert(at, answer);
-            }
             let whole = whole(&world);
-            for at in destinations() {
-                let answer = &view[&at];
-                prop_assert_eq!(told(answer, at), told(&whole.lookup(at), at), "{} after {}", at, object);
-                check_borders(&world, answer)?;
+            for (session, view) in &mut proxies {
+                while let Some((subject, answer)) = session.next().now_or_never() {
+                    let told = answer.to_proto(&subject, session.viewer());
+                    prop_assert_ne!(view.insert(subject.clone(), told.clone()), Some(told), "{:?} again", subject);
+                    check_borders(&world, &answer)?;
+                }
+                for subject in subjects() {
+                    let expected = whole.lookup(&subject).to_proto(&subject, session.viewer());
+                    prop_assert_eq!(&view[&subject], &expected, "{:?} after {}", subject, object);
+                }
             }
         }
         // A source that starts over with the same world changes nothing.
         hub.apply(resets(&world.values().cloned().collect::<Vec<_>>()));
-        prop_assert!(session.next().now_or_never().is_none());
+        for (session, _) in &proxies {
+            prop_assert!(session.next().now_or_never().is_none());
+        }
     }
 }

@@ -1,16 +1,23 @@
 //! Manifests as events, and answers as a line that a table can hold.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use k8s_openapi::api::{core::v1 as core, discovery::v1 as discovery};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use trellis_api::{proto::discovery as proto, source::Change};
+use trellis_api::{
+    proto::discovery as proto,
+    source::{Change, Sight},
+};
 use trellis_discovery::{
     answer::Answer,
     destination::Destination,
-    state::{Event, State, Touched},
+    event::Event,
+    gateway::vault::{Drawer, Kind},
+    state::{State, Touched},
+    subject::Subject,
+    viewer::Viewer,
 };
+use trellis_pki::spiffe::SpiffeId;
 
 pub const WORLD: &str = include_str!("world.yaml");
 
@@ -30,41 +37,102 @@ pub fn object(kind: &str, name: &str) -> Value {
 }
 
 pub fn applied(object: &Value) -> Event {
-    match object["kind"].as_str().unwrap() {
-        "Service" => Event::Services(Change::Applied(parse(object))),
-        "EndpointSlice" => Event::Slices(Change::Applied(parse(object))),
-        "Pod" => Event::Pods(Change::Applied(parse(object))),
-        other => panic!("no {other} in discovery"),
-    }
+    change(object, false)
 }
 
 pub fn deleted(object: &Value) -> Event {
+    change(object, true)
+}
+
+/// A change whatever the kind is.
+fn change(object: &Value, gone: bool) -> Event {
+    fn how<K: DeserializeOwned>(object: &Value, gone: bool) -> Change<K> {
+        if gone { Change::Deleted(parse(object)) } else { Change::Applied(parse(object)) }
+    }
     match object["kind"].as_str().unwrap() {
-        "Service" => Event::Services(Change::Deleted(parse(object))),
-        "EndpointSlice" => Event::Slices(Change::Deleted(parse(object))),
-        "Pod" => Event::Pods(Change::Deleted(parse(object))),
+        "Service" => Event::Services(how(object, gone)),
+        "EndpointSlice" => Event::Slices(how(object, gone)),
+        "Pod" => Event::Pods(how(object, gone)),
+        "Node" => Event::Nodes(how(object, gone)),
+        "HTTPRoute" => Event::HttpRoutes(how(object, gone)),
+        "GRPCRoute" => Event::GrpcRoutes(how(object, gone)),
+        "TCPRoute" => Event::TcpRoutes(how(object, gone)),
+        "TLSRoute" => Event::TlsRoutes(how(object, gone)),
+        "Namespace" => Event::Namespaces(how(object, gone)),
+        "ReferenceGrant" => Event::Grants(how(object, gone)),
+        "GatewayClass" => Event::Classes(how(object, gone)),
+        "Gateway" => Event::Gateways(how(object, gone)),
+        "ListenerSet" => Event::ListenerSets(how(object, gone)),
+        "BackendTLSPolicy" => Event::Policies(how(object, gone)),
+        "Secret" => Event::Secrets(namespace(object), Sight::Seen(how(object, gone))),
+        "ConfigMap" => Event::ConfigMaps(namespace(object), Sight::Seen(how(object, gone))),
         other => panic!("no {other} in discovery"),
     }
 }
 
 /// The whole world at once, as a source begins.
-pub fn resets(objects: &[Value]) -> [Event; 3] {
+pub fn resets(objects: &[Value]) -> Vec<Event> {
     fn all<K: DeserializeOwned>(kind: &str, objects: &[Value]) -> Change<K> {
         Change::Reset(objects.iter().filter(|object| object["kind"] == kind).map(parse).collect())
     }
-    [
-        Event::Services(all::<core::Service>("Service", objects)),
-        Event::Slices(all::<discovery::EndpointSlice>("EndpointSlice", objects)),
-        Event::Pods(all::<core::Pod>("Pod", objects)),
+    vec![
+        Event::Services(all("Service", objects)),
+        Event::Slices(all("EndpointSlice", objects)),
+        Event::Pods(all("Pod", objects)),
+        Event::Nodes(all("Node", objects)),
+        Event::HttpRoutes(all("HTTPRoute", objects)),
+        Event::GrpcRoutes(all("GRPCRoute", objects)),
+        Event::TcpRoutes(all("TCPRoute", objects)),
+        Event::TlsRoutes(all("TLSRoute", objects)),
+        Event::Namespaces(all("Namespace", objects)),
+        Event::Grants(all("ReferenceGrant", objects)),
+        Event::Classes(all("GatewayClass", objects)),
+        Event::Gateways(all("Gateway", objects)),
+        Event::ListenerSets(all("ListenerSet", objects)),
+        Event::Policies(all("BackendTLSPolicy", objects)),
     ]
 }
 
+fn namespace(object: &Value) -> Arc<str> {
+    object["metadata"]["namespace"].as_str().unwrap().into()
+}
+
+/// What is seen of the Secrets and ConfigMaps that are wanted, as a source sees them afterwards.
+pub fn drawers(wanted: &BTreeSet<Drawer>, objects: &[Value]) -> Vec<Event> {
+    let within = |kind: &str, name: &str| {
+        let all = objects.iter().filter(|object| object["kind"] == kind);
+        all.filter(|object| object["metadata"]["namespace"] == name).cloned().collect::<Vec<_>>()
+    };
+    let open = |(kind, name): &Drawer| match kind {
+        Kind::Secret => {
+            let all = within("Secret", name).iter().map(parse).collect();
+            Event::Secrets(name.clone(), Sight::Seen(Change::Reset(all)))
+        }
+        Kind::ConfigMap => {
+            let all = within("ConfigMap", name).iter().map(parse).collect();
+            Event::ConfigMaps(name.clone(), Sight::Seen(Change::Reset(all)))
+        }
+    };
+    wanted.iter().map(open).collect()
+}
+
 pub fn state(objects: &[Value]) -> State {
-    let mut state = State::default();
+    let (mut state, mut touched) = (State::default(), Touched::default());
     for event in resets(objects) {
-        state.apply(event, &mut Touched::new());
+        state.apply(event, &mut touched);
     }
+    state.settle(&mut touched);
+    for event in drawers(&state.wanted().clone(), objects) {
+        state.apply(event, &mut touched);
+    }
+    state.settle(&mut touched);
     state
+}
+
+/// Somebody who runs as this ServiceAccount of this namespace.
+pub fn viewer(namespace: &str, account: &str) -> Viewer {
+    let trust_domain = Arc::from("cluster.local");
+    Viewer::new(SpiffeId::new(&trust_domain, namespace, account).unwrap(), &trust_domain)
 }
 
 /// `ADDRESS PORT`, since a table of IPv6 addresses in brackets reads badly.
@@ -73,8 +141,8 @@ pub fn destination(text: &str) -> Destination {
     Destination::new(address.parse().unwrap(), port.parse().unwrap())
 }
 
-pub fn told(answer: &Answer, at: Destination) -> String {
-    line(answer.to_proto(at, "cluster.local").answer.unwrap())
+pub fn told(answer: &Answer, at: impl Into<Subject>) -> String {
+    line(answer.to_proto(&at.into(), &viewer("shop", "web")).answer.unwrap())
 }
 
 pub fn line(answer: proto::resolve_response::Answer) -> String {

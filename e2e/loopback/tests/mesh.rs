@@ -4,6 +4,8 @@
 mod backup;
 #[path = "mesh/clocks.rs"]
 mod clocks;
+#[path = "mesh/egress.rs"]
+mod egress;
 #[path = "mesh/federation.rs"]
 mod federation;
 #[path = "mesh/foreign.rs"]
@@ -12,6 +14,8 @@ mod foreign;
 mod hostile;
 #[path = "mesh/program.rs"]
 mod program;
+#[path = "mesh/routes.rs"]
+mod routes;
 #[path = "mesh/traffic.rs"]
 mod traffic;
 #[path = "mesh/workload.rs"]
@@ -35,7 +39,9 @@ fn main() -> ExitCode {
     let trials = [
         backup::trials(),
         hostile::trials(),
+        egress::trials(),
         foreign::trials(),
+        routes::trials(),
         traffic::trials(),
         workload::trials(),
         federation::trials(),

@@ -88,14 +88,20 @@ func New(root string, settings Settings, log io.Writer) (*Bed, error) {
 }
 
 // Up brings up the cluster, builds and loads images, and installs the chart.
-func (b *Bed) Up(ctx context.Context) error {
+func (b *Bed) Up(ctx context.Context, equipment Equipment) error {
 	for _, step := range []struct {
 		name string
 		do   func(context.Context) error
 	}{
 		{"cluster", b.clusterUp},
-		{"images", b.images},
-		{"install", b.install},
+		{"images", func(ctx context.Context) error { return b.images(ctx, equipment) }},
+		{"prepare", func(ctx context.Context) error {
+			if equipment.Prepare == nil {
+				return nil
+			}
+			return equipment.Prepare(ctx, b)
+		}},
+		{"install", func(ctx context.Context) error { return b.install(ctx, equipment.Values) }},
 	} {
 		begin := time.Now()
 		if err := step.do(ctx); err != nil {

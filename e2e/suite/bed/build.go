@@ -17,22 +17,8 @@ import (
 const collectorVersion = "v0.155.0"
 
 // images builds all images and loads them into the nodes.
-func (b *Bed) images(ctx context.Context) error {
-	if err := b.debianPackages(ctx); err != nil {
-		return err
-	}
-	apps := filepath.Join(b.cache, "apps")
-	if err := b.goRun(ctx, filepath.Join(b.Root, "e2e", "apps"), "build", "-trimpath", "-ldflags=-s -w", "-o", apps+"/", "./web", "./orders", "./load", "./foreign"); err != nil {
-		return err
-	}
-	if err := b.goRun(ctx, filepath.Join(b.Root, "e2e", "workload"), "build", "-trimpath", "-ldflags=-s -w", "-o", filepath.Join(apps, "peer"), "."); err != nil {
-		return err
-	}
-	collector, err := b.collector(ctx)
-	if err != nil {
-		return err
-	}
-	intruder, err := b.intruder(ctx)
+func (b *Bed) images(ctx context.Context, equipment Equipment) error {
+	specifications, err := equipment.Images(ctx, b)
 	if err != nil {
 		return err
 	}
@@ -40,14 +26,10 @@ func (b *Bed) images(ctx context.Context) error {
 	if b.Version, err = b.chartVersion(); err != nil {
 		return err
 	}
-	out := filepath.Join(b.cache, "images")
+	out := filepath.Join(b.cache, equipment.Name)
 	sum := sha256.New()
 	images := filepath.Join(b.Root, "images")
-	for _, args := range [][]string{
-		{"--bin", b.Binaries, "--version", b.Version},
-		{"--spec", filepath.Join(b.Root, "e2e", "apps", "images.json"), "--set", "APPS=" + apps},
-		{"--spec", filepath.Join(b.Root, "e2e", "suite", "bed", "instruments.json"), "--set", "COLLECTOR=" + collector, "--set", "INTRUDER=" + intruder},
-	} {
+	for _, args := range append([][]string{{"--bin", b.Binaries, "--version", b.Version}}, specifications...) {
 		listing, err := b.goOutput(ctx, images, append([]string{"run", ".", "--out", out}, args...)...)
 		if err != nil {
 			return err
@@ -134,6 +116,14 @@ func (b *Bed) intruder(ctx context.Context) (string, error) {
 		return "", fmt.Errorf("cargo build -p trellis-intruder: %w\n%s", err, output)
 	}
 	return filepath.Join(target, "debug", "trellis-intruder"), nil
+}
+
+// Cache is a folder for what is built and kept between runs.
+func (b *Bed) Cache(name string) string { return filepath.Join(b.cache, name) }
+
+// GoBuild builds programs of the module in a folder, small and the same wherever they are built.
+func (b *Bed) GoBuild(ctx context.Context, folder, out string, packages ...string) error {
+	return b.goRun(ctx, folder, append([]string{"build", "-trimpath", "-ldflags=-s -w", "-o", out}, packages...)...)
 }
 
 // goRun runs the go command in a folder, without cgo: what it builds shall run in an empty image.

@@ -1,24 +1,32 @@
 // Command report turns the stream of `go test -json` into a line for each test, the whole output of those
 // that failed, and a last line that says how many passed and failed. It exits non-zero unless all passed.
+//
+// A test with subtests is what its subtests are. With -depth N those below the Nth level count as part of
+// the test above them.
 package main
 
 import (
 	"bufio"
 	"encoding/json"
+	"flag"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+	"time"
 )
 
 func main() {
-	if !report(os.Stdin, os.Stdout) {
+	depth := flag.Int("depth", 0, "level of subtests down to which there is a line for each; 0: all levels")
+	flag.Parse()
+	if !report(os.Stdin, os.Stdout, *depth) {
 		os.Exit(1)
 	}
 }
 
 // event is one line of test2json.
 type event struct {
+	Time    time.Time
 	Action  string
 	Package string
 	Test    string
@@ -28,10 +36,25 @@ type event struct {
 
 type test struct{ pkg, name string }
 
+// parent is the test above, down to a level of names.
+func parent(name string) string { return name[:max(0, strings.LastIndexByte(name, '/'))] }
+
+// shown is the name under which a test is reported.
+func shown(name string, depth int) string {
+	for depth > 0 && strings.Count(name, "/") >= depth {
+		name = parent(name)
+	}
+	return name
+}
+
 // report is true if there were tests and all that were not skipped passed.
-func report(from io.Reader, to io.Writer) bool {
+func report(from io.Reader, to io.Writer, depth int) bool {
 	output := map[test]*strings.Builder{}
 	parents := map[test]bool{}
+	// begun is when each test began, or went on after it had made way for others.
+	begun := map[test]time.Time{}
+	// broken are tests above one that failed, which is reported by itself.
+	broken := map[test]bool{}
 	blamed := map[string]bool{}
 	var passed, failed, skipped int
 	lines := bufio.NewScanner(from)
@@ -42,12 +65,22 @@ func report(from io.Reader, to io.Writer) bool {
 			fmt.Fprintln(to, lines.Text())
 			continue
 		}
-		key := test{e.Package, e.Test}
+		key := test{e.Package, shown(e.Test, depth)}
+		if key.name != e.Test {
+			// Part of another one, whose own end says how it went.
+			if output[key] != nil {
+				output[key].WriteString(e.Output)
+			}
+			continue
+		}
 		switch e.Action {
+		case "cont":
+			begun[key] = e.Time
 		case "run":
+			begun[key] = e.Time
 			output[key] = &strings.Builder{}
-			if slash := strings.LastIndex(e.Test, "/"); slash > 0 {
-				parents[test{e.Package, e.Test[:slash]}] = true
+			if above := parent(e.Test); above != "" {
+				parents[test{e.Package, above}] = true
 			}
 		case "output", "build-output":
 			// What belongs to no test is the bed's own progress.
@@ -70,10 +103,16 @@ func report(from io.Reader, to io.Writer) bool {
 				fmt.Fprint(to, output[key])
 			}
 			delete(output, key)
-			if parents[key] {
+			if above := parent(e.Test); above != "" && e.Action == "fail" {
+				broken[test{e.Package, above}] = true
+			}
+			// It may fail by itself, after its subtests.
+			if parents[key] && (e.Action != "fail" || broken[key]) {
 				continue
 			}
-			fmt.Fprintf(to, "%-4s %s (%.1f s)\n", e.Action, e.Test, e.Elapsed)
+			// What go test measured is without subtests that ran side by side.
+			elapsed := max(e.Elapsed, e.Time.Sub(begun[key]).Seconds())
+			fmt.Fprintf(to, "%-4s %s (%.1f s)\n", e.Action, e.Test, elapsed)
 			switch e.Action {
 			case "pass":
 				passed++

@@ -7,15 +7,17 @@ use std::{
     sync::Arc,
 };
 
+use rand::Rng;
 use tokio::time::Instant;
 use tracing::warn;
 use trellis_api::proto::discovery as wire;
 use trellis_pki::spiffe::SpiffeId;
 
-use super::Backend;
+use super::{ApplicationTls, Backend};
 use crate::{
-    balance::{Candidate, Fitness},
+    balance::{self, Candidate, Fitness},
     budget::Budget,
+    gateway::Serving,
     route::Routes,
 };
 
@@ -24,6 +26,8 @@ use crate::{
 pub enum Answer {
     Service(Service),
     Workload(Endpoint),
+    /// What this proxy itself serves.
+    Gateway(Serving),
     /// Outside of what the mesh knows.
     Unknown,
 }
@@ -36,10 +40,14 @@ pub struct Service {
     pub label: Arc<str>,
     pub protocol: wire::Protocol,
     pub endpoints: Vec<Endpoint>,
+    /// How many of them, from the first on, are for our own zone; none where zones are of no account.
+    pub near: usize,
     /// How many of its requests may be repeated.
     pub budget: Arc<Budget>,
     /// Present where routes say where requests go.
     pub routes: Option<Arc<Routes>>,
+    /// Present where its applications want TLS of their own.
+    pub tls: Option<Arc<ApplicationTls>>,
 }
 
 #[derive(Clone, Debug)]
@@ -50,6 +58,7 @@ pub struct Endpoint {
     /// Who that is to metrics: the identity that must be proven, or a name that nothing proves.
     pub peer: Arc<str>,
     pub reach: Reach,
+    pub zone: Box<str>,
     pub fitness: Arc<Fitness>,
 }
 
@@ -61,10 +70,15 @@ pub enum Reach {
 
 impl Answer {
     /// Endpoints that stay keep what is known of them.
-    pub fn read(answer: wire::resolve_response::Answer, before: Option<&Self>, now: Instant) -> Self {
+    pub fn read(
+        answer: wire::resolve_response::Answer,
+        before: Option<&Self>,
+        zone: Option<&str>,
+        now: Instant,
+    ) -> Self {
         use wire::resolve_response::Answer as Wire;
         match answer {
-            Wire::Service(service) => Self::Service(Service::read(service, before, now)),
+            Wire::Service(service) => Self::Service(Service::read(service, before, zone, now)),
             Wire::Workload(workload) => {
                 match workload.endpoint.and_then(|one| Endpoint::read(one, before, now)) {
                     Some(endpoint) => Self::Workload(endpoint),
@@ -72,8 +86,13 @@ impl Answer {
                     None => Self::Service(Service::none(now)),
                 }
             }
-            // What a gateway serves is no answer about an address.
-            Wire::Serving(_) => Self::Service(Service::none(now)),
+            Wire::Serving(gateway) => {
+                let before = match before {
+                    Some(Self::Gateway(before)) => Some(before),
+                    _ => None,
+                };
+                Self::Gateway(Serving::read(&gateway, before))
+            }
             Wire::Unknown(_) => Self::Unknown,
         }
     }
@@ -82,8 +101,21 @@ impl Answer {
         match self {
             Self::Service(service) => &service.endpoints,
             Self::Workload(endpoint) => std::slice::from_ref(endpoint),
-            Self::Unknown => &[],
+            Self::Gateway(_) | Self::Unknown => &[],
         }
+    }
+
+    /// Who takes the next request or connection. Those of our own zone go first, for as long as one of them
+    /// is fit.
+    pub fn pick(&self, tried: &[usize], now: Instant, random: &mut impl Rng) -> Option<usize> {
+        let endpoints = self.endpoints();
+        let near = match self {
+            Self::Service(service) => endpoints.get(..service.near).unwrap_or_default(),
+            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => &[],
+        };
+        let fit = |(index, one): (usize, &Endpoint)| !tried.contains(&index) && !one.fitness.is_ejected(now);
+        let among = if near.iter().enumerate().any(fit) { near } else { endpoints };
+        balance::pick(among, tried, now, random)
     }
 
     /// Whether the mesh does not know it.
@@ -96,17 +128,33 @@ impl Answer {
         matches!(self, Self::Service(Service { routes: Some(routes), .. }) if routes.has_tls())
     }
 
+    /// The TLS that its applications want to be spoken to in.
+    pub fn tls(&self) -> Option<&Arc<ApplicationTls>> {
+        match self {
+            Self::Service(service) => service.tls.as_ref(),
+            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => None,
+        }
+    }
+
     /// What is said there, as far as anybody tells.
     pub fn protocol(&self) -> wire::Protocol {
         match self {
             Self::Service(service) => service.protocol,
-            Self::Workload(_) | Self::Unknown => wire::Protocol::Detect,
+            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => wire::Protocol::Detect,
         }
     }
 }
 
 impl Service {
-    fn read(service: wire::Service, before: Option<&Answer>, now: Instant) -> Self {
+    fn read(mut service: wire::Service, before: Option<&Answer>, zone: Option<&str>, now: Instant) -> Self {
+        let near = nearest_first(&mut service.endpoints, zone);
+        let far = service.endpoints.split_off(near);
+        let read = |some: Vec<wire::Endpoint>| -> Vec<Endpoint> {
+            some.into_iter().filter_map(|one| Endpoint::read(one, before, now)).collect()
+        };
+        let mut endpoints = read(service.endpoints);
+        let near = endpoints.len();
+        endpoints.extend(read(far));
         // A protocol of a later version is one that this one does not read.
         let protocol = wire::Protocol::try_from(service.protocol).unwrap_or(wire::Protocol::Opaque);
         let port = u16::try_from(service.port).unwrap_or_default();
@@ -115,22 +163,14 @@ impl Service {
         if routes.as_ref().is_some_and(|routes| !routes.describe().is_valid()) {
             warn!(service = %backend, "parts of its routes cannot be obeyed, and fail: /routes of the admin port names them");
         }
-        let budget = match before {
-            Some(Answer::Service(before)) => before.budget.clone(),
-            _ => Arc::new(Budget::new(now)),
+        let known = match before {
+            Some(Answer::Service(before)) => Some(before),
+            _ => None,
         };
-        Self {
-            label: backend.to_string().into(),
-            backend,
-            protocol,
-            budget,
-            routes,
-            endpoints: service
-                .endpoints
-                .into_iter()
-                .filter_map(|endpoint| Endpoint::read(endpoint, before, now))
-                .collect(),
-        }
+        let budget = known.map_or_else(|| Arc::new(Budget::new(now)), |known| known.budget.clone());
+        let tls = service.tls.as_ref();
+        let tls = tls.map(|tls| ApplicationTls::read(tls, known.and_then(|known| known.tls.as_ref())));
+        Self { label: backend.to_string().into(), backend, protocol, budget, routes, tls, endpoints, near }
     }
 
     fn none(now: Instant) -> Self {
@@ -139,10 +179,24 @@ impl Service {
             label: Arc::default(),
             protocol: wire::Protocol::Opaque,
             endpoints: Vec::new(),
+            near: 0,
             budget: Arc::new(Budget::new(now)),
             routes: None,
+            tls: None,
         }
     }
+}
+
+/// Puts the endpoints that are for `zone` before the others, and says how many they are. As Kubernetes has
+/// it, zones are of no account where an endpoint does not say for which it is, or where none is for ours.
+fn nearest_first(endpoints: &mut [wire::Endpoint], zone: Option<&str>) -> usize {
+    let Some(zone) = zone.filter(|zone| !zone.is_empty()) else { return 0 };
+    if endpoints.iter().any(|one| one.for_zones.is_empty()) {
+        return 0;
+    }
+    let far = |one: &wire::Endpoint| !one.for_zones.iter().any(|for_zone| for_zone == zone);
+    endpoints.sort_by_key(far);
+    endpoints.partition_point(|one| !far(one))
 }
 
 impl Endpoint {
@@ -168,7 +222,7 @@ impl Endpoint {
             Reach::Tunnel { identity, .. } => identity.to_string(),
             Reach::Plaintext { .. } => format!("unverified:{workload}"),
         };
-        Some(Self { address, workload, peer: peer.into(), reach, fitness })
+        Some(Self { address, workload, peer: peer.into(), reach, zone: endpoint.zone.into(), fitness })
     }
 }
 

@@ -15,8 +15,8 @@ use super::{
     upstream::{SendError, Taken},
 };
 use crate::{
-    balance::{self, Busy},
-    directory::{Answer, Endpoint},
+    balance::Busy,
+    directory::{Answer, ApplicationTls, Endpoint},
     requests::Request as Seen,
     route::rule::Retry,
     worker::Worker,
@@ -63,6 +63,10 @@ struct Miss {
 
 impl Attempts<'_> {
     pub async fn run(&self, parts: Parts, body: Body, seen: &mut Seen) -> Result<Answered, Failure> {
+        if let Some(why) = self.answer.tls().and_then(|tls| tls.invalid()) {
+            let why = format!("the application cannot be spoken to in TLS: {why}");
+            return Err(Failure::new(StatusCode::INTERNAL_SERVER_ERROR, "backend_tls_invalid", why));
+        }
         let body = match self.retry {
             Some(_) => body.gathered(KEPT).await.map_err(|_| client_left())?,
             None => body,
@@ -72,11 +76,11 @@ impl Attempts<'_> {
         self.budget(|budget| budget.sent(Instant::now()));
         let (mut tried, mut failures, mut repeats, mut retries) = (Vec::new(), 0, 0, 0);
         loop {
-            let mut picked = balance::pick(endpoints, &tried, Instant::now(), &mut rand::rng());
+            let mut picked = self.answer.pick(&tried, Instant::now(), &mut rand::rng());
             if picked.is_none() && !tried.is_empty() && retries > 0 {
                 // A retry may also go where the request was before.
                 tried.clear();
-                picked = balance::pick(endpoints, &tried, Instant::now(), &mut rand::rng());
+                picked = self.answer.pick(&tried, Instant::now(), &mut rand::rng());
             }
             let Some((index, endpoint)) = picked.and_then(|index| Some((index, endpoints.get(index)?)))
             else {
@@ -126,7 +130,7 @@ impl Attempts<'_> {
         };
         // What cannot be said twice is only said to an application that is known to be there.
         let certain = !request.body().is_empty() || self.upgrade;
-        let connected = connection(self.worker, endpoint, self.http2, certain);
+        let connected = connection(self.worker, endpoint, self.answer.tls(), self.http2, certain);
         let mut taken = match in_time(until, connected).await {
             Some(Ok(taken)) => taken,
             Some(Err(failure)) => {
@@ -188,7 +192,7 @@ impl Attempts<'_> {
     fn budget<T>(&self, ask: impl FnOnce(&crate::budget::Budget) -> T) -> Option<T> {
         match self.answer {
             Answer::Service(service) => Some(ask(&service.budget)),
-            Answer::Workload(_) | Answer::Unknown => None,
+            Answer::Workload(_) | Answer::Gateway(_) | Answer::Unknown => None,
         }
     }
 
@@ -214,12 +218,13 @@ impl Attempts<'_> {
 async fn connection(
     worker: &Arc<Worker>,
     endpoint: &Endpoint,
+    tls: Option<&Arc<ApplicationTls>>,
     http2: bool,
     certain: bool,
 ) -> Result<Taken, Failure> {
     let taken = match http2 {
-        true => worker.upstreams.many(worker, endpoint).await,
-        false => worker.upstreams.one(worker, endpoint, certain).await,
+        true => worker.upstreams.many(worker, endpoint, tls).await,
+        false => worker.upstreams.one(worker, endpoint, tls, certain).await,
     };
     taken.map_err(|error| {
         let detail = format!("the application is not reached: {error}");
@@ -255,7 +260,7 @@ fn failed(error: &SendError) -> Failure {
 fn no_endpoint(answer: &Answer) -> Failure {
     let whose = match answer {
         Answer::Service(service) => format!("no endpoint of Service {} is ready", service.backend),
-        Answer::Workload(_) | Answer::Unknown => "nothing is there".to_owned(),
+        Answer::Workload(_) | Answer::Gateway(_) | Answer::Unknown => "nothing is there".to_owned(),
     };
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", whose)
 }

@@ -15,7 +15,7 @@ use super::{
     answer::Failure,
     attempt::{Answered, Attempts},
     body::{Body, End, Watcher, deadline},
-    context::Context,
+    context::{Context, Way},
     message, mirror,
     upgrade::carry,
     upstream::{Taken, Upstreams},
@@ -31,7 +31,7 @@ pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallib
 /// Forwards a request. There is always an answer, if only one of ours.
 pub fn answer(context: Arc<Context>, request: Request<Incoming>) -> Answering {
     Box::pin(async move {
-        let opened = context.worker.open.enter();
+        let opened = context.enter();
         let mut seen = Seen::begin(&context.worker.shared.requests, Instant::now());
         let grpc = grpc_only(request.headers());
         let Ok(place) = context.worker.requests.clone().try_acquire_owned() else {
@@ -73,22 +73,17 @@ async fn run(
     mut request: Request<Incoming>,
     seen: &mut Seen,
 ) -> Result<Outcome, Failure> {
-    let client = request.version();
+    let client = context.spoken(request.version(), request.headers());
     let upgrade = message::wants_upgrade(&request).then(|| upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
-    context.complete(&mut parts);
-    let target = Target::of(&parts, context.slashes).map_err(|refusal| {
+    context.complete(&mut parts)?;
+    let target = Target::of(&parts, context.slashes()).map_err(|refusal| {
         Failure::new(StatusCode::BAD_REQUEST, refusal.as_str(), format!("the request is refused: {refusal}"))
     })?;
-    let answer = context.destination.now();
-    seen.towards(&answer);
     let exchange = Exchange { context, target, client, upgrade };
-    let routes = match &*answer {
-        Answer::Service(service) => service.routes.clone().filter(|routes| routes.has_http()),
-        Answer::Workload(_) | Answer::Unknown => None,
-    };
-    let Some(routes) = routes else {
-        return exchange.send(&answer, None, parts, Body::passed(body), seen).await;
+    let routes = match context.way(&exchange.target, seen)? {
+        Way::Routed(routes) => routes,
+        Way::Direct(answer) => return exchange.send(&answer, None, parts, Body::passed(body), seen).await,
     };
     match routes.find(&exchange.target, &parts.method, &parts.headers) {
         Found::Rule(matched) => exchange.routed(matched, parts, Body::passed(body), seen).await,
@@ -141,6 +136,9 @@ impl Exchange<'_> {
             mirror::send(&self.context.worker, mirrors, &parts, &body, &self.target, self.client);
         }
         let answer = self.backend(backend).await?;
+        if self.context.is_gateway() {
+            seen.towards(&answer);
+        }
         let mut outcome = self.send(&answer, Some(rule), parts, body, seen).await?;
         if let Outcome::Answered(answered, _) = &mut outcome {
             let headers = answered.response.headers_mut();
@@ -255,7 +253,7 @@ fn finish(
     {
         let far = upgrade::on(&mut response);
         seen.ended(End::Complete);
-        carry(near, far, context.worker.open.enter(), (taken, busy, held));
+        carry(near, far, (context.worker.open.enter(), taken, busy, held));
         return response.map(|_| Body::empty());
     }
     let (mut parts, incoming) = response.into_parts();

@@ -14,17 +14,19 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
+use tokio_rustls::client::TlsStream;
 
 use crate::{
     ledger::Flow,
     relay::{Begun, End, Tunnelled},
     scratch,
+    sealed::{Metered, Stream},
 };
 
 /// The client's side, of which the first bytes were read to see what it speaks.
 pub struct Near {
     first: Bytes,
-    socket: TokioIo<TcpStream>,
+    socket: TokioIo<Metered>,
 }
 
 /// The other side: a stream of a tunnel, or a socket where there is none. All that goes by is counted.
@@ -37,17 +39,22 @@ pub struct Far {
 pub type FarEnd = Box<dyn End + Send>;
 
 enum Kind {
-    Tunnel { stream: Box<Tunnelled>, unread: Bytes },
+    Tunnel {
+        stream: Box<Tunnelled>,
+        unread: Bytes,
+    },
     Plain(TcpStream),
+    /// The application's own TLS, over one of the others.
+    Tls(Box<TokioIo<TlsStream<TokioIo<Far>>>>),
 }
 
 impl Near {
-    pub fn new(first: Bytes, socket: TcpStream) -> Self {
-        Self { first, socket: TokioIo::new(socket) }
+    pub fn new(first: Bytes, socket: impl Into<Metered>) -> Self {
+        Self { first, socket: TokioIo::new(socket.into()) }
     }
 
     /// As an end of a relay, with what was read and not used.
-    pub fn into_end(self, read: Bytes) -> Begun<TcpStream> {
+    pub fn into_end(self, read: Bytes) -> Begun<Metered> {
         Begun::new(together(read, self.first), self.socket.into_inner())
     }
 }
@@ -61,11 +68,18 @@ impl Far {
         Self { kind: Kind::Plain(socket), flow }
     }
 
+    /// The same in TLS, whose bytes are counted beneath it from now on in `flow`.
+    pub fn sealed(mut stream: TlsStream<TokioIo<Self>>, flow: Arc<Flow>) -> Self {
+        stream.get_mut().0.inner_mut().flow = flow.clone();
+        Self { kind: Kind::Tls(Box::new(TokioIo::new(stream))), flow }
+    }
+
     /// As an end of a relay, with what was read and not used, and where it is counted.
     pub fn into_end(self, read: Bytes) -> (Begun<FarEnd>, Arc<Flow>) {
         let (read, end): (_, FarEnd) = match self.kind {
             Kind::Tunnel { stream, unread } => (together(read, unread), stream),
             Kind::Plain(socket) => (read, Box::new(socket)),
+            Kind::Tls(stream) => (read, Box::new(Stream(stream.into_inner()))),
         };
         (Begun::new(read, end), self.flow)
     }
@@ -125,8 +139,8 @@ impl Write for Near {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -167,6 +181,7 @@ impl Read for Far {
                 flow.add(false, ready!(read)?);
                 Poll::Ready(Ok(()))
             }
+            Kind::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
         }
     }
 }
@@ -199,6 +214,7 @@ impl Write for Far {
                 room
             }
             Kind::Plain(socket) => ready!(Pin::new(socket).poll_write_vectored(cx, bufs))?,
+            Kind::Tls(stream) => return Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
         };
         flow.add(true, written);
         Poll::Ready(Ok(written))
@@ -208,14 +224,18 @@ impl Write for Far {
         true
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut self.kind {
+            Kind::Tunnel { .. } | Kind::Plain(_) => Poll::Ready(Ok(())),
+            Kind::Tls(stream) => Pin::new(&mut **stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match &mut self.kind {
             Kind::Tunnel { stream, .. } => stream.poll_finish(cx),
             Kind::Plain(socket) => socket.poll_finish(cx),
+            Kind::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
 }

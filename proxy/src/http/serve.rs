@@ -4,7 +4,6 @@ use std::{convert::Infallible, sync::Arc};
 
 use hyper::{Request, Response, body::Incoming, service::Service};
 use hyper_util::rt::TokioExecutor;
-use tokio::sync::watch;
 use tracing::debug;
 
 use super::{
@@ -12,17 +11,46 @@ use super::{
     context::Context,
     forward::{self, Answering},
     io::Near,
+    pace,
 };
-use crate::worker::Stage;
 
-/// What one request's head may take, and all that is read ahead.
-const HEAD: usize = 64 * 1024;
-const BUFFER: usize = 128 * 1024;
-/// Requests at a time on one connection of HTTP/2.
-const STREAMS: u32 = 256;
-const STREAM_WINDOW: u32 = 512 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
-const SEND_BUFFER: usize = 256 * 1024;
+/// What one connection may take.
+#[derive(Debug)]
+pub struct Limits {
+    /// Whether clients must come to the point: those of the mesh may, and their ends are seen.
+    timed: bool,
+    /// What one request's head may take, and all that is read ahead.
+    head: usize,
+    buffer: usize,
+    /// Requests at a time on one connection of HTTP/2.
+    streams: u32,
+    stream_window: u32,
+    connection_window: u32,
+    send_buffer: usize,
+}
+
+impl Limits {
+    /// Of an application, which is trusted not to harm itself.
+    pub const MESH: Self = Self {
+        timed: false,
+        head: 64 * 1024,
+        buffer: 128 * 1024,
+        streams: 256,
+        stream_window: 512 * 1024,
+        connection_window: 4 * 1024 * 1024,
+        send_buffer: 256 * 1024,
+    };
+    /// Of anybody.
+    pub const EDGE: Self = Self {
+        timed: true,
+        head: 64 * 1024,
+        buffer: 128 * 1024,
+        streams: 100,
+        stream_window: 64 * 1024,
+        connection_window: 1024 * 1024,
+        send_buffer: 64 * 1024,
+    };
+}
 
 /// Answers requests by forwarding them.
 #[derive(Clone)]
@@ -39,15 +67,19 @@ impl Service<Request<Incoming>> for Forwarding {
 }
 
 pub async fn http1(context: Arc<Context>, near: Near) {
-    let mut stage = context.worker.shared.stage.clone();
+    let (address, limits) = (context.address, context.limits());
     let mut builder = hyper::server::conn::http1::Builder::new();
-    builder.max_buf_size(BUFFER).max_header_size(HEAD).auto_date_header(false).header_read_timeout(None);
-    let address = context.address;
-    let connection = builder.serve_connection(near, Forwarding(context)).with_upgrades();
+    builder.max_buf_size(limits.buffer).max_header_size(limits.head).auto_date_header(false);
+    match limits.timed {
+        // The time itself is the pace's matter.
+        true => builder.timer(context.pace.clone()).header_read_timeout(pace::IDLE),
+        false => builder.header_read_timeout(None),
+    };
+    let connection = builder.serve_connection(near, Forwarding(context.clone())).with_upgrades();
     tokio::pin!(connection);
     let done = tokio::select! {
         done = connection.as_mut() => done,
-        () = drains(&mut stage) => {
+        () = context.ends() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -58,21 +90,26 @@ pub async fn http1(context: Arc<Context>, near: Near) {
 }
 
 pub async fn http2(context: Arc<Context>, near: Near) {
-    let mut stage = context.worker.shared.stage.clone();
+    let (address, limits) = (context.address, context.limits());
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_concurrent_streams(STREAMS)
-        .max_header_list_size(HEAD as u32)
-        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(limits.stream_window)
+        .initial_connection_window_size(limits.connection_window)
+        .max_concurrent_streams(limits.streams)
+        .max_header_list_size(limits.head as u32)
+        .max_send_buf_size(limits.send_buffer)
         .auto_date_header(false);
-    let address = context.address;
-    let connection = builder.serve_connection(near, Forwarding(context));
+    let connection = builder.serve_connection(near, Forwarding(context.clone()));
     tokio::pin!(connection);
+    let ends = async {
+        tokio::select! {
+            () = context.ends() => {}
+            () = context.pace.idle(), if limits.timed => {}
+        }
+    };
     let done = tokio::select! {
         done = connection.as_mut() => done,
-        () = drains(&mut stage) => {
+        () = ends => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -80,10 +117,4 @@ pub async fn http2(context: Arc<Context>, near: Near) {
     if let Err(error) = done {
         debug!(%address, %error, "connection of a client broke");
     }
-}
-
-/// Resolves when the proxy drains.
-async fn drains(stage: &mut watch::Receiver<Stage>) {
-    // Without a sender the process is ending anyway.
-    let _ = stage.wait_for(|stage| stage.draining).await;
 }

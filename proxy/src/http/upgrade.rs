@@ -9,13 +9,13 @@ use super::io::{Far, FarEnd, Near};
 use crate::{
     ledger::Flow,
     relay::{Begun, Relay},
-    worker::Opened,
+    sealed::Metered,
 };
 
 /// Carries bytes between the two once both have left HTTP. `held` is given back when that is over.
-pub fn carry(near: OnUpgrade, far: OnUpgrade, opened: Opened, held: impl Send + 'static) {
+pub fn carry(near: OnUpgrade, far: OnUpgrade, held: impl Send + 'static) {
     tokio::spawn(async move {
-        let _held = (opened, held);
+        let _held = held;
         let (near, far) = match tokio::try_join!(near, far) {
             Ok((near, far)) => (near, far),
             Err(error) => return debug!(%error, "no upgrade, although the application agreed"),
@@ -31,7 +31,7 @@ pub fn carry(near: OnUpgrade, far: OnUpgrade, opened: Opened, held: impl Send + 
     });
 }
 
-fn near_end(upgraded: Upgraded) -> Option<Begun<tokio::net::TcpStream>> {
+fn near_end(upgraded: Upgraded) -> Option<Begun<Metered>> {
     let parts = upgraded.downcast::<Near>().ok()?;
     Some(parts.io.into_end(parts.read_buf))
 }

@@ -21,11 +21,11 @@ use tokio::time::Instant;
 use tracing::debug;
 use trellis_api::evidence::Class;
 
-use super::{body::Body, io::Far};
+use super::{body::Body, io::Far, seal};
 use crate::{
-    directory::{Endpoint, Reach},
+    directory::{ApplicationTls, Endpoint, Reach, Same},
     handshake::ConnectError,
-    ledger::{Direction, OpenConnection},
+    ledger::{self, Direction, OpenConnection},
     pool::Pool,
     reach,
     relay::Tunnelled,
@@ -50,16 +50,21 @@ const SEND_BUFFER: usize = 256 * 1024;
 /// What one answer's head may take.
 const HEAD: usize = 128 * 1024;
 
+/// What is spoken behind the application's TLS.
+const HTTP1: &[u8] = b"http/1.1";
+const HTTP2: &[u8] = b"h2";
+
 /// Whose connections are alike.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Key {
     address: SocketAddr,
     reach: Reach,
+    tls: Option<Same>,
 }
 
-impl From<&Endpoint> for Key {
-    fn from(endpoint: &Endpoint) -> Self {
-        Self { address: endpoint.address, reach: endpoint.reach.clone() }
+impl Key {
+    fn new(endpoint: &Endpoint, tls: Option<&Arc<ApplicationTls>>) -> Self {
+        Self { address: endpoint.address, reach: endpoint.reach.clone(), tls: tls.cloned().map(Same) }
     }
 }
 
@@ -134,14 +139,16 @@ impl Upstreams {
         &self,
         worker: &Arc<Worker>,
         endpoint: &Endpoint,
+        tls: Option<&Arc<ApplicationTls>>,
         certain: bool,
     ) -> Result<Taken, ConnectError> {
-        let key = Key::from(endpoint);
+        let key = Key::new(endpoint, tls);
         if let Some(idle) = self.take(&key, &worker.shared) {
             let Idle { sender, connection, .. } = idle;
             return Ok(Taken { key, sender: Sender::One(sender), connection, reused: true });
         }
-        let (far, connection, held) = dial(worker, endpoint, certain).await?;
+        let tls = tls.map(|tls| (tls, HTTP1));
+        let (far, connection, held) = dial(worker, endpoint, tls, certain).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
@@ -150,8 +157,13 @@ impl Upstreams {
     }
 
     /// A place for a request in HTTP/2.
-    pub async fn many(&self, worker: &Arc<Worker>, endpoint: &Endpoint) -> Result<Taken, ConnectError> {
-        let key = Key::from(endpoint);
+    pub async fn many(
+        &self,
+        worker: &Arc<Worker>,
+        endpoint: &Endpoint,
+        tls: Option<&Arc<ApplicationTls>>,
+    ) -> Result<Taken, ConnectError> {
+        let key = Key::new(endpoint, tls);
         let made = std::sync::atomic::AtomicBool::new(false);
         let place = |many: &Many| {
             (many.connection.open.load(Relaxed) < STREAMS).then(|| {
@@ -173,7 +185,8 @@ impl Upstreams {
     }
 
     async fn make(self, worker: Arc<Worker>, key: Key, endpoint: Endpoint) -> Result<Many, ConnectError> {
-        let (far, connection, held) = dial(&worker, &endpoint, true).await?;
+        let tls = key.tls.as_ref().map(|Same(tls)| (tls, HTTP2));
+        let (far, connection, held) = dial(&worker, &endpoint, tls, true).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -343,10 +356,12 @@ struct Held {
     _open: Option<OpenConnection>,
 }
 
-/// The connection under HTTP. `certain` waits until the application has accepted it.
+/// The connection under HTTP, in TLS of the application's where it wants that. `certain` waits until the
+/// application has accepted it.
 async fn dial(
     worker: &Arc<Worker>,
     endpoint: &Endpoint,
+    tls: Option<(&Arc<ApplicationTls>, &[u8])>,
     certain: bool,
 ) -> Result<(Far, Arc<Connection>, Held), ConnectError> {
     let ledger = &worker.shared.ledger;
@@ -359,14 +374,31 @@ async fn dial(
             if certain {
                 accepted(&mut stream, *address).await?;
             }
-            let far = Far::tunnel(stream, peer.flow.clone());
+            let mut far = Far::tunnel(stream, peer.flow.clone());
+            if let Some((tls, protocol)) = tls {
+                let (stream, _) = seal::connect(worker, endpoint, far, tls, protocol).await?;
+                far = Far::sealed(stream, peer.flow.clone());
+            }
             Ok((far, connection(peer.row.class, Some(peer)), Held { place: Some(place), _open: None }))
         }
         Reach::Plaintext { reason } => {
-            let (socket, open) = reach::plaintext(worker, endpoint, reason).await?;
             let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
-            let held = Held { place: None, _open: Some(open) };
-            Ok((Far::plain(socket, flow), connection(Class::Plaintext, None), held))
+            let Some((tls, protocol)) = tls else {
+                let (socket, open) = reach::plaintext(worker, endpoint, reason).await?;
+                let held = Held { place: None, _open: Some(open) };
+                return Ok((Far::plain(socket, flow), connection(Class::Plaintext, None), held));
+            };
+            let far = Far::plain(reach::socket(endpoint.address).await?, flow);
+            let (stream, negotiated) = seal::connect(worker, endpoint, far, tls, protocol).await?;
+            let class = ledger::class(negotiated.class);
+            let row = ledger.outside(
+                Direction::Outbound,
+                endpoint.peer.to_string(),
+                &negotiated,
+                seal::weakness(&negotiated),
+            );
+            let far = Far::sealed(stream, ledger.flow(Direction::Outbound, class));
+            Ok((far, connection(class, None), Held { place: None, _open: Some(row.opened()) }))
         }
     }
 }

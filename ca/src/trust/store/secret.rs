@@ -129,13 +129,11 @@ mod tests {
     use trellis_api::{names::TRUST_STATE, trust::KeyAlgorithm};
 
     use super::*;
-    use crate::{
-        fake_api::FakeApi,
-        trust::{
-            keys::Keys,
-            store::{Making, Store, StoreError},
-        },
+    use crate::trust::{
+        keys::Keys,
+        store::{Making, Store, StoreError},
     };
+    use trellis_fake_api::FakeApi;
 
     const PATH: &str = "/api/v1/namespaces/trellis-system/secrets/trellis-ca-root";
 

@@ -15,6 +15,7 @@
   "plaintext" .Values.proxy.plaintext
   "signatures" .Values.proxy.signatures
   "opaquePorts" .Values.proxy.opaquePorts
+  "egress" .Values.proxy.egress
   "log" .Values.proxy.logLevel
   "logFormat" .Values.log.format
   "proxy" (include "trellis.amounts" .Values.proxy.resources | fromJson)

@@ -1,5 +1,7 @@
 //! A Kubernetes API server that fits into a test: objects by path, created once, applied, deleted, listed
-//! and watched; every write is remembered.
+//! and watched; every write is remembered. Only for tests.
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on says where
 
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
@@ -37,9 +39,15 @@ struct State {
     forbidden: Vec<String>,
 }
 
+impl Default for FakeApi {
+    fn default() -> Self {
+        Self(Arc::new(Inner { state: Mutex::default(), version: watch::Sender::new(1) }))
+    }
+}
+
 impl FakeApi {
     pub fn new() -> Self {
-        Self(Arc::new(Inner { state: Mutex::default(), version: watch::Sender::new(1) }))
+        Self::default()
     }
 
     pub fn client(&self) -> kube::Client {
@@ -145,13 +153,16 @@ impl FakeApi {
             }
             Method::POST => self.create(&path, body()),
             Method::PATCH if path.contains("/events/") => self.merge(&path, &body()),
+            Method::PATCH if path.ends_with("/status") && is_merge(&parts) => {
+                self.merge_status(&path, &body())
+            }
             Method::PATCH if is_subresource(&path) => {
-                assert!(query.contains("force=true") && query.contains("fieldManager=trellis-ca"), "{query}");
+                assert!(query.contains("force=true") && query.contains("fieldManager=trellis-"), "{query}");
                 self.apply_status(&path, &body())
             }
             Method::PUT => self.replace(&path, body()),
             Method::PATCH => {
-                assert!(query.contains("force=true") && query.contains("fieldManager=trellis-ca"), "{query}");
+                assert!(query.contains("force=true") && query.contains("fieldManager=trellis-"), "{query}");
                 let mut object = body();
                 let before = self.get(&path);
                 if let Some(Value::Object(data)) = before.map(|mut before| before["data"].take()) {
@@ -208,6 +219,18 @@ impl FakeApi {
         reply(StatusCode::OK, &object)
     }
 
+    /// As an API server does: only over the version that was read.
+    fn merge_status(&self, path: &str, body: &Value) -> Answer {
+        let path = path.rsplit_once('/').unwrap().0;
+        let Some(mut object) = self.get(path) else { return status(StatusCode::NOT_FOUND, "NotFound") };
+        if body["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
+            return status(StatusCode::CONFLICT, "Conflict");
+        }
+        object["status"] = body["status"].clone();
+        self.put(path, object.clone());
+        reply(StatusCode::OK, &object)
+    }
+
     /// A server-side apply of a subresource: conditions by type, and only of the object that is meant.
     fn apply_status(&self, path: &str, body: &Value) -> Answer {
         let path = path.rsplit_once('/').unwrap().0;
@@ -257,6 +280,10 @@ impl FakeApi {
 fn is_of(object: &str, listed: &str) -> bool {
     let kind = listed.rsplit('/').next().unwrap();
     object.contains(&format!("/{kind}/"))
+}
+
+fn is_merge(parts: &http::request::Parts) -> bool {
+    parts.headers.get("content-type").is_some_and(|kind| kind == "application/merge-patch+json")
 }
 
 fn is_subresource(path: &str) -> bool {

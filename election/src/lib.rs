@@ -1,14 +1,15 @@
-//! Which of the CA's replicas takes the steps that only one may take. The others issue certificates all
-//! the same.
+//! Which of a service's replicas takes the steps that only one may take. The others serve all the same.
 //!
 //! Candidates never compare the clocks of two machines: one takes over only after it has itself watched
 //! the Lease stay unchanged for as long as a leader is given to renew it.
+
+#![forbid(unsafe_code)]
 
 mod election;
 mod lease;
 
 use tokio::sync::watch;
-use trellis_telemetry::Registry;
+use trellis_telemetry::Gauge;
 
 pub use self::lease::Candidate;
 
@@ -25,12 +26,8 @@ pub enum Role {
     },
 }
 
-/// The role of the only replica that there is.
-pub fn always(registry: &Registry) -> watch::Receiver<Role> {
-    gauge(registry).set(1.0);
+/// The role of the only replica that there is. The gauge shows 1 on the replica that leads.
+pub fn always(gauge: &Gauge) -> watch::Receiver<Role> {
+    gauge.set(1.0);
     watch::channel(Role::Leader { term: 0 }).1
-}
-
-fn gauge(registry: &Registry) -> trellis_telemetry::Gauge {
-    registry.gauge("trellis_ca_leader", "1 on the replica that leads.").with(&[])
 }

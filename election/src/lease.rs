@@ -15,9 +15,8 @@ use tokio::{
     sync::watch,
     time::{Instant, sleep, timeout},
 };
-use trellis_api::names::CA;
 use trellis_telemetry::{
-    Gauge, Registry,
+    Gauge,
     shutdown::{Shutdown, requested},
 };
 
@@ -32,6 +31,8 @@ const ANSWER: Duration = Duration::from_secs(4);
 /// One replica that would lead.
 pub struct Candidate {
     api: Api<Lease>,
+    /// The Lease's name.
+    lease: &'static str,
     own: String,
     election: Election,
     role: watch::Sender<Role>,
@@ -39,14 +40,15 @@ pub struct Candidate {
 }
 
 impl Candidate {
-    /// `own` is the name of this replica's pod.
-    pub fn new(client: Client, namespace: &str, own: &str, registry: &Registry) -> Self {
+    /// `own` is the name of this replica's pod. The gauge shows 1 on the replica that leads.
+    pub fn new(client: Client, namespace: &str, lease: &'static str, own: &str, gauge: Gauge) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
+            lease,
             own: own.to_owned(),
             election: Election::new(own),
             role: watch::Sender::new(Role::Follower { leader: None }),
-            gauge: super::gauge(registry),
+            gauge,
         }
     }
 
@@ -80,7 +82,7 @@ impl Candidate {
     }
 
     async fn take_part(&mut self) -> Result<(), kube::Error> {
-        let found = self.api.get_opt(CA).await?;
+        let found = self.api.get_opt(self.lease).await?;
         let now = Instant::now();
         let Bid::Write { transitions } = self.election.shown(found.as_ref().map(shown), now) else {
             return Ok(());
@@ -98,7 +100,7 @@ impl Candidate {
     }
 
     async fn release(&self) -> Result<(), kube::Error> {
-        let found = self.api.get_opt(CA).await?;
+        let found = self.api.get_opt(self.lease).await?;
         match found.as_ref().map(shown) {
             Some(seen) if seen.holder == self.own => {
                 self.write(found, "", seen.transitions).await.map(|_| ())
@@ -113,7 +115,7 @@ impl Candidate {
         holder: &str,
         transitions: u64,
     ) -> Result<Lease, kube::Error> {
-        let params = PostParams { field_manager: Some(CA.to_owned()), ..PostParams::default() };
+        let params = PostParams { field_manager: Some(self.lease.to_owned()), ..PostParams::default() };
         let before = found.as_ref().and_then(|lease| lease.spec.clone()).unwrap_or_default();
         let now = MicroTime(Timestamp::now());
         let kept = before.holder_identity.as_deref() == Some(holder);
@@ -128,10 +130,10 @@ impl Candidate {
         match found {
             Some(lease) => {
                 let lease = Lease { spec: Some(spec), ..lease };
-                self.api.replace(CA, &params, &lease).await
+                self.api.replace(self.lease, &params, &lease).await
             }
             None => {
-                let metadata = ObjectMeta { name: Some(CA.to_owned()), ..ObjectMeta::default() };
+                let metadata = ObjectMeta { name: Some(self.lease.to_owned()), ..ObjectMeta::default() };
                 self.api.create(&params, &Lease { metadata, spec: Some(spec) }).await
             }
         }
@@ -171,7 +173,8 @@ mod tests {
     use tokio::task::JoinHandle;
 
     use super::*;
-    use crate::fake_api::FakeApi;
+    use trellis_fake_api::FakeApi;
+    use trellis_telemetry::Registry;
 
     struct Replica {
         role: watch::Receiver<Role>,
@@ -180,7 +183,8 @@ mod tests {
     }
 
     fn replica(api: &FakeApi, name: &str) -> Replica {
-        let candidate = Candidate::new(api.client(), "trellis-system", name, &Registry::new());
+        let gauge = Registry::new().gauge("leader", "").with(&[]);
+        let candidate = Candidate::new(api.client(), "trellis-system", "trellis-ca", name, gauge);
         let (stop, shutdown) = watch::channel(false);
         Replica { role: candidate.role(), stop, task: tokio::spawn(candidate.run(shutdown)) }
     }

@@ -1,0 +1,167 @@
+//! Statuses of GatewayClasses, Gateways and ListenerSets.
+
+use super::{Address, Condition, Listener, Says, Status};
+use crate::{
+    gateway::{
+        listener::Problem,
+        serving::{Gateway, ListenerSet, ListenerVerdict, Serving, SetVerdict},
+    },
+    name::Name,
+};
+
+/// What there is of a gateway in the cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Infrastructure {
+    /// Addresses that lead to it.
+    pub addresses: Vec<Address>,
+    /// That a pod of it takes connections.
+    pub ready: bool,
+    /// Why it could not be made.
+    pub problem: Option<String>,
+}
+
+/// `parameters`: that the class refers to some.
+pub fn class(generation: i64, parameters: bool) -> Status {
+    let accepted = match parameters {
+        false => Ok(()),
+        true => Err(Problem::new(
+            "InvalidParameters",
+            "parametersRef: Trellis has no parameters of a class; remove it",
+        )),
+    };
+    let conditions = vec![Condition::of("Accepted", "Accepted", &accepted)];
+    Status { generation, says: Says::Class(conditions) }
+}
+
+pub fn gateway(gateway: &Gateway, serving: &Serving, infrastructure: &Infrastructure) -> Status {
+    let sets = serving.sets.iter().filter(|(_, set)| set.accepted.is_ok());
+    let all = || serving.listeners.iter().chain(serving.sets.iter().flat_map(|(_, set)| &set.listeners));
+    let accepted = serving.accepted.clone().and_then(|()| match all().any(|one| one.accepted.is_ok()) {
+        true => Ok(()),
+        false => Err(Problem::new("ListenersNotValid", "none of its listeners is valid")),
+    });
+    let reason = match serving.listeners.iter().all(|one| one.accepted.is_ok()) {
+        true => "Accepted",
+        false => "ListenersNotValid",
+    };
+    let programmed = programmed(gateway, &accepted, all().any(|one| one.serves), infrastructure);
+    let mut conditions = vec![
+        Condition::of("Accepted", reason, &accepted),
+        Condition::of("Programmed", "Programmed", &programmed),
+    ];
+    if serving.insecure_fallback {
+        conditions.push(Condition {
+            message: "clients without a certificate that verifies are let in, as tls.frontend says".into(),
+            ..Condition::holds("InsecureFrontendValidationMode", "ConfigurationChanged")
+        });
+    }
+    let listeners = serving.listeners.iter().map(|one| listener(one, &programmed)).collect();
+    let addresses = infrastructure.addresses.clone();
+    let says = Says::Gateway { conditions, listeners, addresses, sets: sets.count() };
+    Status { generation: gateway.generation, says }
+}
+
+pub fn listener_set(
+    set: &ListenerSet,
+    verdict: &SetVerdict,
+    gateway: &Gateway,
+    serving: &Serving,
+    infrastructure: &Infrastructure,
+) -> Status {
+    let parent = serving.accepted.clone();
+    let accepted = parent
+        .map_err(|problem| {
+            Problem::new("ParentNotAccepted", format!("the gateway is not accepted: {}", problem.message))
+        })
+        .and(verdict.accepted.clone());
+    let serves = verdict.listeners.iter().any(|one| one.serves);
+    let programmed = match &accepted {
+        Err(problem) => Err(problem.clone()),
+        Ok(()) => programmed(gateway, &accepted, serves, infrastructure),
+    };
+    let reason = match verdict.listeners.iter().all(|one| one.accepted.is_ok()) {
+        true => "Accepted",
+        false => "ListenersNotValid",
+    };
+    let conditions = vec![
+        Condition::of("Accepted", reason, &accepted),
+        Condition::of("Programmed", "Programmed", &programmed),
+    ];
+    let listeners = verdict.listeners.iter().map(|one| listener(one, &programmed)).collect();
+    Status { generation: set.generation, says: Says::ListenerSet { conditions, listeners } }
+}
+
+/// The Service of a gateway has been given all addresses that were asked for.
+fn programmed(
+    gateway: &Gateway,
+    accepted: &Result<(), Problem>,
+    serves: bool,
+    infrastructure: &Infrastructure,
+) -> Result<(), Problem> {
+    if let Err(problem) = accepted {
+        return Err(Problem::new("Invalid", problem.message.clone()));
+    }
+    if !serves {
+        return Err(Problem::new("Invalid", "none of its listeners can be served"));
+    }
+    if let Some(problem) = &infrastructure.problem {
+        return Err(Problem::new("NoResources", problem.clone()));
+    }
+    if infrastructure.addresses.is_empty() {
+        return Err(Problem::new(
+            "AddressNotAssigned",
+            "its Service of type LoadBalancer has no address yet",
+        ));
+    }
+    let asked = gateway.spec.addresses.iter().flatten().filter_map(|one| one.value.as_deref());
+    let mut missing = asked.filter(|asked| !infrastructure.addresses.iter().any(|one| one.value == *asked));
+    if let Some(missing) = missing.next() {
+        let message = format!("addresses: {missing} was not assigned to its Service");
+        return Err(Problem::new("AddressNotUsable", message));
+    }
+    match infrastructure.ready {
+        true => Ok(()),
+        false => Err(Problem::new("NoResources", "none of its pods is ready yet")),
+    }
+}
+
+fn listener(one: &ListenerVerdict, gateway: &Result<(), Problem>) -> Listener {
+    let programmed = match (one.serves, &one.conflicted) {
+        (_, Some(conflict)) => Err(conflict.clone()),
+        (false, None) => {
+            let why = one.accepted.as_ref().err().or(one.resolved.as_ref().err());
+            let message =
+                why.map_or_else(|| "it takes no kind of route".to_owned(), |why| why.message.clone());
+            Err(Problem::new("Invalid", message))
+        }
+        (true, None) => gateway.clone().map_err(|why| Problem::new("Pending", why.message)),
+    };
+    let conflicted = match &one.conflicted {
+        Some(conflict) => {
+            Condition { message: conflict.message.clone(), ..Condition::holds("Conflicted", conflict.reason) }
+        }
+        None => Condition { holds: false, ..Condition::holds("Conflicted", "NoConflicts") },
+    };
+    Listener {
+        name: one.name.clone(),
+        kinds: one.kinds.clone(),
+        attached: one.attached,
+        conditions: vec![
+            Condition::of("Accepted", "Accepted", &one.accepted),
+            Condition::of("Programmed", "Programmed", &programmed),
+            Condition::of("ResolvedRefs", "ResolvedRefs", &one.resolved),
+            conflicted,
+        ],
+    }
+}
+
+/// The gateway as the ancestor of a policy.
+pub fn ancestor(gateway: &Name) -> trellis_api::gateway::ParentRef {
+    trellis_api::gateway::ParentRef {
+        group: Some(trellis_api::gateway::GROUP.to_owned()),
+        kind: Some("Gateway".to_owned()),
+        namespace: Some(gateway.namespace.to_string()),
+        name: gateway.name.to_string(),
+        ..Default::default()
+    }
+}

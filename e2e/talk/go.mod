@@ -1,0 +1,17 @@
+module trellis.dev/e2e/talk
+
+go 1.26.0
+
+require (
+	// WebSocket as applications use it: the standard library has none.
+	github.com/coder/websocket v1.8.15
+	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require (
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.48.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+)

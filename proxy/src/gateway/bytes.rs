@@ -1,0 +1,82 @@
+//! Connections of clients whose bytes are nobody's business: each goes to one endpoint, as TCP and TLS routes
+//! say.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::time;
+use tracing::debug;
+
+use super::{
+    arrival::{Came, end, refused},
+    listener::{Kind, Listener},
+    port::Port,
+};
+use crate::{
+    directory::{Answer, Backend, Subject},
+    reach,
+    relay::End,
+    route::Choice,
+    sealed::Side,
+    worker::Worker,
+};
+
+pub async fn carry(
+    worker: &Arc<Worker>,
+    port: &Port,
+    listener: &Listener,
+    name: Option<&str>,
+    came: Came,
+    mut side: Side,
+    first: Bytes,
+) {
+    let answer = match backend(worker, listener, name).await {
+        Ok(answer) => answer,
+        Err(reason) => {
+            debug!(client = %came.client, listener = %listener.name, reason, "connection refused");
+            refused(worker, reason);
+            return side.abort();
+        }
+    };
+    let _open = came.row.opened();
+    let Some(reached) = reach::endpoint(worker, came.client, &answer).await else { return side.abort() };
+    drop(answer);
+    let carried = Box::pin(reached.carry(worker, end(side, came.flow, first), came.client));
+    // Those of a listener that is gone have as long as those of a proxy that drains.
+    let over = async {
+        port.gone(listener).await;
+        time::sleep(worker.shared.rules.removal_grace).await;
+    };
+    tokio::select! {
+        () = carried => {}
+        () = over => debug!(client = %came.client, listener = %listener.name, "the listener is gone, and its connection"),
+    }
+}
+
+/// Who gets the next connection.
+async fn backend(
+    worker: &Worker,
+    listener: &Listener,
+    name: Option<&str>,
+) -> Result<Arc<Answer>, &'static str> {
+    let routes = &listener.routes;
+    let route = match listener.kind {
+        Kind::Passthrough => routes.tls(name),
+        Kind::Tls if routes.has_tls() => routes.tls(name),
+        Kind::Tls | Kind::Tcp => routes.tcp(),
+        Kind::Http | Kind::Https => None,
+    };
+    let backend = match route.ok_or("no_route")?.choose(&mut rand::rng()) {
+        Choice::Backend(backend, _) => Backend::read(backend).ok_or("route_invalid")?,
+        Choice::Invalid(_) | Choice::Nobody => return Err("route_invalid"),
+    };
+    match worker.shared.directory.resolve(&Subject::Backend(backend)).await {
+        // What its application wants in TLS is not said to it without.
+        Ok(answer) if answer.tls().is_some() && listener.kind != Kind::Passthrough => {
+            Err("backend_wants_tls_of_its_own")
+        }
+        Ok(answer) if !answer.is_outside() => Ok(answer),
+        Ok(_) => Err("route_invalid"),
+        Err(_) => Err("discovery_unavailable"),
+    }
+}
