@@ -24,10 +24,10 @@ demo: build ## Run the mesh as plain processes on loopback, with a page that sho
 test: ## Run every check, the cluster suite included. `ci/test STAGE...` runs some of them.
 	ci/test
 
-bench: build ## Measure, print a table and write bench-results.json.
+bench: build ## Measure, print a table and write bench-results.json; BENCH="--quick --only envoy" does less.
 	@# Named together with the others, it shares what they were built from.
 	cargo build --release --locked $(addprefix -p ,$(crates) trellis-bench)
-	$(CARGO_TARGET_DIR)/release/trellis-bench
+	envoy=$$(ci/envoy); $(CARGO_TARGET_DIR)/release/trellis-bench $${envoy:+--envoy "$$envoy"} $(BENCH)
 
 images: build ## Write the OCI images into bin/images/.
 	cd images && go run . --bin ../bin --out ../bin/images

@@ -13,6 +13,6 @@ mod process;
 mod token;
 
 pub use manifest::{Service, Workload};
-pub use mesh::{Environment, Mesh, MeshError, Options, Running};
+pub use mesh::{Environment, Mesh, MeshError, Options, Running, Wrap};
 pub use network::{Network, Role};
 pub use process::{Process, ProcessError};

@@ -94,18 +94,24 @@ impl Workload {
                 "spec": {"clusterIP": address, "clusterIPs": [address], "selector": {"app": name},
                          "ports": [{"name": "main", "port": port, "targetPort": port, "protocol": "TCP"}]},
             }));
-            manifests.push(json!({
-                "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-                "metadata": {"namespace": namespace, "name": format!("{service}-1"),
-                             "uid": format!("{service}-slice-uid"),
-                             "labels": {"kubernetes.io/service-name": service}},
-                "addressType": "IPv4",
-                "ports": [{"name": "main", "port": port, "protocol": "TCP"}],
-                "endpoints": [{"addresses": [pod],
-                               "conditions": {"ready": true, "serving": true, "terminating": false},
-                               "targetRef": {"kind": "Pod", "namespace": namespace, "name": name}}],
-            }));
+            manifests.push(self.slice(service, "1", *port));
         }
         manifests
+    }
+
+    /// A part of the endpoints of `service`: this workload at `port`.
+    pub(crate) fn slice(&self, service: &str, part: &str, port: u16) -> Value {
+        let Self { namespace, name, pod, .. } = self;
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"namespace": namespace, "name": format!("{service}-{part}"),
+                         "uid": format!("{service}-{part}-uid"),
+                         "labels": {"kubernetes.io/service-name": service}},
+            "addressType": "IPv4",
+            "ports": [{"name": "main", "port": port, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [pod],
+                           "conditions": {"ready": true, "serving": true, "terminating": false},
+                           "targetRef": {"kind": "Pod", "namespace": namespace, "name": name}}],
+        })
     }
 }

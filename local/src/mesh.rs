@@ -40,7 +40,16 @@ pub struct Mesh {
     signer: Signer,
     processes: Vec<Process>,
     directory: TempDir,
+    wrap: Option<Wrap>,
     _mark: TcpListener,
+}
+
+/// A program that runs another one, to watch it.
+#[derive(Clone, Debug)]
+pub struct Wrap {
+    pub program: PathBuf,
+    /// Its own, before the other program and that one's.
+    pub arguments: Vec<String>,
 }
 
 /// What processes find in their environment, which is empty otherwise, by the name of the process: `ca`,
@@ -101,7 +110,8 @@ impl Mesh {
             .tempdir()
             .map_err(|source| MeshError::File { path: std::env::temp_dir(), source })?;
         let signer = Signer::new()?;
-        let mut mesh = Self { options, network, signer, processes: Vec::new(), directory, _mark: mark };
+        let mut mesh =
+            Self { options, network, signer, processes: Vec::new(), directory, wrap: None, _mark: mark };
         for folder in ["manifests", "root", "identities", "logs"] {
             let path = mesh.path(folder);
             fs::create_dir(&path).map_err(|source| MeshError::File { path, source })?;
@@ -183,6 +193,11 @@ impl Mesh {
         serde_json::from_slice(&body).map_err(|source| MeshError::Answer { address, path: PATH, source })
     }
 
+    /// Has the proxies that are started from here on run inside another program.
+    pub fn wrap_proxies(&mut self, wrap: Option<Wrap>) {
+        self.wrap = wrap;
+    }
+
     /// Makes a workload known without starting anything for it.
     pub fn announce(&self, workload: &Workload) -> Result<(), MeshError> {
         if workload.namespace != SYSTEM_NAMESPACE {
@@ -198,6 +213,12 @@ impl Mesh {
     pub fn behind(&self, service: &Service, workload: &Workload) -> Result<(), MeshError> {
         let name = format!("behind-{}-{}", service.name, workload.name);
         self.apply(&name, vec![service.also(workload)])
+    }
+
+    /// Gives a Service of a workload one more endpoint: the same workload at another port.
+    pub fn add_endpoint(&self, workload: &Workload, service: &str, port: u16) -> Result<(), MeshError> {
+        let name = format!("{}-{service}-{port}", workload.namespace);
+        self.apply(&name, vec![workload.slice(service, &port.to_string(), port)])
     }
 
     /// Makes many workloads of one namespace known at once.
@@ -226,6 +247,21 @@ impl Mesh {
     /// Makes a workload known and starts its proxy, which also listens on the addresses of the Services
     /// that the workload calls. `extra` are further flags.
     pub async fn join(
+        &mut self,
+        workload: &Workload,
+        calls: &[SocketAddr],
+        ports: &[u16],
+        extra: &[String],
+    ) -> Result<Running, MeshError> {
+        let running = self.launch(workload, calls, ports, extra)?;
+        if let Some(process) = self.processes.last_mut() {
+            process.ready(SocketAddr::new(running.admin.ip(), READY_PORT), PATIENCE).await?;
+        }
+        Ok(running)
+    }
+
+    /// The same without waiting for the proxy to be ready.
+    pub fn launch(
         &mut self,
         workload: &Workload,
         calls: &[SocketAddr],
@@ -269,9 +305,16 @@ impl Mesh {
             arguments.push(format!("--service-listen={}", list(&mut calls.iter().copied())));
         }
         arguments.extend(extra.iter().cloned());
-        let mut process = self.spawn("trellis-proxy", &workload.name, arguments)?;
+        let process = match &self.wrap {
+            None => self.spawn("trellis-proxy", &workload.name, arguments)?,
+            Some(wrap) => {
+                let proxy = self.options.binaries.join("trellis-proxy").display().to_string();
+                let whole = wrap.arguments.iter().cloned().chain([proxy]).chain(arguments);
+                let log = self.path(&format!("logs/{}.log", workload.name));
+                Process::start(&workload.name, &wrap.program, whole, &[], log)?
+            }
+        };
         let pid = process.id();
-        process.ready(at(READY_PORT), PATIENCE).await?;
         self.processes.push(process);
         let workload = workload.clone();
         Ok(Running {
@@ -297,6 +340,13 @@ impl Mesh {
         Ok(pid)
     }
 
+    /// Ends what was attached, or the proxy of the workload, of this name.
+    pub async fn end(&mut self, name: &str) {
+        if let Some(at) = self.processes.iter().position(|process| process.name() == name) {
+            self.processes.remove(at).stop().await;
+        }
+    }
+
     /// What the processes wrote, for an error report.
     pub fn logs(&self) -> String {
         self.processes.iter().map(|process| process.log() + "\n").collect()
@@ -304,9 +354,7 @@ impl Mesh {
 
     /// Ends the CA, runs `work` while there is none, and starts it again.
     pub async fn without_ca<T>(&mut self, work: impl AsyncFnOnce(&Self) -> T) -> Result<T, MeshError> {
-        if let Some(at) = self.processes.iter().position(|process| process.name() == CA_NAME) {
-            self.processes.remove(at).stop().await;
-        }
+        self.end(CA_NAME).await;
         let done = work(self).await;
         self.start_ca().await?;
         Ok(done)

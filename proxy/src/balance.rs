@@ -133,9 +133,12 @@ impl Fitness {
     }
 }
 
-/// What is left of a figure after so many milliseconds.
+/// What is left of a figure after so many milliseconds: e to the power of their share in [`DECAY`], and less.
 fn weight(millis: u64) -> f64 {
-    (-(millis as f64) / DECAY.as_millis() as f64).exp()
+    const STEPS: i32 = 256;
+    let share = millis as f64 / DECAY.as_millis() as f64;
+    // Near enough, and without the mathematics of libc, which would be resident for this alone.
+    (1.0 - share / f64::from(STEPS)).max(0.0).powi(STEPS)
 }
 
 impl Busy {

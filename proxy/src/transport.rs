@@ -7,7 +7,7 @@
 
 use std::{
     future::Future,
-    io::{self, IoSlice, Read, Write},
+    io::{self, BufRead, IoSlice, Read, Write},
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -184,15 +184,22 @@ impl Inner {
     /// Moves opened plaintext into `buf`; says whether `buf` now holds something.
     fn opened(&mut self, buf: &mut ReadBuf<'_>) -> io::Result<bool> {
         while buf.remaining() > 0 {
-            match self.tls.reader().read(buf.initialize_unfilled()) {
-                Ok(0) => {
+            let mut reader = self.tls.reader();
+            // Copied from where it lies: to be read into, the whole of `buf` would have to be cleared first.
+            let used = match reader.fill_buf() {
+                Ok([]) => {
                     self.ended = true;
                     break;
                 }
-                Ok(n) => buf.advance(n),
+                Ok(plaintext) => {
+                    let fits = plaintext.len().min(buf.remaining());
+                    buf.put_slice(&plaintext[..fits]);
+                    fits
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(error) => return Err(error),
-            }
+            };
+            reader.consume(used);
         }
         Ok(!buf.filled().is_empty())
     }

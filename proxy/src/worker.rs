@@ -5,14 +5,20 @@ use std::{
     collections::HashSet,
     io,
     net::{IpAddr, SocketAddr, TcpListener as StdListener},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{
+            AtomicUsize,
+            Ordering::{Acquire, Relaxed, Release},
+        },
+    },
     time::Duration,
 };
 
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime,
-    sync::{Semaphore, mpsc, watch},
+    sync::{Notify, Semaphore, mpsc, watch},
     time,
 };
 use trellis_api::names::{ADMIN_PORT, INBOUND_PORT, METRICS_PORT, OUTBOUND_PORT, READY_PORT, TUNNEL_PORT};
@@ -142,28 +148,44 @@ pub struct Worker {
     pub open: Open,
 }
 
-/// Counts what is open.
-#[derive(Clone)]
-pub struct Open(watch::Sender<usize>);
+/// Counts what is open. Whoever waits is told when it is nothing: a request tells nobody.
+#[derive(Clone, Default)]
+pub struct Open(Arc<Count>);
+
+#[derive(Default)]
+struct Count {
+    open: AtomicUsize,
+    none: Notify,
+}
 
 /// One more that is open.
 pub struct Opened(Open);
 
 impl Open {
     pub fn enter(&self) -> Opened {
-        self.0.send_modify(|open| *open += 1);
+        self.0.open.fetch_add(1, Relaxed);
         Opened(self.clone())
     }
 
+    /// Resolves once nothing is open.
     async fn none(&self) {
-        // The sender is here, so the channel stays open.
-        let _ = self.0.subscribe().wait_for(|open| *open == 0).await;
+        loop {
+            let mut none = std::pin::pin!(self.0.none.notified());
+            // From here on it is heard, so that it cannot come between the look and the wait.
+            none.as_mut().enable();
+            if self.0.open.load(Acquire) == 0 {
+                return;
+            }
+            none.await;
+        }
     }
 }
 
 impl Drop for Opened {
     fn drop(&mut self) {
-        self.0.0.send_modify(|open| *open -= 1);
+        if self.0.0.open.fetch_sub(1, Release) == 1 {
+            self.0.0.none.notify_waiters();
+        }
     }
 }
 
@@ -210,7 +232,7 @@ async fn serve(
         outbound: Arc::new(Semaphore::new(CONNECTIONS)),
         requests: Arc::new(Semaphore::new(REQUESTS)),
         upstreams: Upstreams::default(),
-        open: Open(watch::Sender::new(0)),
+        open: Open::default(),
     });
     for listener in listeners.outbound {
         let (listener, worker) = (TcpListener::from_std(listener)?, worker.clone());
@@ -370,5 +392,29 @@ impl Rules {
 
     pub fn reserved_ports() -> HashSet<u16> {
         HashSet::from([OUTBOUND_PORT, INBOUND_PORT, TUNNEL_PORT, ADMIN_PORT, METRICS_PORT, READY_PORT])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::poll;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_drain_waits_for_the_last_that_is_open() {
+        let open = Open::default();
+        assert!(poll!(std::pin::pin!(open.none())).is_ready());
+        let (first, second) = (open.enter(), open.enter());
+        let mut none = std::pin::pin!(open.none());
+        assert!(poll!(&mut none).is_pending());
+        drop(first);
+        assert!(poll!(&mut none).is_pending());
+        drop(second);
+        // Something new may have come before the one that waits looks again.
+        let third = open.enter();
+        assert!(poll!(&mut none).is_pending());
+        drop(third);
+        assert!(poll!(&mut none).is_ready());
     }
 }

@@ -38,21 +38,33 @@ impl fmt::Display for Cores {
 
 /// Keeps the calling thread, and whatever it starts from now on, on `core`.
 pub fn pin_self(core: usize) -> Result<()> {
-    pin_thread(None, core)
+    spread_self(&[core])
+}
+
+/// The same on any of `cores`.
+pub fn spread_self(cores: &[usize]) -> Result<()> {
+    place(None, cores)
 }
 
 /// Keeps every thread of a process on `core`.
 pub fn pin(process: u32, core: usize) -> Result<()> {
+    spread(process, &[core])
+}
+
+/// The same on any of `cores`.
+pub fn spread(process: u32, cores: &[usize]) -> Result<()> {
     for task in fs::read_dir(format!("/proc/{process}/task")).context("listing the threads to place")? {
         let task = task?.file_name();
         let thread = task.to_str().and_then(|id| id.parse().ok()).and_then(Pid::from_raw);
-        pin_thread(Some(thread.context("a thread without a number")?), core)?;
+        place(Some(thread.context("a thread without a number")?), cores)?;
     }
     Ok(())
 }
 
-fn pin_thread(thread: Option<Pid>, core: usize) -> Result<()> {
+fn place(thread: Option<Pid>, cores: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
-    set.set(core);
-    sched_setaffinity(thread, &set).with_context(|| format!("placing a thread on core {core}"))
+    for core in cores {
+        set.set(*core);
+    }
+    sched_setaffinity(thread, &set).with_context(|| format!("placing a thread on {cores:?}"))
 }

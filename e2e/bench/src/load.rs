@@ -1,6 +1,6 @@
 //! The client, a process of its own: requests over warm connections, connections one after another, or
-//! connections that only stay. Each has a thread that
-//! blocks: nothing stands between it and the kernel. It warms up, says `ready`, waits for a line, works, and prints its tally.
+//! connections that only stay. Each has a thread that blocks: nothing stands between it and the kernel. It
+//! warms up, says `ready`, waits for a line, works, and prints its tally.
 
 use std::{
     io::{self, Read, Write},
@@ -24,6 +24,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const LEAD: Duration = Duration::from_millis(5);
 const REQUEST: usize = 1024;
 const CHUNK: usize = 256 * 1024;
+/// What the head of an answer may take.
+const HEAD: usize = 4 * 1024;
+const OK: &[u8] = b"HTTP/1.1 200 ";
 
 #[derive(Clone, Debug, PartialEq, Args)]
 pub struct Load {
@@ -31,6 +34,9 @@ pub struct Load {
     pub to: SocketAddr,
     #[arg(long, value_enum)]
     shape: Shape,
+    /// What is spoken.
+    #[arg(long, value_enum)]
+    language: Language,
     /// In use at the same time.
     #[arg(long)]
     connections: u32,
@@ -54,6 +60,14 @@ pub enum Shape {
     Idle,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Language {
+    /// Nothing that a proxy knows.
+    Bytes,
+    /// HTTP/1.1.
+    Http,
+}
+
 /// What the client did.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Tally {
@@ -68,7 +82,12 @@ impl Load {
     pub fn new(shape: Shape, connections: u32, answer: u64, time: Duration) -> Self {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let nobody = SocketAddr::from(([127, 0, 0, 1], 0));
-        Self { to: nobody, shape, connections, answer, rate: 0, milliseconds }
+        let language = Language::Bytes;
+        Self { to: nobody, shape, language, connections, answer, rate: 0, milliseconds }
+    }
+
+    pub fn in_http(self) -> Self {
+        Self { language: Language::Http, ..self }
     }
 
     pub fn at(self, rate: u32) -> Self {
@@ -81,11 +100,14 @@ impl Load {
 
     /// The arguments that make a client of this.
     pub fn arguments(&self) -> Vec<String> {
-        let Self { to, shape, connections, answer, rate, milliseconds } = self;
-        let shape = shape.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
+        let Self { to, shape, language, connections, answer, rate, milliseconds } = self;
+        fn name(value: &impl ValueEnum) -> String {
+            value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+        }
         vec![
             format!("--to={to}"),
-            format!("--shape={shape}"),
+            format!("--shape={}", name(shape)),
+            format!("--language={}", name(language)),
             format!("--connections={connections}"),
             format!("--answer={answer}"),
             format!("--rate={rate}"),
@@ -122,16 +144,21 @@ fn say(line: &str) -> io::Result<()> {
 /// What does one thing at a time, again and again.
 enum Place {
     Open(Line),
-    Reopening { to: SocketAddr, answer: u64 },
+    Reopening { to: SocketAddr, language: Language, answer: u64 },
 }
 
 impl Load {
+    /// One request, on a connection of its own.
+    pub fn ask_once(&self) -> Result<()> {
+        self.place().map(drop)
+    }
+
     fn place(&self) -> Result<Place> {
-        let Self { to, shape, answer, .. } = *self;
+        let Self { to, shape, language, answer, .. } = *self;
         if shape == Shape::Connections {
-            return Ok(Place::Reopening { to, answer });
+            return Ok(Place::Reopening { to, language, answer });
         }
-        let mut line = Line::open(to, answer)?;
+        let mut line = Line::open(to, language, answer)?;
         line.exchange()?;
         Ok(Place::Open(line))
     }
@@ -141,8 +168,8 @@ impl Place {
     fn once(&mut self) -> Result<()> {
         match self {
             Self::Open(line) => line.exchange(),
-            Self::Reopening { to, answer } => {
-                let mut line = Line::open(*to, *answer)?;
+            Self::Reopening { to, language, answer } => {
+                let mut line = Line::open(*to, *language, *answer)?;
                 line.exchange()?;
                 line.close()
             }
@@ -201,24 +228,35 @@ fn work(mut places: Vec<Place>, rate: u32, time: Duration) -> Result<(Vec<Place>
 struct Line {
     stream: TcpStream,
     request: Vec<u8>,
+    language: Language,
     answer: u64,
     buffer: Vec<u8>,
 }
 
 impl Line {
-    fn open(to: SocketAddr, answer: u64) -> Result<Self> {
+    fn open(to: SocketAddr, language: Language, answer: u64) -> Result<Self> {
         let stream = TcpStream::connect(to).with_context(|| format!("connecting to {to}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
         // Room for one byte too many, so that it is seen.
-        let buffer = vec![0; usize::try_from(answer).unwrap_or(CHUNK).min(CHUNK - 1) + 1];
-        Ok(Self { stream, request: application::request(REQUEST, answer), answer, buffer })
+        let mut buffer = vec![0; usize::try_from(answer).unwrap_or(CHUNK).min(CHUNK - 1) + 1];
+        let request = match language {
+            Language::Bytes => application::request(REQUEST, answer),
+            Language::Http => {
+                buffer.resize(buffer.len() + HEAD, 0);
+                application::http_request(REQUEST, answer)
+            }
+        };
+        Ok(Self { stream, request, language, answer, buffer })
     }
 
     fn exchange(&mut self) -> Result<()> {
         self.stream.write_all(&self.request).context("sending a request")?;
-        let mut left = self.answer;
+        let mut left = match self.language {
+            Language::Bytes => self.answer,
+            Language::Http => self.head()?,
+        };
         while left > 0 {
             match self.stream.read(&mut self.buffer).context("reading an answer")? {
                 0 => bail!("the connection ended {left} bytes before the answer did"),
@@ -227,6 +265,27 @@ impl Line {
             }
         }
         Ok(())
+    }
+
+    /// Reads an answer's head, and says what is left to read after it.
+    fn head(&mut self) -> Result<u64> {
+        let mut filled = 0;
+        loop {
+            let room = self.buffer.get_mut(filled..).filter(|room| !room.is_empty());
+            let room = room.context("the head of an answer is too long")?;
+            filled += match self.stream.read(room).context("reading an answer's head")? {
+                0 => bail!("the connection ended before the answer's head did"),
+                read => read,
+            };
+            let got = self.buffer.get(..filled).unwrap_or_default();
+            let Some((head, body)) = application::http_lengths(got) else { continue };
+            let status = got.get(..OK.len()).unwrap_or_default();
+            if status != OK || body != self.answer {
+                bail!("not the answer: {}", String::from_utf8_lossy(got));
+            }
+            let left = (body + head as u64).checked_sub(filled as u64);
+            return left.context("an answer that is too long");
+        }
     }
 
     fn close(mut self) -> Result<()> {
@@ -273,7 +332,7 @@ mod tests {
     #[test]
     fn a_client_is_told_all_of_its_load() {
         let load = Load::new(Shape::Connections, 3, 17, Duration::from_millis(1500)).at(250);
-        let load = load.towards("127.0.0.9:81".parse().unwrap());
+        let load = load.in_http().towards("127.0.0.9:81".parse().unwrap());
         let arguments = std::iter::once("client".to_owned()).chain(load.arguments());
         assert_eq!(Arguments::try_parse_from(arguments).unwrap().load, load);
     }
@@ -293,12 +352,35 @@ mod tests {
     fn an_answer_of_another_length_is_an_error() {
         for (sent, expected) in [(10, "too long"), (3, "2 bytes before the answer did")] {
             let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-            let mut line = Line::open(listener.local_addr().unwrap(), 5).unwrap();
+            let mut line = Line::open(listener.local_addr().unwrap(), Language::Bytes, 5).unwrap();
             let (mut server, _) = listener.accept().unwrap();
             server.write_all(&vec![0; sent]).unwrap();
             server.shutdown(Shutdown::Write).unwrap();
             let error = line.exchange().unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn an_answer_in_http_must_be_a_good_one_and_is_read_to_its_end() {
+        for (answer, expected) in [
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nabcde", Ok(())),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nabcdef", Err("too long")),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nab", Err("3 bytes before the answer did")),
+            ("HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nabcdef", Err("not the answer")),
+            ("HTTP/1.1 503 No\r\ncontent-length: 5\r\n\r\nabcde", Err("not the answer")),
+            ("HTTP/1.1 200 OK\r\n", Err("head did")),
+        ] {
+            let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+            let mut line = Line::open(listener.local_addr().unwrap(), Language::Http, 5).unwrap();
+            let (mut server, _) = listener.accept().unwrap();
+            server.write_all(answer.as_bytes()).unwrap();
+            server.shutdown(Shutdown::Write).unwrap();
+            match (line.exchange(), expected) {
+                (Ok(()), Ok(())) => {}
+                (Err(error), Err(part)) => assert!(format!("{error:#}").contains(part), "{error:#}"),
+                (got, expected) => unreachable!("{answer:?}: {got:?} instead of {expected:?}"),
+            }
         }
     }
 }

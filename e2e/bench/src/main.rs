@@ -2,28 +2,33 @@
 //! a direct one, post-quantum handshakes against classical ones of our own, memory, and a soak.
 #![forbid(unsafe_code)]
 
+mod against;
 mod application;
 mod authority;
 mod bed;
 mod clock;
 mod cores;
 mod driver;
+mod envoy;
 mod figure;
 mod handshake;
+mod instructions;
 mod load;
 mod memory;
 mod migration;
 mod pace;
 mod plan;
 mod rounds;
+mod scaling;
 mod soak;
+mod starts;
 mod traffic;
 mod usage;
 
 use std::{net::SocketAddr, path::PathBuf};
 
 use anyhow::{Context, bail};
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::{
     runtime,
@@ -40,6 +45,15 @@ struct Cli {
     /// Where trellis-ca, trellis-discovery and trellis-proxy are, built for release.
     #[arg(long, default_value = "bin")]
     binaries: PathBuf,
+    /// An Envoy to compare with, as `ci/envoy` prints it. Without one, that comparison is left out.
+    #[arg(long)]
+    envoy: Option<PathBuf>,
+    /// Only these parts: may be given several times.
+    #[arg(long, value_enum)]
+    only: Vec<Section>,
+    /// Keep what callgrind counts in this folder, for callgrind_annotate.
+    #[arg(long)]
+    profile: Option<PathBuf>,
     /// Fewer and shorter rounds: about a minute.
     #[arg(long)]
     quick: bool,
@@ -55,9 +69,30 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Part {
     #[command(hide = true)]
-    Application { listen: SocketAddr },
+    Application { listen: Vec<SocketAddr> },
     #[command(hide = true)]
     Client(Load),
+}
+
+/// A part of what is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Section {
+    /// Through both proxies, and directly.
+    Traffic,
+    /// Against Envoy.
+    Envoy,
+    /// The certificate authority.
+    Authority,
+    Migration,
+    Handshakes,
+    Memory,
+    /// From the start of a proxy to its first answer.
+    Starts,
+    /// What a second core is worth.
+    Scaling,
+    Soak,
+    /// Instructions for a request, by valgrind.
+    Instructions,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -65,7 +100,7 @@ fn main() -> anyhow::Result<()> {
     let cli = Cli::parse();
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(async move {
         match cli.part {
-            Some(Part::Application { listen }) => application::serve(listen).await,
+            Some(Part::Application { listen }) => application::serve(&listen).await,
             Some(Part::Client(load)) => load::run(&load),
             None => {
                 let (mut interrupt, mut terminate) =
@@ -89,18 +124,55 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     allow_files(plan.idle_connections.max(plan.crowd))?;
     let mut report = Report::begin(cores, &plan)?;
 
-    let bed = Bed::open(&cli.binaries, cores).await?;
-    let measured = traffic::measure(&bed, &plan, &mut report).await;
-    let logs = bed.logs();
-    measured.with_context(|| format!("the mesh said:\n{logs}"))?;
-    bed.close().await;
-
-    authority::measure(&cli.binaries, cores, &plan, &mut report).await?;
-    migration::measure(&cli.binaries, cores, &plan, &mut report).await?;
-    handshake::measure(cores, &plan, &mut report).await?;
-    memory::measure(&cli.binaries, cores, &plan, &mut report).await?;
-    soak::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    let wanted = |section| cli.only.is_empty() || cli.only.contains(&section);
+    if wanted(Section::Traffic) || wanted(Section::Envoy) {
+        let mut bed = Bed::open(&cli.binaries, cores).await?;
+        let measured = carry(cli, &mut bed, &plan, &mut report).await;
+        let logs = bed.logs();
+        measured.with_context(|| format!("the mesh said:\n{logs}"))?;
+        bed.close().await;
+    }
+    if wanted(Section::Authority) {
+        authority::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Migration) {
+        migration::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Handshakes) {
+        handshake::measure(cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Memory) {
+        memory::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Starts) {
+        starts::measure(&cli.binaries, cli.envoy.as_deref(), cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Scaling) {
+        scaling::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Soak) {
+        soak::measure(&cli.binaries, cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Instructions) {
+        let profile = cli.profile.as_deref();
+        instructions::measure(&cli.binaries, profile, cores, &plan, &mut report).await?;
+    }
     report.write(&cli.out)
+}
+
+async fn carry(cli: &Cli, bed: &mut Bed, plan: &Plan, report: &mut Report) -> anyhow::Result<()> {
+    let wanted = |section| cli.only.is_empty() || cli.only.contains(&section);
+    if wanted(Section::Traffic) {
+        traffic::measure(bed, plan, report).await?;
+    }
+    match &cli.envoy {
+        _ if !wanted(Section::Envoy) => Ok(()),
+        None => report.section("Envoy is not here (`ci/envoy` fetches it): nothing is compared with it"),
+        Some(program) => {
+            bed.add_envoys(program).await?;
+            against::measure(bed, plan, report).await
+        }
+    }
 }
 
 /// Every process holds a file for each idle connection, and some of its own.

@@ -14,9 +14,9 @@ use crate::{
 };
 
 /// In bytes, of one proxy.
-const IDLE: f64 = 12e6;
+const IDLE: f64 = 10e6;
 /// In bytes, of both.
-const PER_CONNECTION: f64 = 8e3;
+const PER_CONNECTION: f64 = 6e3;
 /// What was being done ends in this time.
 const SETTLE: Duration = Duration::from_secs(1);
 

@@ -13,6 +13,8 @@ const FILE: u64 = 64 * 1024 * 1024;
 pub struct Plan {
     /// Of each comparison.
     pub rounds: usize,
+    /// Proxies that are started to see how long that takes.
+    pub starts: usize,
     /// Meshes that are started anew to weigh them.
     pub weighings: usize,
     pub idle_connections: u32,
@@ -42,6 +44,7 @@ impl Plan {
         if quick {
             return Self {
                 rounds: 3,
+                starts: 5,
                 weighings: 1,
                 idle_connections: 5_000,
                 handshakes: 300,
@@ -56,6 +59,7 @@ impl Plan {
         }
         Self {
             rounds: 5,
+            starts: 15,
             weighings: 3,
             idle_connections: 5_000,
             handshakes: 1_000,
@@ -74,6 +78,11 @@ impl Plan {
     /// An open loop over warm connections.
     pub fn steady_requests(&self) -> Load {
         Load::new(Shape::Requests, 16, MESSAGE, self.steady).at(RATE)
+    }
+
+    /// A closed loop over one warm connection.
+    pub fn one_by_one(&self) -> Load {
+        Load::new(Shape::Requests, 1, MESSAGE, self.steady)
     }
 
     /// A closed loop over warm connections.

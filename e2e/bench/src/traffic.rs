@@ -28,27 +28,26 @@ async fn steady(bed: &Bed, plan: &Plan, report: &mut Report) -> Result<()> {
     report.add(Figure::compare(&format!("request at {RATE}/s, p99"), "us", &p99))?;
     report.add(Figure::alone(&format!("added by the proxies at {RATE}/s, p50"), "us", &added(&p50)))?;
     report.add(Figure::alone(&format!("added by the proxies at {RATE}/s, p99"), "us", &added(&p99)))?;
-    // Seconds for a million are milliseconds for a thousand.
-    let cpu = rounds.each(|(ours, _)| per_request(ours) * 1e6);
+    let cpu = rounds.each(|(ours, _)| ours.cpu_per_request());
     report.add(Figure::alone(&format!("CPU of both proxies at {RATE}/s"), "s/1M", &cpu))
 }
 
 async fn saturation(bed: &Bed, plan: &Plan, report: &mut Report) -> Result<()> {
     let rounds = compare(bed, plan.rounds, &plan.all_requests()).await?;
-    let rate = rounds.each(|(ours, direct)| (per_second(ours), per_second(direct)));
-    let cpu = rounds.each(|(ours, _)| per_request(ours) * 1e6);
+    let rate = rounds.each(|(ours, direct)| (ours.per_second(), direct.per_second()));
+    let cpu = rounds.each(|(ours, _)| ours.cpu_per_request());
     report.add(Figure::compare("requests at most, 64 connections", "1/s", &rate))?;
     report.add(Figure::alone("CPU of both proxies per request at most", "us", &cpu))
 }
 
 async fn connections(bed: &Bed, plan: &Plan, report: &mut Report) -> Result<()> {
     let rounds = compare(bed, plan.rounds, &plan.all_connections()).await?;
-    let rate = rounds.each(|(ours, direct)| (per_second(ours), per_second(direct)));
+    let rate = rounds.each(|(ours, direct)| (ours.per_second(), direct.per_second()));
     report.add(Figure::compare("new connections at most", "1/s", &rate))?;
     let load = plan.steady_connections();
     let rounds = rounds::quiet(plan.rounds, || async {
         let ours = bed.observe(Route::Through, &load).await?;
-        Ok(Round { value: per_request(&ours) * 1e6, foreign: ours.span.foreign })
+        Ok(Round { value: ours.cpu_per_request(), foreign: ours.span.foreign })
     });
     let name = format!("CPU of both proxies per connection, {CONNECTION_RATE}/s");
     report.add(Figure::alone(&name, "us", &rounds.await?))
@@ -74,13 +73,4 @@ async fn compare(bed: &Bed, rounds: usize, load: &Load) -> Result<Rounds<(Observ
         Ok(Round { value: (ours, direct), foreign })
     })
     .await
-}
-
-fn per_second(one: &Observed) -> f64 {
-    one.tally.requests as f64 / one.tally.seconds
-}
-
-/// CPU seconds of both proxies.
-fn per_request(one: &Observed) -> f64 {
-    one.span.cpu.as_secs_f64() / one.tally.requests as f64
 }
