@@ -23,6 +23,9 @@ use crate::{
     route::{Choice, Filters, Found, Matched, Target},
 };
 
+/// Why a request is refused of which it is not certain where it ends.
+const IN_DOUBT: &str = "ambiguous_framing";
+
 pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Forwards a request. There is always an answer, if only one of ours. `held` is given back with its end.
@@ -60,7 +63,13 @@ pub fn answer(context: Arc<Context>, request: Request<Body>, held: impl Send + '
                 debug!(address = %context.address, reason = failure.reason, detail = %failure.detail,
                     "request not answered by an application");
                 seen.failed(&failure);
-                failure.answer(&grpc)
+                let mut response = failure.answer(&grpc);
+                if failure.reason == IN_DOUBT {
+                    // What follows is not read as a request.
+                    context.worker.shared.requests.refused(IN_DOUBT);
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
             }
         })
     })
@@ -80,6 +89,9 @@ async fn run(
     let client = context.spoken(request.version(), request.headers());
     let upgrade = message::wants_upgrade(&request).then(|| upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    if !message::is_framed(&parts) {
+        return Err(in_doubt());
+    }
     context.complete(&mut parts)?;
     let target = Target::of(&parts, context.slashes()).map_err(|refusal| {
         Failure::new(StatusCode::BAD_REQUEST, refusal.as_str(), format!("the request is refused: {refusal}"))
@@ -318,6 +330,11 @@ fn grpc_only(headers: &HeaderMap) -> HeaderMap {
 fn unasked() -> Failure {
     let detail = "the application left HTTP although nobody asked it to";
     Failure::new(StatusCode::BAD_GATEWAY, "unexpected_upgrade", detail)
+}
+
+fn in_doubt() -> Failure {
+    let detail = "the request is refused: its body is in another coding than chunked, or chunked twice";
+    Failure::new(StatusCode::BAD_REQUEST, IN_DOUBT, detail)
 }
 
 /// Nobody will read it.

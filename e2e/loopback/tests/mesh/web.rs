@@ -6,6 +6,10 @@ mod detection;
 mod endpoints;
 #[path = "web/expect.rs"]
 mod expect;
+#[path = "web/floods.rs"]
+mod floods;
+#[path = "web/hostile.rs"]
+mod hostile;
 #[path = "web/http1.rs"]
 mod http1;
 #[path = "web/http2.rs"]
@@ -38,6 +42,8 @@ pub fn trials() -> Vec<Trial> {
         detection::trials(),
         endpoints::trials(),
         expect::trials(),
+        floods::trials(),
+        hostile::trials(),
         http1::trials(),
         http2::trials(),
         lifetimes::trials(),
@@ -78,7 +84,10 @@ where
             let _ = socket.set_nodelay(true);
             let served = serve(Wire::new(socket), counted.fetch_add(1, Relaxed));
             tokio::spawn(async move {
-                if let Err(error) = served.await {
+                // That its client has gone is no news.
+                if let Err(error) = served.await
+                    && !error.is::<std::io::Error>()
+                {
                     eprintln!("the application: {error}");
                 }
             });

@@ -18,8 +18,8 @@ pub fn trials() -> Vec<Trial> {
 }
 
 const CONNECTIONS: usize = 2_000;
-/// For each connection. With the buffers of a server of HTTP it would be more than 12.
-const KIB: usize = 5;
+/// For each connection. With the buffers of a server of HTTP it is about 10.
+const KIB: usize = 6;
 
 async fn asked(stage: &Stage) -> Result<Wire, Error> {
     let mut wire = client(stage).await?;
