@@ -149,17 +149,20 @@ pub async fn http2(context: Arc<Context>, near: Near) {
     let service = Forwarding { context: context.clone(), rest: near.rest() };
     let connection = builder.serve_connection(near, service);
     tokio::pin!(connection);
-    let ends = async {
-        tokio::select! {
-            () = context.ends() => {}
-            () = context.pace.idle(), if limits.timed => {}
-        }
+    let ended = tokio::select! {
+        done = connection.as_mut() => Some(done),
+        () = context.ends() => None,
+        () = context.pace.idle(), if limits.timed => None,
     };
-    let done = tokio::select! {
-        done = connection.as_mut() => done,
-        () = ends => {
+    let done = match ended {
+        Some(done) => done,
+        None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // A client that answers nothing is not waited for once none of its requests is under way.
+            tokio::select! {
+                done = connection.as_mut() => done,
+                () = context.pace.over(), if limits.timed => return,
+            }
         }
     };
     if let Err(error) = done {

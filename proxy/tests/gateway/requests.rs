@@ -55,6 +55,10 @@ async fn an_application_hears_who_the_client_is_from_the_gateway_alone() {
     }
     let got = curl(gateway.at(80), "http://shop.example/", &headers).await;
     assert!(!got.body.contains("x-mine"), "it belongs to the connection: {got:?}");
+    // But gRPC, which is HTTP/2 everywhere.
+    let grpc = ["--http2-prior-knowledge", "-H", "Content-Type: application/grpc", "-H", "TE: trailers"];
+    let got = curl(gateway.at(80), "http://shop.example/", &grpc).await;
+    assert!(got.body.contains("version: HTTP/2.0") && got.body.contains("te: trailers"), "{got:?}");
     let got = curl(gateway.at(80), "http://shop.example/", &["-H", "X_Forwarded_For: 10.9.9.9"]).await;
     assert!(got.status == 400 && got.head.contains("trellis-error: underscore_in_header"), "{got:?}");
     let got = curl(gateway.at(80), "http://shop.example/a%2fb", &[]).await;
@@ -62,7 +66,7 @@ async fn an_application_hears_who_the_client_is_from_the_gateway_alone() {
     // What the two sides are counted as.
     let evidence = gateway.evidence().await;
     let row = evidence.inbound.iter().find(|row| row.reason.as_deref() == Some("http_listener")).unwrap();
-    assert_eq!((row.source.as_str(), row.count), ("unverified:client", 5));
+    assert_eq!((row.source.as_str(), row.count), ("unverified:client", 6));
     assert!(
         gateway.metric(&["trellis_requests_total", "service=\"shop/one:80\"", "status=\"200\""]).await >= 2.0
     );
