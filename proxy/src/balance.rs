@@ -13,6 +13,8 @@ use std::{
 use rand::{Rng, RngExt};
 use tokio::time::Instant;
 
+use crate::decay;
+
 /// What is assumed of an endpoint that nothing is known of.
 const UNKNOWN: f64 = 0.001;
 /// How fast what was seen loses its weight.
@@ -133,12 +135,9 @@ impl Fitness {
     }
 }
 
-/// What is left of a figure after so many milliseconds: e to the power of their share in [`DECAY`], and less.
+/// What is left of a figure after so many milliseconds.
 fn weight(millis: u64) -> f64 {
-    const STEPS: i32 = 256;
-    let share = millis as f64 / DECAY.as_millis() as f64;
-    // Near enough, and without the mathematics of libc, which would be resident for this alone.
-    (1.0 - share / f64::from(STEPS)).max(0.0).powi(STEPS)
+    decay::left(millis as f64 / DECAY.as_millis() as f64)
 }
 
 impl Busy {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
+use crate::decay;
+
 /// Repeats for each request.
 const SHARE: f64 = 0.2;
 /// Repeats for each second, whatever is sent.
@@ -53,7 +55,7 @@ impl Account {
         let passed = now.saturating_duration_since(self.since).as_secs_f64();
         self.since = now;
         self.left = match self.left > base {
-            true => base + (self.left - base) * (-passed / WINDOW.as_secs_f64()).exp(),
+            true => base + (self.left - base) * decay::left(passed / WINDOW.as_secs_f64()),
             false => (self.left + PER_SECOND * passed).min(base),
         };
     }

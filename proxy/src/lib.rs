@@ -11,6 +11,7 @@ pub mod run;
 mod admin;
 mod balance;
 mod budget;
+mod decay;
 mod detect;
 mod directory;
 mod discovery;

@@ -48,6 +48,9 @@ pub struct Load {
     rate: u32,
     #[arg(long)]
     milliseconds: u64,
+    /// Requests of each connection, if time does not end them before. Zero: as many as there is time for.
+    #[arg(long, default_value_t = 0)]
+    most: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -83,7 +86,7 @@ impl Load {
         let milliseconds = u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
         let nobody = SocketAddr::from(([127, 0, 0, 1], 0));
         let language = Language::Bytes;
-        Self { to: nobody, shape, language, connections, answer, rate: 0, milliseconds }
+        Self { to: nobody, shape, language, connections, answer, rate: 0, milliseconds, most: 0 }
     }
 
     pub fn in_http(self) -> Self {
@@ -94,13 +97,17 @@ impl Load {
         Self { rate, ..self }
     }
 
+    pub fn at_most(self, most: usize) -> Self {
+        Self { most, ..self }
+    }
+
     pub fn towards(self, to: SocketAddr) -> Self {
         Self { to, ..self }
     }
 
     /// The arguments that make a client of this.
     pub fn arguments(&self) -> Vec<String> {
-        let Self { to, shape, language, connections, answer, rate, milliseconds } = self;
+        let Self { to, shape, language, connections, answer, rate, milliseconds, most } = self;
         fn name(value: &impl ValueEnum) -> String {
             value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
         }
@@ -112,6 +119,7 @@ impl Load {
             format!("--answer={answer}"),
             format!("--rate={rate}"),
             format!("--milliseconds={milliseconds}"),
+            format!("--most={most}"),
         ]
     }
 }
@@ -119,14 +127,14 @@ impl Load {
 pub fn run(load: &Load) -> Result<()> {
     let mut places = (0..load.connections).map(|_| load.place()).collect::<Result<Vec<_>>>()?;
     if load.shape != Shape::Idle {
-        (places, _) = work(places, load.rate, WARM_UP)?;
+        (places, _) = work(places, load.rate, WARM_UP, 0)?;
     }
     say(READY)?;
     io::stdin().read_line(&mut String::new())?;
     let begun = clock::now();
     let mut waits = Vec::new();
     if load.shape != Shape::Idle {
-        (_, waits) = work(places, load.rate, Duration::from_millis(load.milliseconds))?;
+        (_, waits) = work(places, load.rate, Duration::from_millis(load.milliseconds), load.most)?;
     }
     let seconds = clock::now().saturating_sub(begun).as_secs_f64();
     let mut waits: Vec<f64> = waits.iter().map(|wait| wait.as_secs_f64() * 1e6).collect();
@@ -176,15 +184,16 @@ impl Place {
         }
     }
 
-    /// Works until `end`. Returns how long each request took, counted from when it was meant to begin.
-    fn work(&mut self, mut pace: Option<Pace>, end: Duration) -> Result<Vec<Duration>> {
+    /// Works until `end`, or until it has done as much as it may. Returns how long each request took, counted
+    /// from when it was meant to begin.
+    fn work(&mut self, mut pace: Option<Pace>, end: Duration, most: usize) -> Result<Vec<Duration>> {
         let mut waits = Vec::new();
         loop {
             let begun = match &mut pace {
                 Some(pace) => pace.wait()?,
                 None => clock::now(),
             };
-            if begun >= end {
+            if begun >= end || (most > 0 && waits.len() >= most) {
                 return Ok(waits);
             }
             self.once()?;
@@ -193,8 +202,14 @@ impl Place {
     }
 }
 
-/// Keeps all places at work for `time`. Returns them with how long each request took.
-fn work(mut places: Vec<Place>, rate: u32, time: Duration) -> Result<(Vec<Place>, Vec<Duration>)> {
+/// Keeps all places at work for `time`, or for `most` requests of each. Returns them with how long each
+/// request took.
+fn work(
+    mut places: Vec<Place>,
+    rate: u32,
+    time: Duration,
+    most: usize,
+) -> Result<(Vec<Place>, Vec<Duration>)> {
     let begin = clock::now() + LEAD;
     let end = begin + time;
     let all = u32::try_from(places.len())?;
@@ -211,7 +226,7 @@ fn work(mut places: Vec<Place>, rate: u32, time: Duration) -> Result<(Vec<Place>
                             Some(Pace::new(begin + step * number, step * all)?)
                         }
                     };
-                    place.work(pace, end)
+                    place.work(pace, end, most)
                 })
             })
             .collect();
@@ -332,7 +347,7 @@ mod tests {
     #[test]
     fn a_client_is_told_all_of_its_load() {
         let load = Load::new(Shape::Connections, 3, 17, Duration::from_millis(1500)).at(250);
-        let load = load.in_http().towards("127.0.0.9:81".parse().unwrap());
+        let load = load.in_http().at_most(7).towards("127.0.0.9:81".parse().unwrap());
         let arguments = std::iter::once("client".to_owned()).chain(load.arguments());
         assert_eq!(Arguments::try_parse_from(arguments).unwrap().load, load);
     }
@@ -343,8 +358,10 @@ mod tests {
         for shape in [Shape::Requests, Shape::Connections] {
             let load = Load::new(shape, 4, 2000, Duration::ZERO).towards(to);
             let places = (0..4).map(|_| load.place().unwrap()).collect();
-            let (places, waits) = work(places, 1_000, Duration::from_millis(100)).unwrap();
+            let (places, waits) = work(places, 1_000, Duration::from_millis(100), 0).unwrap();
             assert_eq!((places.len(), waits.len()), (4, 100), "{shape:?}");
+            let (_, waits) = work(places, 0, Duration::from_secs(20), 3).unwrap();
+            assert_eq!(waits.len(), 12, "{shape:?}");
         }
     }
 

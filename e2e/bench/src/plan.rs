@@ -9,6 +9,9 @@ const MESSAGE: u64 = 1024;
 /// Of a download; the next one begins when it has arrived.
 const FILE: u64 = 64 * 1024 * 1024;
 
+/// Longer than anything takes.
+const ENDLESS: Duration = Duration::from_secs(600);
+
 #[derive(Clone, Debug)]
 pub struct Plan {
     /// Of each comparison.
@@ -80,9 +83,9 @@ impl Plan {
         Load::new(Shape::Requests, 16, MESSAGE, self.steady).at(RATE)
     }
 
-    /// A closed loop over one warm connection.
+    /// A closed loop over one warm connection, of a number of requests and not of a time.
     pub fn one_by_one(&self) -> Load {
-        Load::new(Shape::Requests, 1, MESSAGE, self.steady)
+        Load::new(Shape::Requests, 1, MESSAGE, ENDLESS).at_most(2_000)
     }
 
     /// A closed loop over warm connections.

@@ -151,6 +151,18 @@ impl Upstreams {
             let Idle { sender, connection, .. } = idle;
             return Ok(Taken::new(key, Sender::One(sender), connection, true));
         }
+        // Apart, so that a request that finds a connection does not carry room for the making of one.
+        Box::pin(self.make_one(worker, endpoint, tls, certain, key)).await
+    }
+
+    async fn make_one(
+        &self,
+        worker: &Arc<Worker>,
+        endpoint: &Endpoint,
+        tls: Option<&Arc<ApplicationTls>>,
+        certain: bool,
+        key: Key,
+    ) -> Result<Taken, ConnectError> {
         let tls = tls.map(|tls| (tls, HTTP1));
         let (far, connection, held) = dial(worker, endpoint, tls, certain).await?;
         let mut builder = http1::Builder::new();
