@@ -20,7 +20,7 @@ use trellis_local::{Network, Role, get};
 use crate::control::Control;
 
 /// Never waited for when all is well.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct Stage {
     pub control: Control,

@@ -33,6 +33,8 @@ use trellis_pki::{
     public::KeyExchange,
 };
 
+use crate::stage::PATIENCE;
+
 // === certificates ===
 
 static AUTHORITIES: AtomicUsize = AtomicUsize::new(0);
@@ -224,14 +226,19 @@ pub async fn secure(
 pub async fn say<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, what: &str, end: &str) -> String {
     let _ = stream.write_all(what.as_bytes()).await;
     let mut said = Vec::new();
-    let mut data = [0; 4096];
-    while !String::from_utf8_lossy(&said).contains(end) {
-        match stream.read(&mut data).await {
-            Ok(read @ 1..) => said.extend_from_slice(&data[..read]),
-            _ => break,
+    let heard = async {
+        let mut data = [0; 4096];
+        while !String::from_utf8_lossy(&said).contains(end) {
+            match stream.read(&mut data).await {
+                Ok(read @ 1..) => said.extend_from_slice(&data[..read]),
+                _ => break,
+            }
         }
-    }
-    String::from_utf8_lossy(&said).into_owned()
+    };
+    let heard = tokio::time::timeout(PATIENCE, heard).await.is_ok();
+    let said = String::from_utf8_lossy(&said).into_owned();
+    assert!(heard, "neither {end:?} nor the end of the connection came after {said:?}");
+    said
 }
 
 /// A request whose answer ends with the body that applications send.
