@@ -35,7 +35,7 @@ use crate::{
 
 /// How long a connection of HTTP/1 is kept for the next request. Applications close theirs in their own
 /// time, the shortest of those in wide use after five seconds; a request that meets that end is repeated.
-const IDLE: Duration = Duration::from_secs(60);
+pub const IDLE: Duration = Duration::from_secs(60);
 /// The same for HTTP/2.
 const IDLE_SHARED: Duration = Duration::from_secs(300);
 /// Idle connections that are kept for one endpoint.
@@ -103,6 +103,16 @@ struct Many {
     used: Mutex<Instant>,
 }
 
+/// What a request needs of its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The application is known to be there: what is said could not be said twice.
+    pub certain: bool,
+    /// How long it may have waited for this request: the longer, the likelier is its application to close
+    /// it in this very moment.
+    pub rested: Duration,
+}
+
 /// A connection that one request has for itself, or its place on one that is shared.
 pub struct Taken {
     key: Key,
@@ -137,17 +147,16 @@ impl Drop for InHand {
 }
 
 impl Upstreams {
-    /// A connection for a request in HTTP/1. A request with a body waits until the application is known
-    /// to be there, since it could not be sent twice.
+    /// A connection for a request in HTTP/1.
     pub async fn one(
         &self,
         worker: &Arc<Worker>,
         endpoint: &Endpoint,
         tls: Option<&Arc<ApplicationTls>>,
-        certain: bool,
+        wish: Wish,
     ) -> Result<Taken, ConnectError> {
         let key = Key::new(endpoint, tls);
-        if let Some(idle) = self.take(&key, &worker.shared) {
+        if let Some(idle) = self.take(&key, &worker.shared, wish.rested) {
             let Idle { sender, connection, .. } = idle;
             return Ok(Taken::new(key, Sender::One(sender), connection, true));
         }
@@ -164,7 +173,7 @@ impl Upstreams {
         key: Key,
     ) -> Result<Taken, ConnectError> {
         let tls = tls.map(|tls| (tls, HTTP1));
-        let (far, connection, held) = dial(worker, endpoint, tls, certain).await?;
+        let (far, connection, held) = dial(worker, endpoint, tls, wish.certain).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
@@ -215,11 +224,12 @@ impl Upstreams {
         Ok(Many { sender, connection, used: Mutex::new(Instant::now()) })
     }
 
-    fn take(&self, key: &Key, common: &Common) -> Option<Idle> {
+    fn take(&self, key: &Key, common: &Common, rested: Duration) -> Option<Idle> {
+        let now = Instant::now();
         let mut idle = self.idle.lock();
         let waiting = idle.get_mut(key)?;
         // The one that was used last is the likeliest to be alive.
-        while let Some(one) = waiting.pop() {
+        while let Some(one) = waiting.pop_if(|one| now.duration_since(one.since) < rested) {
             if !one.sender.is_closed() && one.connection.is_current(common) {
                 match one.sender.is_ready() {
                     true => return Some(one),

@@ -1,9 +1,6 @@
 //! Clients and applications that break the rules of HTTP/1. Nothing that is malformed is passed on, each is
-//! counted, and who keeps the rules beside them does not notice.
-//!
-//! Where the rows of the list of known attacks on proxies are tested: floods of frames and what is wrong in
-//! HTTP/2 in `floods.rs`, early bytes behind an upgrade in `upgrade.rs`, targets of a tunnel and the ports of
-//! the proxy itself in `../hostile.rs`, forms of a path in `proxy/src/route/target.rs`.
+//! counted, and who keeps the rules beside them does not notice. The threat model says
+//! what is tested where.
 
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 

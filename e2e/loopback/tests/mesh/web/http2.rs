@@ -9,7 +9,7 @@ use h2::{
     client::SendRequest,
     server::{self, SendResponse},
 };
-use http::{HeaderMap, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri};
 use libtest_mimic::Trial;
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -79,11 +79,12 @@ pub async fn client(stage: &Stage) -> Result<SendRequest<Bytes>, Error> {
     Ok(send.ready().await?)
 }
 
-fn request(path: &str) -> Request<()> {
+/// A question as gRPC asks it.
+fn request(uri: &'static str) -> Request<()> {
     let mut request = Request::new(());
     *request.method_mut() = http::Method::POST;
-    *request.uri_mut() = format!("http://web{path}").parse().unwrap();
-    request.headers_mut().insert("te", "trailers".parse().unwrap());
+    *request.uri_mut() = Uri::from_static(uri);
+    request.headers_mut().insert("te", HeaderValue::from_static("trailers"));
     request
 }
 
@@ -103,10 +104,8 @@ async fn whole(body: &mut RecvStream) -> Result<(Vec<u8>, Option<HeaderMap>), h2
     Ok((all, body.trailers().await?))
 }
 
-fn trailers(name: &'static str, value: &str) -> HeaderMap {
-    let mut trailers = HeaderMap::new();
-    trailers.insert(name, value.parse().unwrap());
-    trailers
+fn trailers(name: &'static str, value: usize) -> HeaderMap {
+    HeaderMap::from_iter([(HeaderName::from_static(name), HeaderValue::from(value))])
 }
 
 /// Answers with what it got, and its length behind.
@@ -114,9 +113,9 @@ async fn echo((request, mut respond): Asked) -> Result<(), Error> {
     let (body, sent) = whole(&mut request.into_body()).await?;
     assert_eq!(sent.ok_or("no trailers")?["x-sum"], body.len().to_string());
     let mut answer = respond.send_response(Response::new(()), false)?;
-    let length = body.len().to_string();
+    let length = body.len();
     answer.send_data(body.into(), false)?;
-    Ok(answer.send_trailers(trailers("grpc-status", &length))?)
+    Ok(answer.send_trailers(trailers("grpc-status", length))?)
 }
 
 async fn many() -> Result<(), Error> {
@@ -126,10 +125,10 @@ async fn many() -> Result<(), Error> {
     let one = |number: usize| {
         let client = client.clone();
         async move {
-            let (answer, mut body) = client.ready().await?.send_request(request("/many"), false)?;
+            let (answer, mut body) = client.ready().await?.send_request(request("http://web/many"), false)?;
             let said = vec![number as u8; 1 + number * 37];
             body.send_data(said.clone().into(), false)?;
-            body.send_trailers(trailers("x-sum", &said.len().to_string()))?;
+            body.send_trailers(trailers("x-sum", said.len()))?;
             let answer = answer.await?;
             assert_eq!(answer.status(), StatusCode::OK);
             let (heard, trailers) = whole(&mut answer.into_body()).await?;
@@ -151,10 +150,10 @@ async fn conversation() -> Result<(), Error> {
         while let Some(data) = next(&mut body).await? {
             answer.send_data(data, false)?;
         }
-        Ok(answer.send_trailers(trailers("grpc-status", "0"))?)
+        Ok(answer.send_trailers(trailers("grpc-status", 0))?)
     });
     let client = client(&stage).await?;
-    let (answer, mut say) = client.ready().await?.send_request(request("/talk"), false)?;
+    let (answer, mut say) = client.ready().await?.send_request(request("http://web/talk"), false)?;
     let mut heard = answer.await?.into_body();
     for number in 0..50u8 {
         say.send_data(vec![number].into(), false)?;
@@ -175,7 +174,7 @@ async fn trailers_only() -> Result<(), Error> {
         Ok(())
     });
     let client = client(&stage).await?;
-    let (answer, _) = client.ready().await?.send_request(request("/none"), true)?;
+    let (answer, _) = client.ready().await?.send_request(request("http://web/none"), true)?;
     let answer = answer.await?;
     assert_eq!(answer.headers()["grpc-status"], "5");
     assert!(answer.body().is_end_stream(), "the headers are all there is");
@@ -195,11 +194,11 @@ async fn slow_reader() -> Result<(), Error> {
     let client = client(&stage).await?;
     let mut unread = Vec::new();
     for _ in 0..UNREAD {
-        let (answer, _) = client.clone().ready().await?.send_request(request("/flood"), true)?;
+        let (answer, _) = client.clone().ready().await?.send_request(request("http://web/flood"), true)?;
         unread.push(answer.await?.into_body());
     }
     for _ in 0..20 {
-        let (answer, _) = client.clone().ready().await?.send_request(request("/drop"), true)?;
+        let (answer, _) = client.clone().ready().await?.send_request(request("http://web/drop"), true)?;
         let (body, _) = whole(&mut answer.await?.into_body()).await?;
         assert_eq!(body.len(), 3);
     }
@@ -243,13 +242,15 @@ async fn resets() -> Result<(), Error> {
         }
     });
     let client = client(&stage).await?;
-    let (answer, mut say) = client.clone().ready().await?.send_request(request("/from-client"), false)?;
+    let (answer, mut say) =
+        client.clone().ready().await?.send_request(request("http://web/from-client"), false)?;
     let answer = answer.await?;
     say.send_reset(Reason::CANCEL);
     drop(answer);
     let reason = time::timeout(Duration::from_secs(10), seen.recv()).await?;
     assert_eq!(reason, Some(Reason::CANCEL));
-    let (answer, mut say) = client.clone().ready().await?.send_request(request("/from-server"), false)?;
+    let (answer, mut say) =
+        client.clone().ready().await?.send_request(request("http://web/from-server"), false)?;
     let mut heard = answer.await?.into_body();
     assert_eq!(next(&mut heard).await?.ok_or("ended")?, "some");
     say.send_data("seen".into(), false)?;
@@ -270,7 +271,7 @@ async fn goodbye() -> Result<(), Error> {
         let client = client.clone();
         async move {
             for request_number in 0..REQUESTS / 20 {
-                let (answer, _) = client.clone().ready().await?.send_request(request("/"), true)?;
+                let (answer, _) = client.clone().ready().await?.send_request(request("http://web/"), true)?;
                 let answer = answer.await?;
                 if answer.status() != StatusCode::OK {
                     return Err(format!("{number}, {request_number}: {answer:?}").into());

@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
 use libtest_mimic::Trial;
-use tokio::time;
+use tokio::{sync::Mutex, time};
 use trellis_loopback::{stage::Error, wire::Wire};
 
 use super::{application, client, echo_paths, open};
@@ -16,6 +16,7 @@ use crate::trial;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("either_side_may_close_after_an_answer", close),
+        trial("what_cannot_be_said_twice_is_not_said_to_who_may_be_leaving", once),
         trial("an_application_that_closes_idle_connections_fails_no_request", idle),
     ]
 }
@@ -49,6 +50,25 @@ async fn close() -> Result<(), Error> {
     Ok(())
 }
 
+/// An application that has lost interest in a connection which was idle.
+async fn once() -> Result<(), Error> {
+    let (stage, listener) = open().await?;
+    application(listener, |mut wire: Wire, _| async move {
+        let head = wire.answer().await?;
+        wire.body(&head).await?;
+        wire.say("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await?;
+        wire.head().await?;
+        Ok(())
+    });
+    let mut client = client(&stage).await?;
+    for _ in 0..3 {
+        let (head, _) = client.ask("POST / HTTP/1.1\r\nhost: web\r\ncontent-length: 2\r\n\r\nhi").await?;
+        assert_eq!(head.status(), 200, "{head:?}");
+        time::sleep(Duration::from_millis(1_200)).await;
+    }
+    Ok(())
+}
+
 /// Every connection to the application ends after a few requests, without a word, at another moment each.
 async fn idle() -> Result<(), Error> {
     const CLIENTS: usize = 8;
@@ -64,7 +84,7 @@ async fn idle() -> Result<(), Error> {
                 let Some(head) = wire.head().await? else { return Ok(()) };
                 wire.body(&head).await?;
                 if head.first.starts_with("POST") {
-                    *seen.lock().unwrap().entry(head.path().to_owned()).or_default() += 1;
+                    *seen.lock().await.entry(head.path().to_owned()).or_default() += 1;
                 }
                 wire.say("HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok").await?;
                 if request == last {
@@ -96,7 +116,7 @@ async fn idle() -> Result<(), Error> {
         }
     });
     let failed: usize = futures::future::try_join_all(clients).await?.into_iter().sum();
-    let posts = posts.lock().unwrap();
+    let posts = posts.lock().await;
     assert!(posts.values().all(|times| *times == 1), "said twice: {posts:?}");
     let all = CLIENTS * REQUESTS / 4;
     assert!(posts.len() + failed >= all, "{} arrived, {failed} failed of {all}", posts.len());
