@@ -161,7 +161,7 @@ impl Upstreams {
             return Ok(Taken::new(key, Sender::One(sender), connection, true));
         }
         // Apart, so that a request that finds a connection does not carry room for the making of one.
-        Box::pin(self.make_one(worker, endpoint, tls, certain, key)).await
+        Box::pin(self.make_one(worker, endpoint, tls, wish.certain, key)).await
     }
 
     async fn make_one(
@@ -173,7 +173,7 @@ impl Upstreams {
         key: Key,
     ) -> Result<Taken, ConnectError> {
         let tls = tls.map(|tls| (tls, HTTP1));
-        let (far, connection, held) = dial(worker, endpoint, tls, wish.certain).await?;
+        let (far, connection, held) = dial(worker, endpoint, tls, certain).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
