@@ -210,6 +210,26 @@ mod tests {
     }
 
     #[test]
+    fn an_application_with_tls_of_its_own_is_counted_where_it_is_called() {
+        let proxy = |inbound, outbound| ProxyEvidence {
+            workload: "a/x".into(),
+            leaf: None,
+            companion: None,
+            inbound,
+            outbound,
+            open_connections: 0,
+            bytes: Vec::new(),
+        };
+        let alone = Connections { destination: "unverified:a/z".into(), ..row(Class::Hybrid, None, 3) };
+        let both = row(Class::Pq, None, 5);
+        let merged = merge(&[
+            proxy(Vec::new(), vec![both.clone(), alone.clone()]),
+            proxy(vec![both.clone()], Vec::new()),
+        ]);
+        assert_eq!(merged, [alone, both]);
+    }
+
+    #[test]
     fn adoption_counts_what_was_negotiated_over_all() {
         let rows = [
             row(Class::Pq, None, 10),

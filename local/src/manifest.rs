@@ -28,6 +28,23 @@ pub struct Service {
 }
 
 impl Service {
+    /// One more endpoint of the Service: another workload of its namespace.
+    pub fn also(&self, workload: &Workload) -> Value {
+        let Self { name, port, .. } = self;
+        let Workload { namespace, name: pod, pod: address, .. } = workload;
+        json!({
+            "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+            "metadata": {"namespace": namespace, "name": format!("{name}-{pod}"),
+                         "uid": format!("{name}-{pod}-slice-uid"),
+                         "labels": {"kubernetes.io/service-name": name}},
+            "addressType": "IPv4",
+            "ports": [{"name": "main", "port": port, "protocol": "TCP"}],
+            "endpoints": [{"addresses": [address],
+                           "conditions": {"ready": true, "serving": true, "terminating": false},
+                           "targetRef": {"kind": "Pod", "namespace": namespace, "name": pod}}],
+        })
+    }
+
     /// The Service without a selector, and its one endpoint, which is a workload of another trust domain.
     pub fn elsewhere(&self, namespace: &str, endpoint: Ipv4Addr, identity: &str) -> Vec<Value> {
         let Self { name, address, port } = self;

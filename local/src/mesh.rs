@@ -209,6 +209,12 @@ impl Mesh {
         self.apply(&format!("{}-{}", workload.namespace, workload.name), workload.manifests())
     }
 
+    /// Makes a workload one more endpoint of a Service that another one brought.
+    pub fn behind(&self, service: &Service, workload: &Workload) -> Result<(), MeshError> {
+        let name = format!("behind-{}-{}", service.name, workload.name);
+        self.apply(&name, vec![service.also(workload)])
+    }
+
     /// Gives a Service of a workload one more endpoint: the same workload at another port.
     pub fn add_endpoint(&self, workload: &Workload, service: &str, port: u16) -> Result<(), MeshError> {
         let name = format!("{}-{service}-{port}", workload.namespace);

@@ -227,7 +227,7 @@ fn clients_prove_who_they_are_where_they_must_and_may_where_they_need_not() {
             (true, Some(&bad), true, None),
             (true, None, true, None),
         ] {
-            let clients = Clients::new(&[authority.pem.clone()], optional).unwrap();
+            let clients = Clients::new(std::slice::from_ref(&authority.pem), optional).unwrap();
             let front = Front::new(vec![issued.read("a/web")], KeyExchange::Prefer, Some(clients), &[]);
             let config = client(plain(), versions, &[&authority], shows);
             let (meeting, notes) = meet(&front, config, "web.example");

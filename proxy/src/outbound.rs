@@ -28,7 +28,9 @@ use crate::{
 /// How long a client may be silent before its endpoint is reached, to hear whether that speaks first.
 const SILENCE: Duration = Duration::from_millis(20);
 /// How long a client that has begun may take to say what it speaks.
-const UNCERTAIN: Duration = Duration::from_secs(1);
+const UNCERTAIN: Duration = Duration::from_millis(100);
+/// The same where it is said to speak HTTP, or where routes depend on it.
+const EXPECTED: Duration = Duration::from_secs(10);
 /// The same for the rest of a greeting of TLS.
 const GREETING: Duration = Duration::from_secs(10);
 
@@ -55,13 +57,13 @@ pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
     let answer = followed.now();
     if answer.is_outside() {
         drop(followed);
-        return outside(worker, socket, destination).await;
+        return Box::pin(outside(worker, socket, destination)).await;
     }
     let said = match shared.rules.opaque_ports.contains(destination.port()) {
         true => Said::Opaque,
         false => answer.protocol(),
     };
-    let tls_routes = answer.has_tls_routes();
+    let (routed, tls_routes) = (answer.has_http_routes(), answer.has_tls_routes());
     drop(answer);
     match said {
         // What is not read is not waited for.
@@ -72,6 +74,7 @@ pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
             // Each way is a future of its own: what one needs, the other does not pay for.
             Box::pin(bytes(worker, socket, BytesMut::new(), destination, followed)).await;
         }
+        Said::Detect if routed => Box::pin(expected(worker, socket, destination, followed)).await,
         Said::Detect => Box::pin(detected(worker, socket, destination, followed)).await,
         Said::Http1 | Said::Http2 | Said::WebSocket => {
             Box::pin(expected(worker, socket, destination, followed)).await;
@@ -89,11 +92,16 @@ enum Heard {
 }
 
 /// Listens until it is certain what a client speaks, for `silence` at most to its first byte.
-async fn hear(socket: &mut TcpStream, first: &mut BytesMut, silence: Option<Duration>) -> Heard {
+async fn hear(
+    socket: &mut TcpStream,
+    first: &mut BytesMut,
+    silence: Option<Duration>,
+    uncertain: Duration,
+) -> Heard {
     loop {
         let patience = match first.is_empty() {
             true => silence,
-            false => Some(UNCERTAIN),
+            false => Some(uncertain),
         };
         let received = std::future::poll_fn(|cx| socket.poll_recv(cx));
         let received = match patience {
@@ -120,14 +128,15 @@ async fn hear(socket: &mut TcpStream, first: &mut BytesMut, silence: Option<Dura
 /// A connection of which nobody says what is spoken on it.
 async fn detected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
     let mut first = BytesMut::new();
-    match hear(&mut socket, &mut first, Some(SILENCE)).await {
+    match hear(&mut socket, &mut first, Some(SILENCE), UNCERTAIN).await {
         Heard::Speaks(protocol) if protocol.is_http() => {
             requests(worker, socket, first.freeze(), protocol, to, followed).await;
         }
+        // What most connections never do must not make them all larger.
         Heard::Speaks(_) | Heard::Uncertain => {
-            bytes(worker, socket, first, to, followed).await;
+            Box::pin(bytes(worker, socket, first, to, followed)).await;
         }
-        Heard::Silent => silent(worker, socket, to, followed).await,
+        Heard::Silent => Box::pin(silent(worker, socket, to, followed)).await,
         Heard::Left => {}
     }
 }
@@ -150,7 +159,7 @@ async fn silent(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, fol
     };
     drop(answer);
     let heard = tokio::select! {
-        heard = hear(&mut socket, &mut first, None) => heard,
+        heard = hear(&mut socket, &mut first, None, UNCERTAIN) => heard,
         // Also its end, or its refusal, is an answer.
         () = reached.spoke() => Heard::Uncertain,
     };
@@ -170,7 +179,7 @@ async fn silent(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, fol
 /// A connection that is said to be HTTP. If it turns out not to be, it is carried as what it is.
 async fn expected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
     let mut first = BytesMut::new();
-    match hear(&mut socket, &mut first, None).await {
+    match hear(&mut socket, &mut first, None, EXPECTED).await {
         Heard::Speaks(protocol) if protocol.is_http() => {
             requests(worker, socket, first.freeze(), protocol, to, followed).await;
         }

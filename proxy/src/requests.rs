@@ -28,6 +28,7 @@ pub struct Requests {
     total: Family<Counter>,
     took: Family<Histogram>,
     mirrored: Family<Counter>,
+    refused: Family<Counter>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -76,11 +77,20 @@ impl Requests {
                 "trellis_mirrored_requests_total",
                 "Copies of requests that routes asked for, with the reason where one was not sent or not answered.",
             ),
+            refused: registry.counter(
+                "trellis_http_refused_total",
+                "Clients that were not served any longer because of how they spoke HTTP, by reason.",
+            ),
         }
     }
 
     pub fn mirrored(&self) {
         self.mirrored.with(&[("reason", "")]).inc();
+    }
+
+    /// A client does not speak HTTP as it must.
+    pub fn refused(&self, reason: &'static str) {
+        self.refused.with(&[("reason", reason)]).inc();
     }
 
     pub fn not_mirrored(&self, reason: &'static str) {

@@ -60,6 +60,14 @@ impl Metered {
         metered
     }
 
+    /// The socket, where nothing is between it and what is said.
+    pub fn plain(&self) -> Option<&TcpStream> {
+        match &self.side {
+            Side::Plain(socket) => Some(socket),
+            Side::Tls(_) => None,
+        }
+    }
+
     fn read(&self, bytes: usize) {
         if bytes == 0 {
             return;

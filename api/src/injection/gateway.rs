@@ -9,8 +9,8 @@ use crate::{annotations::Annotations, names};
 pub const GATEWAY_DRAIN: u32 = 30;
 /// Seconds in which everybody hears that a pod takes no new connections, before it takes none.
 const LEAVING: i64 = 5;
-/// And for the process to end after all that.
-const LAST_WORDS: i64 = 5;
+/// In which the proxy itself still accepts who has not heard, and then ends.
+const LAST_WORDS: i64 = 10;
 
 /// The pods of gateway `namespace/name`.
 pub fn gateway_pod(namespace: &str, name: &str, settings: &Settings) -> PodSpec {

@@ -2,11 +2,15 @@
 //! real mutual TLS.
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on says where
 
+mod attachments;
+mod edge;
 mod gateways;
+mod listeners;
 mod lookup;
 mod mesh;
 mod properties;
 mod push;
+mod rerouting;
 mod routes;
 mod statuses;
 mod world;

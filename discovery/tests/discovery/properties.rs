@@ -21,6 +21,7 @@ const NAMESPACES: [&str; 2] = ["a", "b"];
 const NAMES: [&str; 3] = ["x", "y", "z"];
 /// Few, so that pods, Services and hand-written endpoints collide all the time.
 const ADDRESSES: [&str; 6] = ["10.0.0.1", "10.0.0.2", "10.0.0.3", "fd00::1", "10.0.0.4", "10.0.0.5"];
+const NOW: &str = "2026-03-01T00:00:00Z";
 const PORTS: [u16; 3] = [0, 80, 8080];
 
 type World = BTreeMap<(String, String, String), Value>;
@@ -109,13 +110,17 @@ fn node() -> impl Strategy<Value = Value> {
     )
 }
 
+fn reference() -> impl Strategy<Value = (&'static str, &'static str, Option<u16>)> {
+    (select(NAMESPACES.as_slice()), select(NAMES.as_slice()), select([None, Some(80)].as_slice()))
+}
+
 fn route() -> impl Strategy<Value = Value> {
-    let reference =
-        || (select(NAMESPACES.as_slice()), select(NAMES.as_slice()), select([None, Some(80)].as_slice()));
+    let parent = (reference(), select(["Service", "Gateway", "ListenerSet"].as_slice()));
     let kind = select(["HTTPRoute", "GRPCRoute", "TCPRoute"].as_slice());
-    (kind, vec(reference(), 0..3), reference(), 0..3i64).prop_map(|(kind, parents, backend, age)| {
-        let parents = parents.iter().map(|(namespace, name, port)| {
-            json!({"group": "", "kind": "Service", "namespace": namespace, "name": name, "port": port})
+    (kind, vec(parent, 0..3), reference(), 0..3i64).prop_map(|(kind, parents, backend, age)| {
+        let parents = parents.iter().map(|((namespace, name, port), kind)| {
+            let group = if *kind == "Service" { "" } else { "gateway.networking.k8s.io" };
+            json!({"group": group, "kind": kind, "namespace": namespace, "name": name, "port": port})
         });
         let (namespace, name, port) = backend;
         json!({
@@ -129,14 +134,95 @@ fn route() -> impl Strategy<Value = Value> {
     })
 }
 
+fn listeners() -> impl Strategy<Value = Vec<Value>> {
+    let listener = (
+        select(["HTTP", "TCP", "UDP"].as_slice()),
+        select([80, 81].as_slice()),
+        select(["Same", "All", "Selector"].as_slice()),
+    );
+    vec(listener, 1..3).prop_map(|all| {
+        let listener = |(at, (protocol, port, from)): (usize, &(&str, u16, &str))| {
+            let selector = json!({"matchLabels": {"team": "one"}});
+            json!({
+                "name": format!("l{at}"), "protocol": protocol, "port": port,
+                "allowedRoutes": {"namespaces": {"from": from, "selector": selector}}
+            })
+        };
+        all.iter().enumerate().map(listener).collect()
+    })
+}
+
+fn gateway() -> impl Strategy<Value = Value> {
+    let class = select(["trellis", "trellis", "other"].as_slice());
+    (listeners(), class, select(["None", "Same", "All"].as_slice())).prop_map(|(listeners, class, from)| {
+        json!({
+            "kind": "Gateway",
+            "metadata": {},
+            "spec": {
+                "gatewayClassName": class, "listeners": listeners,
+                "allowedListeners": {"namespaces": {"from": from}}
+            }
+        })
+    })
+}
+
+fn listener_set() -> impl Strategy<Value = Value> {
+    (listeners(), reference()).prop_map(|(listeners, (namespace, name, _))| {
+        let parent = json!({"namespace": namespace, "name": name});
+        json!({"kind": "ListenerSet", "metadata": {}, "spec": {"parentRef": parent, "listeners": listeners}})
+    })
+}
+
+fn grant() -> impl Strategy<Value = Value> {
+    (select(NAMESPACES.as_slice()), option::of(select(NAMES.as_slice()))).prop_map(|(from, name)| {
+        let from = json!({"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": from});
+        let to = json!({"group": "", "kind": "Service", "name": name});
+        json!({"kind": "ReferenceGrant", "metadata": {}, "spec": {"from": [from], "to": [to]}})
+    })
+}
+
+fn policy() -> impl Strategy<Value = Value> {
+    (select(NAMES.as_slice()), option::of(Just("http"))).prop_map(|(name, section)| {
+        let target = json!({"group": "", "kind": "Service", "name": name, "sectionName": section});
+        let validation = json!({"hostname": "a.org", "wellKnownCACertificates": "System"});
+        let spec = json!({"targetRefs": [target], "validation": validation});
+        json!({"kind": "BackendTLSPolicy", "metadata": {}, "spec": spec})
+    })
+}
+
+/// Of the whole cluster, so each is told by its name alone.
+fn unscoped() -> impl Strategy<Value = Value> {
+    let class = select(["trellis.dev/gateway", "example.com/gateway"].as_slice()).prop_map(
+        |controller| json!({"kind": "GatewayClass", "metadata": {"name": "trellis"}, "spec": {"controllerName": controller}}),
+    );
+    let namespace = (select(NAMESPACES.as_slice()), option::of(Just("one"))).prop_map(|(name, team)| {
+        let labels = team.map(|team| json!({ "team": team }));
+        json!({"kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+    });
+    prop_oneof![class, namespace]
+}
+
 fn step() -> impl Strategy<Value = Step> {
-    let object = prop_oneof![service(), slice(), pod(), node(), route()];
+    let object = prop_oneof![
+        service(),
+        slice(),
+        pod(),
+        node(),
+        route(),
+        gateway(),
+        listener_set(),
+        grant(),
+        policy(),
+        unscoped()
+    ];
     let named = (object, select(NAMESPACES.as_slice()), select(NAMES.as_slice()));
     (named, prop::bool::weighted(0.25)).prop_map(|((mut object, namespace, name), delete)| {
-        // A Node is in no namespace.
-        let namespace = if object["kind"] == "Node" { NAMESPACES[0] } else { namespace };
-        object["metadata"]["namespace"] = namespace.into();
-        object["metadata"]["name"] = name.into();
+        // What is in no namespace is told apart by its name.
+        let scoped = !matches!(object["kind"].as_str(), Some("Node" | "GatewayClass" | "Namespace"));
+        object["metadata"]["namespace"] = if scoped { namespace } else { NAMESPACES[0] }.into();
+        if object["metadata"]["name"].is_null() {
+            object["metadata"]["name"] = name.into();
+        }
         Step { object, delete }
     })
 }
@@ -153,7 +239,10 @@ fn subjects() -> impl Iterator<Item = Subject> {
     let backends = NAMESPACES.iter().flat_map(|namespace| {
         NAMES.map(|name| Subject::Backend(Backend { service: Name::new(namespace, name), port: 80 }))
     });
-    addresses.chain(backends)
+    let gateways = NAMESPACES
+        .iter()
+        .flat_map(|namespace| NAMES.map(|name| Subject::Gateway(Name::new(namespace, name))));
+    addresses.chain(backends).chain(gateways)
 }
 
 /// A fresh look at the whole.
@@ -199,14 +288,14 @@ fn check_borders(world: &World, answer: &Answer) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
     fn being_told_changes_is_the_same_as_seeing_the_whole(steps in vec(step(), 1..40)) {
         let hub = Arc::new(Hub::default());
         hub.apply(resets(&[]));
-        // One of each namespace, since routes say different things to them.
-        let proxies = NAMESPACES.map(|namespace| (hub.join(viewer(namespace, "sa")), BTreeMap::new()));
+        // One of each namespace, since routes say different things to them; each is a gateway, too.
+        let proxies = NAMESPACES.map(|namespace| (hub.join(viewer(namespace, "x-trellis")), BTreeMap::new()));
         let mut proxies = Vec::from(proxies);
         for (session, _) in &proxies {
             subjects().for_each(|subject| session.subscribe(subject).unwrap());
@@ -220,7 +309,9 @@ proptest! {
                 world.insert(key(&object), object.clone());
                 hub.apply([applied(&object)]);
             }
-            let whole = whole(&world);
+            let mut whole = whole(&world);
+            let statuses: BTreeMap<_, _> = whole.board().wanted(NOW).into_iter().collect();
+            prop_assert_eq!(hub.statuses(NOW), statuses, "statuses after {}", object);
             for (session, view) in &mut proxies {
                 while let Some((subject, answer)) = session.next().now_or_never() {
                     let told = answer.to_proto(&subject, session.viewer());

@@ -334,7 +334,7 @@ fn a_gateway_consists_of_four_objects_that_are_its_own() {
     assert_eq!(pod["serviceAccountName"], "main-trellis");
     assert_eq!(proxy["args"], json!(["gateway", "--gateway-namespace", "edge", "--gateway-name", "main"]));
     assert_eq!(proxy["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
-    assert_eq!(pod["terminationGracePeriodSeconds"], 40);
+    assert_eq!(pod["terminationGracePeriodSeconds"], 45);
     let service = &all[2].object["spec"];
     let ports: Vec<_> = service["ports"]
         .as_array()

@@ -4,3 +4,4 @@
 
 pub mod hbone;
 pub mod stage;
+pub mod wire;

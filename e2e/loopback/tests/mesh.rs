@@ -18,6 +18,8 @@ mod program;
 mod routes;
 #[path = "mesh/traffic.rs"]
 mod traffic;
+#[path = "mesh/web.rs"]
+mod web;
 #[path = "mesh/workload.rs"]
 mod workload;
 
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         foreign::trials(),
         routes::trials(),
         traffic::trials(),
+        web::trials(),
         workload::trials(),
         federation::trials(),
         program::trials(),

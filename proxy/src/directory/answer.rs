@@ -123,6 +123,11 @@ impl Answer {
         matches!(self, Self::Unknown)
     }
 
+    /// Whether it depends on requests where they go.
+    pub fn has_http_routes(&self) -> bool {
+        matches!(self, Self::Service(Service { routes: Some(routes), .. }) if routes.has_http())
+    }
+
     /// Whether it depends on the name in a client's greeting where its connection goes.
     pub fn has_tls_routes(&self) -> bool {
         matches!(self, Self::Service(Service { routes: Some(routes), .. }) if routes.has_tls())

@@ -236,6 +236,11 @@ impl Layout {
         }
     }
 
+    /// Whether TLS ends here for everybody.
+    pub fn ends_tls(&self) -> bool {
+        self.all.iter().all(|one| one.kind == Kind::Https || one.kind == Kind::Tls)
+    }
+
     /// Whether connections of this listener may go on, and with whom: it may have other routes by now.
     pub fn still(&self, listener: &Listener) -> Option<&Arc<Listener>> {
         self.all.iter().find(|one| one.terms == listener.terms)

@@ -38,6 +38,7 @@ use crate::{
     ledger::Ledger,
     original::canonical,
     outbound,
+    relay::End,
     threads::Deliveries,
     worker::{Delivery, Stage},
 };
@@ -151,7 +152,12 @@ async fn greet(
         greeting => greeting?.filter(|name| name.parse::<IpAddr>().is_err()),
     };
     let Some(listener) = port.now().named(name.as_deref()).cloned() else {
-        let _ = time::timeout(LAST_WORD, socket.write_all(&UNRECOGNIZED_NAME)).await;
+        // Where TLS goes through it is not ours to speak it, be it to say goodbye.
+        if port.now().ends_tls() {
+            let _ = time::timeout(LAST_WORD, socket.write_all(&UNRECOGNIZED_NAME)).await;
+        } else {
+            socket.abort();
+        }
         return Err("no_listener_for_name");
     };
     let first = first.freeze();

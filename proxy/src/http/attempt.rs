@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{Request, Response, StatusCode, request::Parts};
+use http::{Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
 use rand::RngExt;
 use tokio::time::{self, Instant};
@@ -12,7 +12,7 @@ use super::{
     answer::Failure,
     body::{Body, deadline},
     forward::client_left,
-    upstream::{SendError, Taken},
+    upstream::{IDLE, SendError, Taken, Wish},
 };
 use crate::{
     balance::Busy,
@@ -26,6 +26,9 @@ use crate::{
 const ATTEMPTS: usize = 3;
 /// How often a request is repeated because a kept connection ended under it.
 const REPEATS: usize = 3;
+/// How long a connection may have waited that is to carry what cannot be said again. Applications that close
+/// what is idle let it wait for longer.
+const RESTED: Duration = Duration::from_secs(1);
 /// What of a body is kept so that it can be sent again.
 const KEPT: u64 = 64 * 1024;
 
@@ -72,6 +75,10 @@ impl Attempts<'_> {
             None => body,
         };
         let mut request = Request::from_parts(parts, body);
+        if self.http2 || !request.body().is_passed() {
+            // Who has the body already, or is not waited for, is not asked whether he wants it.
+            request.headers_mut().remove(header::EXPECT);
+        }
         let endpoints = self.answer.endpoints();
         self.budget(|budget| budget.sent(Instant::now()));
         let (mut tried, mut failures, mut repeats, mut retries) = (Vec::new(), 0, 0, 0);
@@ -88,7 +95,7 @@ impl Attempts<'_> {
             };
             seen.at(endpoint);
             let more = self.retry.is_some_and(|retry| retries < retry.attempts);
-            let miss = match self.once(endpoint, request, more, seen).await {
+            let miss = match self.once(endpoint, request, more, repeats > 0, seen).await {
                 Ok(answered) => return Ok(answered),
                 Err(miss) => miss,
             };
@@ -121,6 +128,7 @@ impl Attempts<'_> {
         endpoint: &Endpoint,
         request: Request<Body>,
         more: bool,
+        fresh: bool,
         seen: &mut Seen,
     ) -> Result<Answered, Miss> {
         let busy = Busy::new(&endpoint.fitness);
@@ -130,7 +138,13 @@ impl Attempts<'_> {
         };
         // What cannot be said twice is only said to an application that is known to be there.
         let certain = !request.body().is_empty() || self.upgrade;
-        let connected = connection(self.worker, endpoint, self.answer.tls(), self.http2, certain);
+        let rested = match request.method().is_idempotent() {
+            _ if fresh => Duration::ZERO,
+            true => IDLE,
+            false => RESTED,
+        };
+        let connected =
+            connection(self.worker, endpoint, self.answer.tls(), self.http2, Wish { certain, rested });
         let mut taken = match in_time(until, connected).await {
             Some(Ok(taken)) => taken,
             Some(Err(failure)) => {
@@ -220,11 +234,11 @@ async fn connection(
     endpoint: &Endpoint,
     tls: Option<&Arc<ApplicationTls>>,
     http2: bool,
-    certain: bool,
+    wish: Wish,
 ) -> Result<Taken, Failure> {
     let taken = match http2 {
         true => worker.upstreams.many(worker, endpoint, tls).await,
-        false => worker.upstreams.one(worker, endpoint, tls, certain).await,
+        false => worker.upstreams.one(worker, endpoint, tls, wish).await,
     };
     taken.map_err(|error| {
         let detail = format!("the application is not reached: {error}");

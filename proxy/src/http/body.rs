@@ -12,12 +12,16 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
+use super::expect::Waiting;
+
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
 pub struct Body {
     kind: Kind,
     /// When it must be over.
     deadline: Option<Pin<Box<Sleep>>>,
+    /// It may not be asked for anything before this is over.
+    waiting: Option<Waiting>,
     /// Told how it ended.
     watcher: Option<Box<dyn Watcher>>,
 }
@@ -77,6 +81,15 @@ impl Body {
         self
     }
 
+    pub fn wait(&mut self, waiting: Waiting) {
+        self.waiting = Some(waiting);
+    }
+
+    /// Whether it comes in as it is sent on.
+    pub fn is_passed(&self) -> bool {
+        matches!(self.kind, Kind::Passed(_))
+    }
+
     pub fn is_empty(&self) -> bool {
         matches!(self.kind, Kind::Empty)
     }
@@ -93,12 +106,15 @@ impl Body {
     /// Takes it in whole, where it says that it has no more than `most` bytes.
     pub async fn gathered(mut self, most: u64) -> Result<Self, BoxError> {
         use http_body_util::BodyExt;
-        let small = |incoming: &Incoming| incoming.size_hint().upper().is_some_and(|upper| upper <= most);
-        match std::mem::replace(&mut self.kind, Kind::Empty) {
-            // What tells its size has no trailers that could be lost.
-            Kind::Passed(incoming) if small(&incoming) => Ok(Self::own(incoming.collect().await?.to_bytes())),
-            kind => Ok(kind.into()),
+        // What tells its size has no trailers that could be lost.
+        if let Kind::Passed(incoming) = &mut self.kind
+            && incoming.size_hint().upper().is_some_and(|upper| upper <= most)
+        {
+            let bytes = incoming.collect().await?.to_bytes();
+            self.end(End::Complete);
+            self.kind = Kind::Own(bytes);
         }
+        Ok(self)
     }
 
     fn end(&mut self, end: End) {
@@ -110,7 +126,7 @@ impl Body {
 
 impl From<Kind> for Body {
     fn from(kind: Kind) -> Self {
-        Self { kind, deadline: None, watcher: None }
+        Self { kind, deadline: None, waiting: None, watcher: None }
     }
 }
 
@@ -122,6 +138,15 @@ impl HttpBody for Body {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if let Some(waiting) = &mut self.waiting {
+            let wanted = ready!(waiting.as_mut().poll(cx));
+            self.waiting = None;
+            if let Err(unwanted) = wanted {
+                self.kind = Kind::Empty;
+                self.end(End::Abandoned);
+                return Poll::Ready(Some(Err(unwanted.into())));
+            }
+        }
         let frame = match &mut self.kind {
             Kind::Empty => None,
             Kind::Own(bytes) => {

@@ -2,11 +2,8 @@
 
 use std::{borrow::Cow, convert::Infallible, pin::Pin, sync::Arc};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, Version, header, request::Parts};
-use hyper::{
-    body::Incoming,
-    upgrade::{self, OnUpgrade},
-};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use hyper::upgrade::{self, OnUpgrade};
 use tokio::time::Instant;
 use tracing::debug;
 use trellis_api::proto::discovery as wire;
@@ -26,14 +23,17 @@ use crate::{
     route::{Choice, Filters, Found, Matched, Target},
 };
 
+/// Why a request is refused of which it is not certain where it ends.
+const IN_DOUBT: &str = "ambiguous_framing";
+
 pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
-/// Forwards a request. There is always an answer, if only one of ours.
-pub fn answer(context: Arc<Context>, request: Request<Incoming>) -> Answering {
+/// Forwards a request. There is always an answer, if only one of ours. `held` is given back with its end.
+pub fn answer(context: Arc<Context>, request: Request<Body>, held: impl Send + 'static) -> Answering {
     Box::pin(async move {
-        let opened = context.enter();
+        let held = (context.enter(), held);
         let mut seen = Seen::begin(&context.worker.shared.requests, Instant::now());
-        let grpc = grpc_only(request.headers());
+        let (grpc, version) = (grpc_only(request.headers()), request.version());
         let Ok(place) = context.worker.requests.clone().try_acquire_owned() else {
             let failure = Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -44,8 +44,15 @@ pub fn answer(context: Arc<Context>, request: Request<Incoming>) -> Answering {
             return Ok(failure.answer(&grpc));
         };
         Ok(match run(&context, request, &mut seen).await {
+            Ok(Outcome::Answered(answered, None))
+                if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS =>
+            {
+                let failure = unasked();
+                seen.failed(&failure);
+                failure.answer(&grpc)
+            }
             Ok(Outcome::Answered(answered, upgrade)) => {
-                finish(&context, *answered, upgrade, seen, (place, opened))
+                finish(&context, *answered, version, upgrade, seen, (place, held))
             }
             Ok(Outcome::Own(response)) => {
                 seen.status(response.status());
@@ -56,7 +63,13 @@ pub fn answer(context: Arc<Context>, request: Request<Incoming>) -> Answering {
                 debug!(address = %context.address, reason = failure.reason, detail = %failure.detail,
                     "request not answered by an application");
                 seen.failed(&failure);
-                failure.answer(&grpc)
+                let mut response = failure.answer(&grpc);
+                if failure.reason == IN_DOUBT {
+                    // What follows is not read as a request.
+                    context.worker.shared.requests.refused(IN_DOUBT);
+                    response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                }
+                response
             }
         })
     })
@@ -70,12 +83,15 @@ enum Outcome {
 
 async fn run(
     context: &Arc<Context>,
-    mut request: Request<Incoming>,
+    mut request: Request<Body>,
     seen: &mut Seen,
 ) -> Result<Outcome, Failure> {
     let client = context.spoken(request.version(), request.headers());
     let upgrade = message::wants_upgrade(&request).then(|| upgrade::on(&mut request));
     let (mut parts, body) = request.into_parts();
+    if !message::is_framed(&parts) {
+        return Err(in_doubt());
+    }
     context.complete(&mut parts)?;
     let target = Target::of(&parts, context.slashes()).map_err(|refusal| {
         Failure::new(StatusCode::BAD_REQUEST, refusal.as_str(), format!("the request is refused: {refusal}"))
@@ -83,10 +99,10 @@ async fn run(
     let exchange = Exchange { context, target, client, upgrade };
     let routes = match context.way(&exchange.target, seen)? {
         Way::Routed(routes) => routes,
-        Way::Direct(answer) => return exchange.send(&answer, None, parts, Body::passed(body), seen).await,
+        Way::Direct(answer) => return exchange.send(&answer, None, parts, body, seen).await,
     };
     match routes.find(&exchange.target, &parts.method, &parts.headers) {
-        Found::Rule(matched) => exchange.routed(matched, parts, Body::passed(body), seen).await,
+        Found::Rule(matched) => exchange.routed(matched, parts, body, seen).await,
         Found::NoHost => Err(not_found("no_route_for_host", "no route is for this host")),
         Found::NoMatch => Err(not_found("no_route", "no rule of any route holds for this request")),
     }
@@ -242,6 +258,7 @@ fn own_answer(
 fn finish(
     context: &Context,
     answered: Answered,
+    version: Version,
     upgrade: Option<OnUpgrade>,
     mut seen: Seen,
     held: impl Send + 'static,
@@ -258,6 +275,10 @@ fn finish(
     }
     let (mut parts, incoming) = response.into_parts();
     message::strip(&mut parts.headers);
+    if taken.unheard && version < Version::HTTP_2 {
+        // A body that comes all the same must not be taken for the next request.
+        parts.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     let watcher = Ending {
         seen: Some(seen),
         taken: Some(taken),
@@ -303,6 +324,17 @@ fn grpc_only(headers: &HeaderMap) -> HeaderMap {
         kept.insert(header::CONTENT_TYPE, kind.clone());
     }
     kept
+}
+
+/// Whoever asked for nothing would take what follows for an answer.
+fn unasked() -> Failure {
+    let detail = "the application left HTTP although nobody asked it to";
+    Failure::new(StatusCode::BAD_GATEWAY, "unexpected_upgrade", detail)
+}
+
+fn in_doubt() -> Failure {
+    let detail = "the request is refused: its body is in another coding than chunked, or chunked twice";
+    Failure::new(StatusCode::BAD_REQUEST, IN_DOUBT, detail)
 }
 
 /// Nobody will read it.

@@ -16,6 +16,7 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::rest::Rest;
 use crate::{
     ledger::Flow,
     relay::{Begun, End, Tunnelled},
@@ -27,6 +28,7 @@ use crate::{
 pub struct Near {
     first: Bytes,
     socket: TokioIo<Metered>,
+    rest: Arc<Rest>,
 }
 
 /// The other side: a stream of a tunnel, or a socket where there is none. All that goes by is counted.
@@ -50,7 +52,30 @@ enum Kind {
 
 impl Near {
     pub fn new(first: Bytes, socket: impl Into<Metered>) -> Self {
-        Self { first, socket: TokioIo::new(socket.into()) }
+        Self { first, socket: TokioIo::new(socket.into()), rest: Arc::default() }
+    }
+
+    /// The same connection, with what was read and not used, as if it were new.
+    pub fn again(self, read: Bytes) -> Self {
+        Self { first: together(read, self.first), socket: self.socket, rest: Arc::default() }
+    }
+
+    /// What is known of how busy it is.
+    pub fn rest(&self) -> Arc<Rest> {
+        self.rest.clone()
+    }
+
+    /// Whether it can be waited for without a server of HTTP.
+    pub fn can_rest(&self) -> bool {
+        self.socket.inner().plain().is_some()
+    }
+
+    /// Resolves when there is something to read, were it the end.
+    pub async fn wakes(&self) -> io::Result<()> {
+        match self.socket.inner().plain() {
+            Some(socket) if self.first.is_empty() => socket.readable().await,
+            _ => Ok(()),
+        }
     }
 
     /// As an end of a relay, with what was read and not used.
@@ -87,8 +112,10 @@ impl Far {
 
 fn together(first: Bytes, second: Bytes) -> Bytes {
     match (first.is_empty(), second.is_empty()) {
-        (_, true) => first,
-        (true, _) => second,
+        // One that is empty would still hold the buffer that it was read into.
+        (true, true) => Bytes::new(),
+        (false, true) => first,
+        (true, false) => second,
         _ => {
             let mut both = BytesMut::with_capacity(first.len() + second.len());
             both.put(first);
@@ -115,16 +142,23 @@ impl Read for Near {
         mut buf: ReadBufCursor<'_>,
     ) -> Poll<io::Result<()>> {
         if !self.first.is_empty() {
+            self.rest.read();
             fill(&mut buf, &mut self.first);
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.socket).poll_read(cx, buf)
+        let read = Pin::new(&mut self.socket).poll_read(cx, buf);
+        if read.is_ready() {
+            self.rest.read();
+        }
+        read
     }
 }
 
 impl Write for Near {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(cx, buf)
+        let written = Pin::new(&mut self.socket).poll_write(cx, buf);
+        self.rest.wrote(written.is_ready());
+        written
     }
 
     fn poll_write_vectored(
@@ -132,7 +166,9 @@ impl Write for Near {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(cx, bufs)
+        let written = Pin::new(&mut self.socket).poll_write_vectored(cx, bufs);
+        self.rest.wrote(written.is_ready());
+        written
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -13,6 +13,17 @@ pub fn wants_upgrade<B>(request: &Request<B>) -> bool {
         && lists(request.headers(), &header::CONNECTION, "upgrade")
 }
 
+/// Whether it is certain where the body of a request ends. Who reads the header differently from us would
+/// find another request in it.
+pub fn is_framed(request: &Parts) -> bool {
+    let mut codings = request.headers.get_all(header::TRANSFER_ENCODING).iter();
+    match (codings.next(), codings.next()) {
+        (None, _) => true,
+        (Some(coding), None) => coding.as_bytes().trim_ascii().eq_ignore_ascii_case(b"chunked"),
+        (Some(_), Some(_)) => false,
+    }
+}
+
 /// In which version an application is spoken to: as it says, or else as its client speaks.
 pub fn speaks_http2(protocol: Protocol, client: Version) -> bool {
     match protocol {
@@ -24,6 +35,10 @@ pub fn speaks_http2(protocol: Protocol, client: Version) -> bool {
 
 /// Makes of a request as it came one as it is sent, towards `target`.
 pub fn prepare(request: &mut Parts, target: &Target, http2: bool, upgrade: bool) {
+    if request.version <= Version::HTTP_10 {
+        // It knows no interim answers.
+        request.headers.remove(header::EXPECT);
+    }
     let kept = upgrade.then(|| request.headers.get(header::UPGRADE).cloned()).flatten();
     let trailers = lists(&request.headers, &header::TE, "trailers");
     strip(&mut request.headers);
@@ -145,6 +160,19 @@ mod tests {
             ],
         );
         assert_eq!(prepared(one, false, false), "HTTP/1.1 /a?b | host: web | te: trailers | x-other: 2");
+    }
+
+    #[test]
+    fn a_body_has_one_end() {
+        let framed = |values: &[&str]| {
+            let headers: Vec<_> = values.iter().map(|value| ("transfer-encoding", *value)).collect();
+            is_framed(&request(Version::HTTP_11, "/", &headers).into_parts().0)
+        };
+        assert!(framed(&[]) && framed(&["chunked"]) && framed(&[" Chunked\t"]));
+        for values in [&["chunked, chunked"][..], &["chunked", "chunked"], &["gzip, chunked"], &["identity"]]
+        {
+            assert!(!framed(values), "{values:?}");
+        }
     }
 
     #[test]

@@ -25,6 +25,9 @@ const FIRST: Duration = Duration::from_secs(60);
 /// Between two requests.
 pub const IDLE: Duration = Duration::from_secs(3_600);
 
+/// What a client has to say goodbye.
+const GOODBYE: Duration = Duration::from_secs(10);
+
 /// The pace of one connection. Clones are the same.
 #[derive(Clone)]
 pub struct Pace(Arc<Inner>);
@@ -64,11 +67,20 @@ impl Pace {
 
     /// Resolves when no request was under way for too long.
     pub async fn idle(&self) {
+        self.quiet(|| self.patience()).await;
+    }
+
+    /// Resolves when a client that was told goodbye has had the time to take it.
+    pub async fn over(&self) {
+        self.quiet(|| GOODBYE).await;
+    }
+
+    async fn quiet(&self, patience: impl Fn() -> Duration) {
         let mut busy = self.0.busy.subscribe();
         loop {
             // The sender is here, so the channel stays open.
             let _ = busy.wait_for(|busy| *busy == 0).await;
-            if time::timeout(self.patience(), busy.wait_for(|busy| *busy > 0)).await.is_err() {
+            if time::timeout(patience(), busy.wait_for(|busy| *busy > 0)).await.is_err() {
                 return;
             }
         }
@@ -125,6 +137,19 @@ impl Future for Waiting {
 
 #[cfg(test)]
 mod tests {
+    use std::{convert::Infallible, io};
+
+    use bytes::Bytes;
+    use http_body_util::Empty;
+    use hyper::{
+        Request, Response,
+        body::Incoming,
+        rt::{Read, ReadBufCursor, Write},
+        service::service_fn,
+    };
+    use hyper_util::rt::TokioIo;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
+
     use super::*;
 
     async fn passed(sleep: &mut Pin<Box<dyn Sleep>>, after: Duration) -> bool {
@@ -165,5 +190,72 @@ mod tests {
         let began = Instant::now();
         idle.await;
         assert_eq!(began.elapsed(), IDLE);
+        let began = Instant::now();
+        pace.over().await;
+        assert_eq!(began.elapsed(), GOODBYE);
+    }
+
+    /// A client's stream, as the gateway listens to it.
+    struct Heard(TokioIo<DuplexStream>, Pace);
+
+    impl Read for Heard {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+            buf: ReadBufCursor<'_>,
+        ) -> Poll<io::Result<()>> {
+            let read = Pin::new(&mut self.0).poll_read(cx, buf);
+            if read.is_ready() {
+                self.1.heard();
+            }
+            read
+        }
+    }
+
+    impl Write for Heard {
+        fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            Pin::new(&mut self.0).poll_write(cx, buf)
+        }
+
+        fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_flush(cx)
+        }
+
+        fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_shutdown(cx)
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn hyper_keeps_this_pace() {
+        const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+        let (mut client, server) = tokio::io::duplex(4096);
+        let pace = Pace::default();
+        let heard = Heard(TokioIo::new(server), pace.clone());
+        let serves = pace.clone();
+        let service = service_fn(move |_: Request<Incoming>| {
+            let _busy = serves.enter();
+            async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+        });
+        let mut builder = hyper::server::conn::http1::Builder::new();
+        builder.timer(pace).header_read_timeout(IDLE);
+        let served = tokio::spawn(builder.serve_connection(heard, service).into_future());
+        let mut answer = [0; 1024];
+        for _ in 0..2 {
+            time::sleep(IDLE.min(FIRST) - Duration::from_secs(1)).await;
+            client.write_all(REQUEST).await.unwrap();
+            assert!(client.read(&mut answer).await.unwrap() > 0);
+            time::sleep(IDLE / 2).await;
+        }
+        // A head that drips.
+        let began = Instant::now();
+        for byte in REQUEST {
+            if client.write_all(&[*byte]).await.is_err() {
+                break;
+            }
+            time::sleep(Duration::from_secs(5)).await;
+        }
+        assert!(served.await.unwrap().is_err_and(|error| error.is_timeout()));
+        assert!(began.elapsed() <= HEAD + Duration::from_secs(10), "{:?}", began.elapsed());
     }
 }

@@ -1,9 +1,10 @@
 //! One connection of a client, served until it ends or the proxy drains.
 
-use std::{convert::Infallible, sync::Arc};
+use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 
 use hyper::{Request, Response, body::Incoming, service::Service};
-use hyper_util::rt::TokioExecutor;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use tokio::time::{self, Instant};
 use tracing::debug;
 
 use super::{
@@ -12,6 +13,7 @@ use super::{
     forward::{self, Answering},
     io::Near,
     pace,
+    rest::Rest,
 };
 
 /// What one connection may take.
@@ -52,9 +54,16 @@ impl Limits {
     };
 }
 
+/// How long a client may take for one request's head.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a connection of HTTP/1 is at rest before it is taken out of its server.
+const REST: Duration = Duration::from_secs(1);
+
 /// Answers requests by forwarding them.
-#[derive(Clone)]
-struct Forwarding(Arc<Context>);
+struct Forwarding {
+    context: Arc<Context>,
+    rest: Arc<Rest>,
+}
 
 impl Service<Request<Incoming>> for Forwarding {
     type Response = Response<Body>;
@@ -62,35 +71,73 @@ impl Service<Request<Incoming>> for Forwarding {
     type Future = Answering;
 
     fn call(&self, request: Request<Incoming>) -> Answering {
-        forward::answer(self.0.clone(), request)
+        let mut request = request.map(Body::passed);
+        if request.body().is_passed() {
+            let (parts, body) = request.into_parts();
+            request = Request::from_parts(parts, body.watched(Box::new(self.rest.begin())));
+        }
+        forward::answer(self.context.clone(), request, self.rest.begin())
     }
 }
 
-pub async fn http1(context: Arc<Context>, near: Near) {
-    let (address, limits) = (context.address, context.limits());
+/// Between its requests a connection is a socket that is waited for: thousands that do nothing cost little.
+pub async fn http1(context: Arc<Context>, mut near: Near) {
+    let timed = context.limits().timed;
+    while let Some(rested) = Box::pin(awake(&context, near)).await {
+        tokio::select! {
+            woken = rested.wakes() => if woken.is_err() { return },
+            () = context.ends() => return,
+            () = context.pace.idle(), if timed => return,
+        }
+        near = rested;
+    }
+}
+
+/// Serves a connection until it ends, or rests.
+async fn awake(context: &Arc<Context>, near: Near) -> Option<Near> {
+    let limits = context.limits();
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder.max_buf_size(limits.buffer).max_header_size(limits.head).auto_date_header(false);
     match limits.timed {
         // The time itself is the pace's matter.
         true => builder.timer(context.pace.clone()).header_read_timeout(pace::IDLE),
-        false => builder.header_read_timeout(None),
+        false => builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE),
     };
-    let connection = builder.serve_connection(near, Forwarding(context.clone())).with_upgrades();
-    tokio::pin!(connection);
-    let done = tokio::select! {
-        done = connection.as_mut() => done,
-        () = context.ends() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
+    let (rest, rests) = (near.rest(), near.can_rest());
+    let service = Forwarding { context: context.clone(), rest: rest.clone() };
+    let mut connection = builder.serve_connection(near, service).with_upgrades();
+    let mut look = Box::pin(time::sleep(REST));
+    let (mut moves, mut draining) = (rest.moves(), false);
+    let ends = context.ends();
+    tokio::pin!(ends);
+    loop {
+        tokio::select! {
+            done = &mut connection => {
+                if let Err(error) = done {
+                    broke(context, &error);
+                }
+                return None;
+            }
+            () = &mut ends, if !draining => {
+                std::pin::Pin::new(&mut connection).graceful_shutdown();
+                draining = true;
+            }
+            () = &mut look, if rests && !draining => {
+                let now = rest.moves();
+                if now == moves && rest.is_at_rest() {
+                    break;
+                }
+                moves = now;
+                look.as_mut().reset(Instant::now() + REST);
+            }
         }
-    };
-    if let Err(error) = done {
-        debug!(%address, %error, "connection of a client broke");
     }
+    let parts = connection.into_parts()?;
+    Some(parts.io.again(parts.read_buf))
 }
 
 pub async fn http2(context: Arc<Context>, near: Near) {
-    let (address, limits) = (context.address, context.limits());
+    let limits = context.limits();
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .initial_stream_window_size(limits.stream_window)
@@ -99,22 +146,57 @@ pub async fn http2(context: Arc<Context>, near: Near) {
         .max_header_list_size(limits.head as u32)
         .max_send_buf_size(limits.send_buffer)
         .auto_date_header(false);
-    let connection = builder.serve_connection(near, Forwarding(context.clone()));
+    let service = Forwarding { context: context.clone(), rest: near.rest() };
+    let connection = builder.serve_connection(near, service);
     tokio::pin!(connection);
-    let ends = async {
-        tokio::select! {
-            () = context.ends() => {}
-            () = context.pace.idle(), if limits.timed => {}
-        }
+    let ended = tokio::select! {
+        done = connection.as_mut() => Some(done),
+        () = context.ends() => None,
+        () = context.pace.idle(), if limits.timed => None,
     };
-    let done = tokio::select! {
-        done = connection.as_mut() => done,
-        () = ends => {
+    let done = match ended {
+        Some(done) => done,
+        None => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            // A client that answers nothing is not waited for once none of its requests is under way.
+            tokio::select! {
+                done = connection.as_mut() => done,
+                () = context.pace.over(), if limits.timed => return,
+            }
         }
     };
     if let Err(error) = done {
-        debug!(%address, %error, "connection of a client broke");
+        broke(&context, &error);
+    }
+}
+
+/// Puts on record why a connection ended, where that was the client's doing.
+fn broke(context: &Context, error: &hyper::Error) {
+    debug!(address = %context.address, %error, "connection of a client broke");
+    if let Some(reason) = refusal(error) {
+        context.worker.shared.requests.refused(reason);
+    }
+}
+
+/// Why a client was not served any longer; nothing where it just left.
+fn refusal(error: &hyper::Error) -> Option<&'static str> {
+    let mut source = error.source();
+    while let Some(inner) = source {
+        if let Some(error) = inner.downcast_ref::<h2::Error>() {
+            return (!error.is_remote() && !error.is_io()).then(|| match error.reason() {
+                Some(h2::Reason::ENHANCE_YOUR_CALM) => "flood",
+                Some(h2::Reason::FLOW_CONTROL_ERROR) => "flow_control",
+                Some(h2::Reason::COMPRESSION_ERROR) => "compression",
+                Some(h2::Reason::FRAME_SIZE_ERROR) => "frame_size",
+                _ => "protocol",
+            });
+        }
+        source = inner.source();
+    }
+    match () {
+        () if error.is_timeout() => Some("slow_head"),
+        () if error.is_parse_too_large() => Some("head_too_large"),
+        () if error.is_parse() => Some("malformed"),
+        () => None,
     }
 }

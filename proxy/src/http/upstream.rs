@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use tracing::debug;
 use trellis_api::evidence::Class;
 
-use super::{body::Body, io::Far, seal};
+use super::{body::Body, expect::Question, io::Far, seal};
 use crate::{
     directory::{ApplicationTls, Endpoint, Reach, Same},
     handshake::ConnectError,
@@ -35,7 +35,7 @@ use crate::{
 
 /// How long a connection of HTTP/1 is kept for the next request. Applications close theirs in their own
 /// time, the shortest of those in wide use after five seconds; a request that meets that end is repeated.
-const IDLE: Duration = Duration::from_secs(60);
+pub const IDLE: Duration = Duration::from_secs(60);
 /// The same for HTTP/2.
 const IDLE_SHARED: Duration = Duration::from_secs(300);
 /// Idle connections that are kept for one endpoint.
@@ -43,8 +43,9 @@ const KEPT: usize = 256;
 /// Requests on one connection of HTTP/2: what applications are expected to allow at least. Where one allows
 /// fewer, the rest wait their turn.
 const STREAMS: usize = 100;
-const STREAM_WINDOW: u32 = 512 * 1024;
-const CONNECTION_WINDOW: u32 = 4 * 1024 * 1024;
+const STREAM_WINDOW: u32 = 256 * 1024;
+/// Room for all of them: whoever does not read an answer must not hold up the others.
+const CONNECTION_WINDOW: u32 = STREAM_WINDOW * STREAMS as u32;
 const HEADER_LIST: u32 = 64 * 1024;
 const SEND_BUFFER: usize = 256 * 1024;
 /// What one answer's head may take.
@@ -102,6 +103,16 @@ struct Many {
     used: Mutex<Instant>,
 }
 
+/// What a request needs of its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish {
+    /// The application is known to be there: what is said could not be said twice.
+    pub certain: bool,
+    /// How long it may have waited for this request: the longer, the likelier is its application to close
+    /// it in this very moment.
+    pub rested: Duration,
+}
+
 /// A connection that one request has for itself, or its place on one that is shared.
 pub struct Taken {
     key: Key,
@@ -109,6 +120,9 @@ pub struct Taken {
     pub connection: Arc<Connection>,
     /// It carried a request before: its application may be about to close it.
     pub reused: bool,
+    question: Option<Question>,
+    /// The application refused a request without hearing its body, so that there is no next one.
+    pub unheard: bool,
 }
 
 enum Sender {
@@ -133,22 +147,21 @@ impl Drop for InHand {
 }
 
 impl Upstreams {
-    /// A connection for a request in HTTP/1. A request with a body waits until the application is known
-    /// to be there, since it could not be sent twice.
+    /// A connection for a request in HTTP/1.
     pub async fn one(
         &self,
         worker: &Arc<Worker>,
         endpoint: &Endpoint,
         tls: Option<&Arc<ApplicationTls>>,
-        certain: bool,
+        wish: Wish,
     ) -> Result<Taken, ConnectError> {
         let key = Key::new(endpoint, tls);
-        if let Some(idle) = self.take(&key, &worker.shared) {
+        if let Some(idle) = self.take(&key, &worker.shared, wish.rested) {
             let Idle { sender, connection, .. } = idle;
-            return Ok(Taken { key, sender: Sender::One(sender), connection, reused: true });
+            return Ok(Taken::new(key, Sender::One(sender), connection, true));
         }
         // Apart, so that a request that finds a connection does not carry room for the making of one.
-        Box::pin(self.make_one(worker, endpoint, tls, certain, key)).await
+        Box::pin(self.make_one(worker, endpoint, tls, wish.certain, key)).await
     }
 
     async fn make_one(
@@ -165,7 +178,7 @@ impl Upstreams {
         builder.max_buf_size(HEAD);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
         tokio::spawn(self.clone().drive(key.clone(), connection.clone(), held, driven.with_upgrades()));
-        Ok(Taken { key, sender: Sender::One(sender), connection, reused: false })
+        Ok(Taken::new(key, Sender::One(sender), connection, false))
     }
 
     /// A place for a request in HTTP/2.
@@ -193,7 +206,7 @@ impl Upstreams {
         let (sender, in_hand) = self.shared.get(&key, keep, place, make).await?;
         let connection = in_hand.0.clone();
         let reused = !made.into_inner();
-        Ok(Taken { key, sender: Sender::Many { sender, _in_hand: in_hand }, connection, reused })
+        Ok(Taken::new(key, Sender::Many { sender, _in_hand: in_hand }, connection, reused))
     }
 
     async fn make(self, worker: Arc<Worker>, key: Key, endpoint: Endpoint) -> Result<Many, ConnectError> {
@@ -211,11 +224,12 @@ impl Upstreams {
         Ok(Many { sender, connection, used: Mutex::new(Instant::now()) })
     }
 
-    fn take(&self, key: &Key, common: &Common) -> Option<Idle> {
+    fn take(&self, key: &Key, common: &Common, rested: Duration) -> Option<Idle> {
+        let now = Instant::now();
         let mut idle = self.idle.lock();
         let waiting = idle.get_mut(key)?;
         // The one that was used last is the likeliest to be alive.
-        while let Some(one) = waiting.pop() {
+        while let Some(one) = waiting.pop_if(|one| now.duration_since(one.since) < rested) {
             if !one.sender.is_closed() && one.connection.is_current(common) {
                 match one.sender.is_ready() {
                     true => return Some(one),
@@ -236,8 +250,8 @@ impl Upstreams {
 
     /// Keeps a connection whose answer is over for the next request.
     pub fn give_back(&self, taken: Taken) {
-        let Taken { key, sender: Sender::One(sender), connection, .. } = taken else { return };
-        if sender.is_closed() || connection.retired.load(Relaxed) {
+        let Taken { key, sender: Sender::One(sender), connection, unheard, .. } = taken else { return };
+        if unheard || sender.is_closed() || connection.retired.load(Relaxed) {
             return;
         }
         let mut idle = self.idle.lock();
@@ -308,12 +322,22 @@ impl Upstreams {
 }
 
 impl Taken {
+    fn new(key: Key, sender: Sender, connection: Arc<Connection>, reused: bool) -> Self {
+        Self { key, sender, connection, reused, question: None, unheard: false }
+    }
+
     /// Sends a request. Of a failure one can say whether the application can have seen any of it.
-    pub async fn send(&mut self, request: Request<Body>) -> Result<Response<Incoming>, SendError> {
+    pub async fn send(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         let sent = match &mut self.sender {
-            Sender::One(sender) => sender.try_send_request(request).await,
+            Sender::One(sender) => {
+                self.question = Question::ask(&mut request);
+                sender.try_send_request(request).await
+            }
             Sender::Many { sender, .. } => sender.try_send_request(request).await,
         };
+        if let (Ok(response), Some(question)) = (&sent, &self.question) {
+            self.unheard = question.answered(response.status());
+        }
         sent.map_err(SendError::of)
     }
 }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use libtest_mimic::Trial;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -226,11 +227,24 @@ async fn slow_reader() -> Result<(), Error> {
 async fn idle() -> Result<(), Error> {
     let (stage, application) = open().await?;
     let mut held = Vec::new();
-    for _ in 0..3_000 {
-        let (mut client, mut server) = pair(&stage, &application).await?;
-        client.write_all(b"x").await?;
-        server.read_exact(&mut [0]).await?;
-        held.push((client, server));
+    // Each is silent at first, so its endpoint is reached only after a while: many wait at once.
+    while held.len() < 3_000 {
+        let clients = try_join_all((0..100).map(|_| TcpStream::connect(stage.entry()))).await?;
+        let mut servers = Vec::new();
+        for _ in 0..clients.len() {
+            servers.push(application.accept().await?.0);
+        }
+        let mut paired = Vec::new();
+        for (number, mut client) in clients.into_iter().enumerate() {
+            client.write_all(&[number as u8]).await?;
+            paired.push(Some(client));
+        }
+        for mut server in servers {
+            let mut number = [0];
+            server.read_exact(&mut number).await?;
+            let client = paired[usize::from(number[0])].take().ok_or("heard twice")?;
+            held.push((client, server));
+        }
     }
     let (mut client, mut server) = pair(&stage, &application).await?;
     let block = vec![3; 8 * 1024 * 1024];
