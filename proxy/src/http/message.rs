@@ -28,8 +28,11 @@ pub fn is_framed(request: &Parts) -> bool {
 pub fn speaks_http2(protocol: Protocol, client: Version) -> bool {
     match protocol {
         Protocol::Http2 => true,
-        Protocol::Http1 | Protocol::WebSocket => false,
-        Protocol::Detect | Protocol::Opaque | Protocol::ApplicationTls => client == Version::HTTP_2,
+        Protocol::WebSocket => false,
+        // A port that is called `http` may speak both, and who connects knows which.
+        Protocol::Http1 | Protocol::Detect | Protocol::Opaque | Protocol::ApplicationTls => {
+            client == Version::HTTP_2
+        }
     }
 }
 
@@ -198,7 +201,9 @@ mod tests {
     #[test]
     fn an_application_is_spoken_to_as_it_says_or_as_its_client_speaks() {
         assert!(speaks_http2(Protocol::Http2, Version::HTTP_11));
-        assert!(!speaks_http2(Protocol::Http1, Version::HTTP_2));
+        assert!(speaks_http2(Protocol::Http1, Version::HTTP_2));
+        assert!(!speaks_http2(Protocol::Http1, Version::HTTP_11));
+        assert!(!speaks_http2(Protocol::WebSocket, Version::HTTP_2));
         assert!(speaks_http2(Protocol::Detect, Version::HTTP_2));
         assert!(!speaks_http2(Protocol::Detect, Version::HTTP_11));
     }
