@@ -118,8 +118,8 @@ func asBefore(t *testing.T, before trustStatus) {
 	rows := evidence(t, client).Outbound
 	ask(t, client, "--count=20", "--fresh", "http://web/", "tcp://orders:7000")
 	now := evidence(t, client).Outbound
-	if safe := grown(rows, now, func(c *trellis.Connections) bool { return c.Class == "pq" }); safe != 40 {
-		t.Errorf("%d post-quantum connections, want 40", safe)
+	if safe := grown(rows, now, func(c *trellis.Connections) bool { return c.Class == "pq" }); safe < 20 || safe > 40 {
+		t.Errorf("%d post-quantum connections, want 20 for bytes and at most as many for requests", safe)
 	}
 	if weak := grown(rows, now, func(c *trellis.Connections) bool { return c.Class != "pq" }); weak != 0 {
 		t.Errorf("%d connections were weaker", weak)

@@ -84,11 +84,11 @@ func TestEveryKindOfAddressIsPostQuantum(t *testing.T) {
 			after := evidence(t, client)
 			for account, server := range map[string]string{"web": "web", "orders": "orders"} {
 				destination := identity("shop", account)
-				safe := grown(before.Outbound, after.Outbound, func(c *trellis.Connections) bool {
-					return c.Destination == destination && c.Class == "pq"
-				})
-				if safe != 5 {
-					t.Errorf("%d post-quantum connections to %s, want 5", safe, server)
+				safe := func(c *trellis.Connections) bool { return c.Destination == destination && c.Class == "pq" }
+				new, all := grown(before.Outbound, after.Outbound, safe), trellis.Count(after.Outbound, safe)
+				// Requests share connections, also those that are there already; bytes do not.
+				if all == 0 || new > 5 || (account == "orders" && new != 5) {
+					t.Errorf("%d post-quantum connections to %s, %d of them new; want one at least, and for bytes five", all, server, new)
 				}
 			}
 			if weak := grown(before.Outbound, after.Outbound, func(c *trellis.Connections) bool { return c.Class != "pq" }); weak != 0 {

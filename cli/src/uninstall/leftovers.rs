@@ -1,5 +1,5 @@
 //! What Helm does not know about, because the control plane made it itself: trust bundles, Secrets, the
-//! Lease of the CA's leader, the namespace of `trellis install`.
+//! Leases of the leaders, the namespace of `trellis install`.
 
 use anyhow::{Context, Result};
 use k8s_openapi::api::{
@@ -31,6 +31,7 @@ pub async fn remove(client: &Client, namespace: &str, keep_root: bool) -> Result
     delete(&bundles, names::CLUSTER_BUNDLE, &mut removed).await?;
     let leases: Api<Lease> = Api::namespaced(client.clone(), namespace);
     delete(&leases, names::CA, &mut removed).await?;
+    delete(&leases, names::DISCOVERY, &mut removed).await?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     delete(&secrets, names::WEBHOOK_SECRET, &mut removed).await?;
     if keep_root {
@@ -138,6 +139,7 @@ mod tests {
                 "ConfigMap trellis-system/trellis-trust",
                 "ClusterTrustBundle trellis.dev:mesh:bundle",
                 "Lease trellis-system/trellis-ca",
+                "Lease trellis-system/trellis-discovery",
                 "Secret trellis-system/trellis-injector-tls",
                 "Secret trellis-system/trellis-ca-root",
                 "Namespace trellis-system",

@@ -53,9 +53,10 @@ pub async fn unharmed(stage: &Stage, before: usize, what: &str) -> Result<(), Er
     within.map_err(|_| format!("after {what}: {now} KiB, and {before} KiB before"))?
 }
 
-/// What the proxy needs for some clients at once it has before anything is measured.
+/// What the proxy needs for as many clients at once as any of these has it has before anything is measured:
+/// the question is what is left of them beyond that.
 pub async fn warm(stage: &Stage) -> Result<usize, Error> {
-    let many = (0..50).map(|_| async { client(stage).await?.ask(GET).await });
+    let many = (0..250).map(|_| async { client(stage).await?.ask(GET).await });
     futures::future::try_join_all(many).await?;
     status(stage.client.pid, "VmRSS")
 }
