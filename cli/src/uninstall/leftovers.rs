@@ -161,6 +161,6 @@ mod tests {
         let (client, deleted) = cluster(json!({"app.kubernetes.io/managed-by": "trellis"}));
         let removed = remove(&client, "trellis-system", true).await.unwrap();
         assert!(!removed.iter().any(|one| one.contains("trellis-ca-root") || one.starts_with("Namespace")));
-        assert_eq!(deleted.lock().len(), 5);
+        assert_eq!(deleted.lock().len(), 6);
     }
 }
