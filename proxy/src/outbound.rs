@@ -15,13 +15,12 @@ use trellis_api::{
 
 use crate::{
     detect::Protocol,
-    directory::{Answer, Backend, Followed, NoAnswer, Subject},
+    directory::{Answer, Followed, NoAnswer},
     hello::Greeting,
     http,
     ledger::Direction,
     original, reach,
     relay::{Begun, End},
-    route::Choice,
     worker::{self, Worker},
 };
 
@@ -88,6 +87,8 @@ enum Heard {
     /// It began, and then it was not said what it is.
     Uncertain,
     Silent,
+    /// It has nothing to say, and may still listen.
+    Finished,
     Left,
 }
 
@@ -114,7 +115,7 @@ async fn hear(
         };
         match received {
             Ok(Some(data)) => first.extend_from_slice(&data),
-            Ok(None) if first.is_empty() => return Heard::Left,
+            Ok(None) if first.is_empty() => return Heard::Finished,
             // Who has nothing more to say has said what it speaks.
             Ok(None) => return Heard::Uncertain,
             Err(_) => return Heard::Left,
@@ -133,7 +134,7 @@ async fn detected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, f
             requests(worker, socket, first.freeze(), protocol, to, followed).await;
         }
         // What most connections never do must not make them all larger.
-        Heard::Speaks(_) | Heard::Uncertain => {
+        Heard::Speaks(_) | Heard::Uncertain | Heard::Finished => {
             Box::pin(bytes(worker, socket, first, to, followed)).await;
         }
         Heard::Silent => Box::pin(silent(worker, socket, to, followed)).await,
@@ -183,7 +184,8 @@ async fn expected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, f
         Heard::Speaks(protocol) if protocol.is_http() => {
             requests(worker, socket, first.freeze(), protocol, to, followed).await;
         }
-        Heard::Left => {}
+        // Who asks for nothing in HTTP is not answered.
+        Heard::Finished | Heard::Left => {}
         _ => bytes(worker, socket, first, to, followed).await,
     }
 }
@@ -251,16 +253,7 @@ async fn routed(
         true => routes.tls(greeting(socket, &mut first).await?.as_deref()),
         false => routes.tcp(),
     };
-    let Some(route) = route else { return Err("no_route") };
-    let backend = match route.choose(&mut rand::rng()) {
-        Choice::Backend(backend, _) => Backend::read(backend).ok_or("route_invalid")?,
-        Choice::Invalid(_) | Choice::Nobody => return Err("route_invalid"),
-    };
-    match worker.shared.directory.resolve(&Subject::Backend(backend)).await {
-        Ok(answer) if !answer.is_outside() => Ok((Some(answer), first)),
-        Ok(_) => Err("route_invalid"),
-        Err(_) => Err("discovery_unavailable"),
-    }
+    Ok((Some(reach::routed(worker, route).await?), first))
 }
 
 /// Reads a greeting of TLS to its end, and the name in it.

@@ -11,10 +11,11 @@ use trellis_pki::spiffe::SpiffeId;
 
 use crate::{
     balance::Busy,
-    directory::{Answer, Endpoint, Reach},
+    directory::{Answer, Endpoint, Reach, Subject},
     handshake::ConnectError,
     ledger::{self, Direction, OpenConnection},
     relay::{Begun, End, Refused, Tunnelled, Unanswered},
+    route::{ByteRoute, Choice},
     tunnel::{self, OpenError, Peer, Place, Tunnel},
     worker::{self, TUNNEL_IDLE, Worker},
 };
@@ -37,6 +38,20 @@ pub struct Reached {
 enum Far {
     Tunnel { stream: Tunnelled, peer: Arc<Peer>, place: Place, identity: String },
     Plain { socket: TcpStream, open: OpenConnection },
+}
+
+/// Who is behind the backend that a route for bytes names for the next connection.
+pub async fn routed(worker: &Worker, route: Option<&Arc<ByteRoute>>) -> Result<Arc<Answer>, &'static str> {
+    let backend = match route.ok_or("no_route")?.choose(&mut rand::rng()) {
+        Choice::Backend(backend, _) => backend.clone(),
+        Choice::Invalid(_) | Choice::Nobody => return Err("route_invalid"),
+    };
+    match worker.shared.directory.resolve(&Subject::Backend(backend)).await {
+        Ok(answer) if !answer.is_outside() => Ok(answer),
+        // It was there when the route was resolved.
+        Ok(_) => Err("route_invalid"),
+        Err(_) => Err("discovery_unavailable"),
+    }
 }
 
 /// Tries endpoints until one takes the connection. What went wrong is on record when there is none.

@@ -12,14 +12,7 @@ use super::{
     listener::{Kind, Listener},
     port::Port,
 };
-use crate::{
-    directory::{Answer, Backend, Subject},
-    reach,
-    relay::End,
-    route::Choice,
-    sealed::Side,
-    worker::Worker,
-};
+use crate::{directory::Answer, reach, relay::End, sealed::Side, worker::Worker};
 
 pub async fn carry(
     worker: &Arc<Worker>,
@@ -66,17 +59,10 @@ async fn backend(
         Kind::Tls | Kind::Tcp => routes.tcp(),
         Kind::Http | Kind::Https => None,
     };
-    let backend = match route.ok_or("no_route")?.choose(&mut rand::rng()) {
-        Choice::Backend(backend, _) => Backend::read(backend).ok_or("route_invalid")?,
-        Choice::Invalid(_) | Choice::Nobody => return Err("route_invalid"),
-    };
-    match worker.shared.directory.resolve(&Subject::Backend(backend)).await {
-        // What its application wants in TLS is not said to it without.
-        Ok(answer) if answer.tls().is_some() && listener.kind != Kind::Passthrough => {
-            Err("backend_wants_tls_of_its_own")
-        }
-        Ok(answer) if !answer.is_outside() => Ok(answer),
-        Ok(_) => Err("route_invalid"),
-        Err(_) => Err("discovery_unavailable"),
+    let answer = reach::routed(worker, route).await?;
+    // What its application wants in TLS is not said to it without.
+    match answer.tls().is_some() && listener.kind != Kind::Passthrough {
+        true => Err("backend_wants_tls_of_its_own"),
+        false => Ok(answer),
     }
 }

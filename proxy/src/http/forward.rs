@@ -2,11 +2,10 @@
 
 use std::{borrow::Cow, convert::Infallible, pin::Pin, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::upgrade::{self, OnUpgrade};
 use tokio::time::Instant;
 use tracing::debug;
-use trellis_api::proto::discovery as wire;
 
 use super::{
     answer::Failure,
@@ -182,11 +181,8 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    async fn backend(&self, backend: &wire::Backend) -> Result<Arc<Answer>, Failure> {
-        let Some(backend) = Backend::read(backend) else {
-            return Err(misconfigured("the backend has no port"));
-        };
-        let subject = Subject::Backend(backend);
+    async fn backend(&self, backend: &Backend) -> Result<Arc<Answer>, Failure> {
+        let subject = Subject::Backend(backend.clone());
         let answer = self.context.worker.shared.directory.resolve(&subject).await.map_err(|error| {
             let reason = match error {
                 NoAnswer::Unavailable => "discovery_unavailable",
@@ -248,9 +244,6 @@ fn own_answer(
     let mut response = Response::new(Body::empty());
     *response.status_mut() = redirect.status();
     response.headers_mut().insert(header::LOCATION, location);
-    if parts.method != Method::HEAD {
-        *response.body_mut() = Body::empty();
-    }
     Some(Ok(response))
 }
 

@@ -7,6 +7,7 @@ use rand::{Rng, RngExt};
 use trellis_api::proto::discovery as wire;
 
 use super::{Invalid, filter::Filters};
+use crate::directory::Backend;
 
 /// The route that a rule is of.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub struct Backends {
 #[derive(Debug)]
 pub struct Weighted {
     /// Where its share goes, or why it fails.
-    pub backend: Result<wire::Backend, Invalid>,
+    pub backend: Result<Backend, Invalid>,
     pub filters: Filters,
     weight: u32,
 }
@@ -58,7 +59,7 @@ pub struct Weighted {
 /// What the weights say about one request.
 #[derive(Clone, Copy, Debug)]
 pub enum Choice<'a> {
-    Backend(&'a wire::Backend, &'a Filters),
+    Backend(&'a Backend, &'a Filters),
     /// It is answered with 500.
     Invalid(&'a Invalid),
     /// No backend has a weight: it is answered with 500.
@@ -173,16 +174,12 @@ impl Weighted {
 }
 
 /// The port of a Service that can be asked for.
-pub(super) fn backend(wire: Option<&wire::Backend>) -> Result<wire::Backend, Invalid> {
+pub(super) fn backend(wire: Option<&wire::Backend>) -> Result<Backend, Invalid> {
     match wire {
-        None => Err(Invalid::new(format_args!("it names no Service"))),
-        Some(backend) if backend.namespace.is_empty() || backend.name.is_empty() => {
-            Err(Invalid::new(format_args!("it names no Service")))
-        }
-        Some(backend) if !(1..=65535).contains(&backend.port) => {
-            Err(Invalid::new(format_args!("port {} is not one of 1 to 65535", backend.port)))
-        }
-        Some(backend) => Ok(backend.clone()),
+        Some(wire) if !wire.namespace.is_empty() && !wire.name.is_empty() => Backend::read(wire)
+            .filter(|backend| backend.port > 0)
+            .ok_or_else(|| Invalid::new(format_args!("port {} is not one of 1 to 65535", wire.port))),
+        Some(_) | None => Err(Invalid::new(format_args!("it names no Service"))),
     }
 }
 

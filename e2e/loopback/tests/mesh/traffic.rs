@@ -127,6 +127,16 @@ async fn half_close() -> Result<(), Error> {
         first.read_to_end(&mut heard).await?;
         assert_eq!(heard, b"understood");
     }
+    // Who only came to listen says so at once, without a byte.
+    let mut client = TcpStream::connect(stage.entry()).await?;
+    client.shutdown().await?;
+    let (mut server, _) = application.accept().await?;
+    assert_eq!(server.read(&mut [0]).await?, 0);
+    server.write_all(b"Thu Nov 26").await?;
+    server.shutdown().await?;
+    let mut heard = Vec::new();
+    client.read_to_end(&mut heard).await?;
+    assert_eq!(heard, b"Thu Nov 26");
     Ok(())
 }
 

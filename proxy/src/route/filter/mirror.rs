@@ -4,10 +4,11 @@ use rand::{Rng, RngExt};
 use trellis_api::proto::discovery as wire;
 
 use super::super::{Invalid, rule};
+use crate::directory::Backend;
 
 #[derive(Clone, Debug)]
 pub struct Mirror {
-    backend: Result<wire::Backend, Invalid>,
+    backend: Result<Backend, Invalid>,
     numerator: u32,
     denominator: u32,
 }
@@ -27,7 +28,7 @@ impl Mirror {
     }
 
     /// Who gets a copy of the next request, if anybody.
-    pub fn choose(&self, random: &mut impl Rng) -> Option<&wire::Backend> {
+    pub fn choose(&self, random: &mut impl Rng) -> Option<&Backend> {
         let backend = self.backend.as_ref().ok()?;
         (self.numerator > 0 && random.random_range(0..self.denominator) < self.numerator).then_some(backend)
     }
