@@ -52,6 +52,8 @@ const DIAL: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 20_000;
 /// Requests that one worker carries at a time.
 const REQUESTS: usize = 20_000;
+/// Copies of requests that are under way.
+const MIRRORS: usize = 1_000;
 
 /// Tunnels by address and the identity that must answer there.
 pub type Tunnels = Pool<(SocketAddr, SpiffeId), Tunnel, ConnectError>;
@@ -142,6 +144,8 @@ pub struct Worker {
     pub outbound: Arc<Semaphore>,
     /// Places for requests that are under way.
     pub requests: Arc<Semaphore>,
+    /// Places for copies of requests, which take none of those.
+    pub mirrors: Arc<Semaphore>,
     /// Connections to applications that requests share.
     pub upstreams: Upstreams,
     /// Everything that a drain must wait for.
@@ -231,6 +235,7 @@ async fn serve(
         inbound: Arc::new(Semaphore::new(CONNECTIONS)),
         outbound: Arc::new(Semaphore::new(CONNECTIONS)),
         requests: Arc::new(Semaphore::new(REQUESTS)),
+        mirrors: Arc::new(Semaphore::new(MIRRORS)),
         upstreams: Upstreams::default(),
         open: Open::default(),
     });

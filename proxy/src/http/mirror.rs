@@ -1,10 +1,13 @@
 //! Copies of requests for backends whose answers nobody sees.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, Version, request::Parts};
 use http_body_util::BodyExt;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::{
+    sync::OwnedSemaphorePermit,
+    time::{self, Instant},
+};
 use tracing::debug;
 
 use super::{
@@ -23,6 +26,10 @@ use crate::{
 /// nobody may have to wait for it.
 pub const KEPT: u64 = 64 * 1024;
 
+/// How long a copy and its answer may take: nobody waits for either, and who never answers must not keep them
+/// for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// Sends copies to `backends`, as what they speak, without making anybody wait.
 pub fn send(
     worker: &Arc<Worker>,
@@ -37,9 +44,9 @@ pub fn send(
             worker.shared.requests.not_mirrored("body_too_large");
             continue;
         };
-        // Copies take the places of requests, so that they cannot push those out.
-        let Ok(place) = worker.requests.clone().try_acquire_owned() else {
-            worker.shared.requests.not_mirrored("too_many_requests");
+        // Copies have places of their own: however slow who gets them is, they take none of those of requests.
+        let Ok(place) = worker.mirrors.clone().try_acquire_owned() else {
+            worker.shared.requests.not_mirrored("too_many_copies");
             continue;
         };
         let Some(request) = copy(&Request::from_parts(parts.clone(), body)) else { continue };
@@ -61,21 +68,31 @@ async fn one(
     let http2 = message::speaks_http2(answer.protocol(), client);
     let (mut parts, body) = request.into_parts();
     message::prepare(&mut parts, &target, http2, false);
+    let until = Instant::now() + PATIENCE;
     let attempts = Attempts {
         worker: &worker,
         answer: &answer,
         http2,
         upgrade: false,
         retry: None,
-        until: None,
+        until: Some(until),
         each: None,
     };
-    let mut seen = Seen::begin(&worker.shared.requests, tokio::time::Instant::now());
+    let mut seen = Seen::begin(&worker.shared.requests, Instant::now());
     match attempts.run(parts, body, &mut seen).await {
         Ok(answered) => {
             worker.shared.requests.mirrored();
-            // Read to its end, so that the connection can be kept.
-            if answered.response.into_body().collect().await.is_ok() {
+            // Read to its end, so that the connection can be kept, and none of it is kept.
+            let mut body = answered.response.into_body();
+            let read = async {
+                while let Some(frame) = body.frame().await {
+                    if frame.is_err() {
+                        return false;
+                    }
+                }
+                true
+            };
+            if time::timeout_at(until, read).await == Ok(true) {
                 worker.upstreams.give_back(answered.taken);
             }
         }
@@ -92,6 +109,6 @@ pub fn chosen(filters: [&Filters; 2]) -> Vec<Backend> {
         .iter()
         .flat_map(|filters| &filters.mirrors)
         .filter_map(|mirror| mirror.choose(&mut rand::rng()))
-        .filter_map(Backend::read)
+        .cloned()
         .collect()
 }

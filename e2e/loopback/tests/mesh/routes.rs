@@ -1,6 +1,10 @@
 //! Routes of Gateway API between workloads: what operators write is what requests do, live.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicUsize, Ordering::Relaxed},
+    time::Duration,
+};
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -12,7 +16,7 @@ use tokio::{
 use trellis_local::{Role, Running, Service};
 use trellis_loopback::stage::{Error, NAMESPACE, PORT, Stage, workload};
 
-use crate::trial;
+use crate::{trial, web::status};
 
 pub fn trials() -> Vec<Trial> {
     vec![
@@ -21,8 +25,14 @@ pub fn trials() -> Vec<Trial> {
         trial("a_route_whose_backend_is_missing_fails_closed_and_says_why", broken),
         trial("time_outs_and_retries_are_the_routes", retries),
         trial("bytes_follow_a_tcp_route", bytes),
+        trial("a_copy_costs_neither_memory_nor_anybodys_time", copies),
     ]
 }
+
+/// How much an answer has that nobody wants.
+const ENDLESS: usize = 96 * 1024 * 1024;
+/// How much of it was taken.
+static SENT: AtomicUsize = AtomicUsize::new(0);
 
 /// A stage with a second server, `other`.
 struct Scene {
@@ -91,6 +101,9 @@ async fn serve(name: &'static str, at: SocketAddr) -> Result<(), Error> {
                         false => "200 OK",
                     };
                     turn += 1;
+                    if head.contains("/endless") && name == "other" {
+                        return endless(socket).await;
+                    }
                     if head.contains("/slow") {
                         time::sleep(Duration::from_secs(5)).await;
                     }
@@ -107,6 +120,19 @@ async fn serve(name: &'static str, at: SocketAddr) -> Result<(), Error> {
         }
     });
     Ok(())
+}
+
+/// Answers with more than anybody should keep.
+async fn endless(mut socket: TcpStream) {
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {ENDLESS}\r\n\r\n");
+    let _ = socket.write_all(head.as_bytes()).await;
+    let block = vec![0; 64 * 1024];
+    for _ in 0..ENDLESS / block.len() {
+        if socket.write_all(&block).await.is_err() {
+            return;
+        }
+        SENT.fetch_add(block.len(), Relaxed);
+    }
 }
 
 /// The head of the next message, in lower case.
@@ -239,4 +265,29 @@ async fn bytes() -> Result<(), Error> {
     // Not HTTP: a line that ends as a head does.
     scene.until("*1", |answer| answer.contains("x-from: other")).await?;
     Ok(())
+}
+
+async fn copies() -> Result<(), Error> {
+    let scene = Scene::open().await?;
+    let mirror =
+        json!({"type": "RequestMirror", "requestMirror": {"backendRef": {"name": "other", "port": PORT}}});
+    scene.route(
+        "HTTPRoute",
+        json!([{"filters": [mirror], "backendRefs": [{"name": "server", "port": PORT}]}]),
+    )?;
+    let pid = scene.stage.client.pid;
+    scene
+        .until("GET /endless HTTP/1.1", |answer| answer.contains("x-from: server") && SENT.load(Relaxed) > 0)
+        .await?;
+    let before = status(pid, "VmRSS")?;
+    let taken = async {
+        while SENT.load(Relaxed) < ENDLESS {
+            let answer = ask(&mut scene.connect().await?, "GET /a HTTP/1.1").await?;
+            assert!(answer.contains("x-from: server"), "{answer}");
+            let now = status(pid, "VmRSS")?;
+            assert!(now < before + 24 * 1024, "{now} KiB, and {before} KiB before");
+        }
+        Result::<_, Error>::Ok(())
+    };
+    time::timeout(Duration::from_secs(60), taken).await?
 }

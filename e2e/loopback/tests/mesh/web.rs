@@ -114,7 +114,7 @@ async fn metrics(stage: &Stage, begin: &str) -> Result<Vec<String>, Error> {
 }
 
 /// A figure of a process's memory in KiB, by its name in `/proc/PID/status`.
-fn status(pid: u32, figure: &str) -> Result<usize, Error> {
+pub fn status(pid: u32, figure: &str) -> Result<usize, Error> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status.lines().find(|line| line.starts_with(figure)).ok_or("no such figure")?;
     let number = line.split_whitespace().nth(1).ok_or("no number")?;
