@@ -197,9 +197,20 @@ impl Directory {
 
     /// Forgets what was not used for `idle`.
     pub fn sweep(&self, idle: Duration) {
+        self.forget(idle, |_| true);
+    }
+
+    /// The same while nobody answers: what is known could not be learned again, and stays however seldom it is
+    /// used.
+    pub fn sweep_unanswered(&self, idle: Duration) {
+        self.forget(idle, |entry| entry.answer.borrow().is_none());
+    }
+
+    fn forget(&self, idle: Duration, may_go: impl Fn(&Entry) -> bool) {
         let now = Instant::now();
         self.known.lock().retain(|subject, entry| {
-            let keep = now.duration_since(entry.used) < idle || entry.answer.receiver_count() > 0;
+            let used = now.duration_since(entry.used) < idle || entry.answer.receiver_count() > 0;
+            let keep = used || !may_go(entry);
             if !keep {
                 self.names.fetch_sub(usize::from(subject.is_name()), Relaxed);
                 let _ = self.wishes.send(Wish::Unsubscribe(subject.clone()));
@@ -395,6 +406,21 @@ mod tests {
         assert_eq!(directory.size(), 0);
         assert_eq!(wishes.recv().await, Some(Wish::Subscribe(to.into())));
         assert_eq!(wishes.recv().await, Some(Wish::Unsubscribe(to.into())));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_known_is_not_forgotten_while_nobody_answers() {
+        let (directory, _wishes) = Directory::new();
+        let subject = Subject::from("10.0.0.1:80".parse::<SocketAddr>().unwrap());
+        let never = Subject::from("10.0.0.2:80".parse::<SocketAddr>().unwrap());
+        for subject in [&subject, &never] {
+            assert!(directory.resolve(subject).await.is_err());
+        }
+        directory.learn(&subject, pod("10.0.0.1", IDENTITY));
+        time::advance(Duration::from_secs(3_600)).await;
+        directory.sweep_unanswered(Duration::from_secs(60));
+        assert!(directory.resolve(&subject).await.is_ok());
+        assert_eq!(directory.size(), 1);
     }
 
     #[tokio::test]

@@ -56,7 +56,7 @@ pub async fn run(
         if begun.elapsed() >= HEALTHY {
             backoff = BACKOFF;
         }
-        directory.sweep(FORGET);
+        directory.sweep_unanswered(FORGET);
         // Wishes need not be kept: the next stream subscribes to all that the directory still wants.
         time::sleep(backoff.mul_f64(0.5 + jitter().clamp(0.0, 1.0))).await;
         backoff = (backoff * 2).min(BACKOFF_MAX);
