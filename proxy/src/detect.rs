@@ -29,11 +29,10 @@ const METHOD: usize = 32;
 impl Protocol {
     /// What the side that connected certainly speaks; nothing as long as the next byte may tell.
     pub fn certain(first: &[u8]) -> Option<Self> {
-        let is_begun = |whole: &[u8]| first.len() < whole.len() && whole.starts_with(first);
-        if first.starts_with(HTTP2_PREFACE) {
+        if begins_http2(first)? {
             return Some(Self::Http2);
         }
-        if is_begun(HTTP2_PREFACE) || is_begun(&[22, 3]) {
+        if first == [22] {
             return None;
         }
         if first.starts_with(&[22, 3]) {
@@ -93,6 +92,14 @@ impl Protocol {
             Self::ServerFirst => "server_first",
             Self::Opaque => "opaque",
         }
+    }
+}
+
+/// Whether HTTP/2 begins so, without TLS; nothing as long as the next byte may tell.
+pub fn begins_http2(first: &[u8]) -> Option<bool> {
+    match first.len() < HTTP2_PREFACE.len() && HTTP2_PREFACE.starts_with(first) {
+        true => None,
+        false => Some(first.starts_with(HTTP2_PREFACE)),
     }
 }
 

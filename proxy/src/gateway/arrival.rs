@@ -20,6 +20,7 @@ use super::{
     sources::Held,
 };
 use crate::{
+    detect::begins_http2,
     handshake,
     http::{self, Context, Front, Pace},
     ledger::{self, Direction, Flow, Row},
@@ -31,7 +32,6 @@ use crate::{
 
 /// A client says something by then, or is cut off.
 const SILENCE: std::time::Duration = std::time::Duration::from_secs(60);
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// A client of a listener in which TLS begins.
 pub struct Arrival {
@@ -178,8 +178,8 @@ async fn serve_http(
 /// Whether a client without TLS begins with HTTP/2, as its first bytes certainly tell.
 async fn speaks_http2(socket: &mut TcpStream, first: &mut BytesMut) -> Result<bool, &'static str> {
     loop {
-        if first.len() >= PREFACE.len() || !PREFACE.starts_with(first) {
-            return Ok(first.starts_with(PREFACE));
+        if let Some(http2) = begins_http2(first) {
+            return Ok(http2);
         }
         let more = time::timeout(SILENCE, std::future::poll_fn(|cx| socket.poll_recv(cx))).await;
         match more {

@@ -236,9 +236,9 @@ impl Layout {
         }
     }
 
-    /// Whether TLS ends here for everybody.
+    /// Whether TLS ends here for anybody.
     pub fn ends_tls(&self) -> bool {
-        self.all.iter().all(|one| one.kind == Kind::Https || one.kind == Kind::Tls)
+        self.all.iter().any(|one| one.kind == Kind::Https || one.kind == Kind::Tls)
     }
 
     /// Whether connections of this listener may go on, and with whom: it may have other routes by now.

@@ -152,7 +152,7 @@ async fn greet(
         greeting => greeting?.filter(|name| name.parse::<IpAddr>().is_err()),
     };
     let Some(listener) = port.now().named(name.as_deref()).cloned() else {
-        // Where TLS goes through it is not ours to speak it, be it to say goodbye.
+        // Where all TLS goes through it is not ours to speak it, be it to say goodbye.
         if port.now().ends_tls() {
             let _ = time::timeout(LAST_WORD, socket.write_all(&UNRECOGNIZED_NAME)).await;
         } else {
