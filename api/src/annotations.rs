@@ -5,6 +5,7 @@
 mod egress;
 mod ports;
 mod quantity;
+mod seeing;
 mod workload_api;
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
@@ -15,6 +16,7 @@ use crate::{names, trust::KeyAlgorithm};
 pub use egress::{Egress, EgressError, Outside, Verdict};
 pub use ports::{Ports, PortsError};
 pub use quantity::{Cpu, Memory, QuantityError};
+pub use seeing::{AccessLog, TraceSampling};
 pub use workload_api::WorkloadApi;
 
 /// Ports on which connections to the pod go to the application as they are.
@@ -43,8 +45,13 @@ pub const WORKLOAD_API: &str = "trellis.dev/workload-api";
 /// What the application may reach outside of the mesh.
 pub const EGRESS: &str = "trellis.dev/egress";
 
+/// Which requests and connections get a line each on the proxy's standard output.
+pub const ACCESS_LOG: &str = "trellis.dev/access-log";
+/// Of which requests spans are made, where there is a collector.
+pub const TRACE_SAMPLING: &str = "trellis.dev/trace-sampling";
+
 /// What a namespace's pods inherit from it.
-pub const INHERITED: [&str; 14] = [
+pub const INHERITED: [&str; 16] = [
     SKIP_INBOUND_PORTS,
     SKIP_OUTBOUND_PORTS,
     OPAQUE_PORTS,
@@ -59,6 +66,8 @@ pub const INHERITED: [&str; 14] = [
     DRAIN_SECONDS,
     WORKLOAD_API,
     EGRESS,
+    ACCESS_LOG,
+    TRACE_SAMPLING,
 ];
 
 /// What stands on a pod only: the switch, what the injector leaves behind, and whose pod it is.
@@ -89,6 +98,8 @@ pub struct Annotations {
     pub drain_seconds: Option<u32>,
     pub workload_api: WorkloadApi,
     pub egress: Option<Egress>,
+    pub access_log: Option<AccessLog>,
+    pub trace_sampling: Option<TraceSampling>,
     /// What the pod has of its namespace, as it is written there.
     pub inherited: Map,
 }
@@ -151,6 +162,9 @@ impl Annotations {
                 EGRESS,
                 "write `allow`, `deny`, or what is allowed, as in `10.0.0.0/8,*.example.org:443`",
             )?,
+            access_log: read.value(ACCESS_LOG, "write `disabled`, `errors` or `enabled`")?,
+            trace_sampling: read
+                .value(TRACE_SAMPLING, "write a share, as in `0.01`, or `disabled` for no spans at all")?,
             inherited: read.inherited(),
         })
     }
@@ -391,6 +405,8 @@ mod tests {
                 (DRAIN_SECONDS, "60"),
                 (WORKLOAD_API, "ecdsa-p256"),
                 (EGRESS, "10.0.0.0/8"),
+                (ACCESS_LOG, "errors"),
+                (TRACE_SAMPLING, "0.01"),
                 ("example.com/trellis.dev", "not ours"),
             ]),
             &Map::new(),
@@ -414,6 +430,8 @@ mod tests {
                 drain_seconds: Some(60),
                 workload_api: WorkloadApi::Of(KeyAlgorithm::EcdsaP256),
                 egress: Some("10.0.0.0/8".parse().unwrap()),
+                access_log: Some(AccessLog::Errors),
+                trace_sampling: Some(TraceSampling::Share(0.01)),
                 inherited: Map::new(),
             }
         );
@@ -449,6 +467,8 @@ mod tests {
             (DRAIN_SECONDS, "1m", "this is not between 1 and 3600"),
             (WORKLOAD_API, "ecdsa-p265", "there is no such choice, the nearest is `ecdsa-p256`"),
             (EGRESS, "10.0.0.0/40", "`10.0.0.0/40` has more bits than its address"),
+            (ACCESS_LOG, "true", "there is no such access log"),
+            (TRACE_SAMPLING, "1%", "this is neither a share between 0 and 1 nor `disabled`"),
             (WORKLOAD_API, "enable", "there is no such choice, the nearest is `enabled`"),
             (
                 WORKLOAD_API,

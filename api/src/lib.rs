@@ -2,6 +2,7 @@
 //! evidence document, and the border through which services see the world. No I/O lives here.
 #![forbid(unsafe_code)]
 
+pub mod access;
 pub mod annotations;
 pub mod evidence;
 pub mod federation;

@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use ::http::StatusCode;
-use trellis_api::evidence;
+use http_body_util::BodyExt;
+use trellis_api::{access, evidence};
 use trellis_channel::identity::Rotator;
 use trellis_pki::{clock::rfc3339, tls::MeshTls};
 use trellis_telemetry::{
@@ -13,7 +14,12 @@ use trellis_telemetry::{
     log::Reload,
 };
 
-use crate::{directory::Directory, ledger::Ledger, workload::Rotate};
+use crate::{
+    account::{Audience, TapError, Wants},
+    directory::Directory,
+    ledger::Ledger,
+    workload::Rotate,
+};
 
 /// `/metrics` and `/evidence`.
 pub fn public(registry: &Registry, ledger: &Arc<Ledger>, tls: &Arc<MeshTls>) -> Routes {
@@ -22,7 +28,14 @@ pub fn public(registry: &Registry, ledger: &Arc<Ledger>, tls: &Arc<MeshTls>) -> 
 }
 
 /// What only the pod itself may ask for.
-pub fn local(rotator: Rotator, application: Rotate, reload: Reload, directory: &Directory) -> Routes {
+pub fn local(
+    rotator: Rotator,
+    application: Rotate,
+    reload: Reload,
+    directory: &Directory,
+    audience: &Arc<Audience>,
+) -> Routes {
+    let taps = audience.taps.clone();
     let (directory, routed) = (directory.clone(), directory.clone());
     let debug = reload.clone();
     Routes::new()
@@ -31,6 +44,16 @@ pub fn local(rotator: Rotator, application: Rotate, reload: Reload, directory: &
             let described: BTreeMap<_, _> =
                 routes.iter().map(|(subject, routes)| (subject, routes.describe())).collect();
             Response::json(&described)
+        })
+        .follow("/tap", access::CONTENT_TYPE, move |query| {
+            let wants = Wants::read(&query);
+            wants.and_then(|wants| taps.watch(wants)).map(BodyExt::boxed_unsync).map_err(|error| {
+                let status = match error {
+                    TapError::Full => StatusCode::TOO_MANY_REQUESTS,
+                    TapError::Unknown(_) | TapError::Rate(_) => StatusCode::BAD_REQUEST,
+                };
+                Response::text(status, format!("{error}\n"))
+            })
         })
         .get("/destinations", move || Response::json(&directory.describe()))
         .post("/identity/rotate", move || {

@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::StatusCode;
@@ -21,15 +21,18 @@ use trellis_api::{
     annotations::Plaintext,
     evidence::{Class, KUBELET_PROBE},
 };
+use trellis_telemetry::otlp::spans::{self, Span, Value};
 
 use crate::{
+    account,
     handshake::Secured,
     ledger::{Direction, Flow, Row},
     original, quota,
     relay::End,
     standing::fallen,
+    trace::Open,
     tunnel::{self, Asked, Target},
-    worker::{self, Stage, Worker},
+    worker::{self, BROKE, Stage, Tally, Worker},
 };
 
 /// A tunnel on which its client has opened nothing for this long is closed.
@@ -41,6 +44,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// What the streams of one tunnel have in common.
 struct Session {
     peer: String,
+    remote: SocketAddr,
     row: Arc<Row>,
     flow: Arc<Flow>,
     quota: quota::Tunnel,
@@ -69,6 +73,7 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
     };
     let session = Arc::new(Session {
         peer,
+        remote: secured.remote,
         quota,
         flow: shared.ledger.flow(Direction::Inbound, row.class),
         row,
@@ -181,9 +186,18 @@ async fn ending(mut stage: tokio::sync::watch::Receiver<Stage>, epoch: u64, life
 /// Leads one stream to the application.
 async fn stream(worker: &Worker, session: &Session, asked: Asked) {
     let ledger = &worker.shared.ledger;
+    let began = worker.shared.clock.now();
+    let tracer = &worker.shared.requests.tracer;
+    let open = tracer.within(asked.within, &mut rand::rng());
+    let traced = |failure: Option<&str>| {
+        if let Some(open) = open {
+            tracer.tell(led(open, session, (began, worker.shared.clock.now()), failure));
+        }
+    };
     let refuse = |asked: Asked, status, reason| {
         debug!(peer = session.peer, target = ?asked.target, reason, "stream refused");
         ledger.refused(Direction::Inbound, session.peer.clone(), session.row.class, reason);
+        traced(Some(reason));
         asked.refuse(status);
     };
     let target = match asked.target {
@@ -202,10 +216,49 @@ async fn stream(worker: &Worker, session: &Session, asked: Asked) {
         Err(error) => return debug!(peer = session.peer, %error, "peer left before its answer"),
     };
     let _open = session.row.opened();
-    let carried =
-        worker::carry(worker, Direction::Inbound, target.port(), &session.flow, near, far, None).await;
+    let mut account = ledger.audience().connection(Direction::Inbound, &session.row);
+    if let Some(account) = &mut account {
+        account.to(target);
+        account.at(session.remote);
+    }
+    traced(None);
+    let tally = Tally::of(&session.flow, account.as_deref());
+    let carried = worker::carry(worker, Direction::Inbound, target.port(), tally, near, far, None).await;
     if let Err(error) = carried {
         debug!(peer = session.peer, %target, %error, "connection broke");
+        if let Some(account) = &mut account {
+            account.broke(BROKE);
+        }
+    }
+}
+
+/// The span of what it took to lead a peer's request to the application. What comes after is bytes, which
+/// may be of more than one request.
+fn led(
+    open: Open,
+    session: &Session,
+    (began, ended): (SystemTime, SystemTime),
+    failure: Option<&str>,
+) -> Span {
+    let mut attributes = account::posture(&session.row);
+    attributes.extend([
+        ("trellis.peer", Value::Text(session.peer.clone())),
+        ("network.peer.address", Value::Text(session.remote.ip().to_string())),
+    ]);
+    if let Some(reason) = failure {
+        attributes.push(("error.type", Value::Text(reason.to_owned())));
+    }
+    Span {
+        trace: open.context.trace,
+        id: open.context.span,
+        parent: open.parent,
+        link: None,
+        name: "trellis.accept".to_owned(),
+        kind: spans::Kind::Server,
+        began,
+        ended,
+        attributes,
+        failure: failure.map(ToOwned::to_owned),
     }
 }
 
@@ -233,22 +286,36 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
     };
     let counted = count(worker, remote.ip(), probe);
     let flow = shared.ledger.flow(Direction::Inbound, Class::Plaintext);
-    let carried = worker::carry(worker, Direction::Inbound, target.port(), &flow, near, far, None);
+    // The node's probes are no news.
+    let mut account = match probe {
+        true => None,
+        false => shared.ledger.audience().plaintext(remote, target),
+    };
+    let tally = Tally::of(&flow, account.as_deref());
+    let carried = worker::carry(worker, Direction::Inbound, target.port(), tally, near, far, None);
     // Asking who the peer is must not delay its bytes, nor end with them.
-    let (carried, _open) = tokio::join!(carried, counted);
+    let (carried, (row, _open)) = tokio::join!(carried, counted);
+    if let Some(account) = &mut account {
+        account.of(&row);
+    }
     if let Err(error) = carried {
         debug!(%remote, %target, %error, "connection broke");
+        if let Some(account) = &mut account {
+            account.broke(BROKE);
+        }
     }
 }
 
-async fn count(worker: &Worker, from: IpAddr, probe: bool) -> crate::ledger::OpenConnection {
+async fn count(worker: &Worker, from: IpAddr, probe: bool) -> (Arc<Row>, crate::ledger::OpenConnection) {
     let shared = &worker.shared;
     let (peer, reason) = if probe {
         ("unverified:kubelet".to_owned(), KUBELET_PROBE)
     } else {
         (shared.directory.name(from).await, "peer_without_tls")
     };
-    shared.ledger.plaintext(Direction::Inbound, peer, reason).opened()
+    let row = shared.ledger.plaintext(Direction::Inbound, peer, reason);
+    let open = row.opened();
+    (row, open)
 }
 
 fn count_refused(worker: &Worker, from: IpAddr, reason: &'static str) {

@@ -23,7 +23,7 @@ use trellis_pki::{
 };
 use trellis_telemetry::{Counter, Family, Gauge, Registry};
 
-use crate::{detect::Protocol, directory::Directory};
+use crate::{account::Audience, detect::Protocol, directory::Directory};
 
 /// Kinds of connection that are told apart; beyond it peers become `other`.
 const ROWS: usize = 2_000;
@@ -31,6 +31,8 @@ const ROWS: usize = 2_000;
 /// One kind of connection.
 pub struct Row {
     pub class: Class,
+    /// All that its connections have in common.
+    pub terms: Connections,
     count: AtomicU64,
     total: Counter,
     open: Arc<Open>,
@@ -57,6 +59,7 @@ pub struct Ledger {
     own: Arc<str>,
     workload: String,
     directory: Directory,
+    audience: Arc<Audience>,
     rows: Mutex<HashMap<(Direction, Connections), Arc<Row>>>,
     flows: [[Arc<Flow>; Class::ALL.len()]; 2],
     open: [Arc<Open>; 2],
@@ -69,7 +72,13 @@ pub struct Ledger {
 const DIRECTIONS: [Direction; 2] = [Direction::Inbound, Direction::Outbound];
 
 impl Ledger {
-    pub fn new(own: &SpiffeId, workload: String, directory: Directory, registry: &Registry) -> Self {
+    pub fn new(
+        own: &SpiffeId,
+        workload: String,
+        directory: Directory,
+        audience: Arc<Audience>,
+        registry: &Registry,
+    ) -> Self {
         let bytes = registry.counter(
             "trellis_bytes_total",
             "Bytes of applications, by how well they were protected on the wire.",
@@ -90,6 +99,7 @@ impl Ledger {
             own: own.to_string().into(),
             workload,
             directory,
+            audience,
             rows: Mutex::default(),
             flows: DIRECTIONS.map(|direction| Class::ALL.map(|class| flow(direction, class))),
             open: DIRECTIONS.map(|direction| {
@@ -207,6 +217,16 @@ impl Ledger {
         );
         row.count.fetch_add(1, Relaxed);
         row.total.inc();
+        self.audience.refused(direction, &row.terms);
+    }
+
+    /// Who we are.
+    pub fn own(&self) -> &Arc<str> {
+        &self.own
+    }
+
+    pub fn audience(&self) -> &Arc<Audience> {
+        &self.audience
     }
 
     pub fn flow(&self, direction: Direction, class: Class) -> Arc<Flow> {
@@ -244,7 +264,7 @@ impl Ledger {
             ("reason", key.reason.as_deref().unwrap_or_default()),
         ]);
         let open = self.open[direction as usize].clone();
-        let row = Row { class: key.class, count: AtomicU64::new(0), total, open };
+        let row = Row { class: key.class, terms: key.clone(), count: AtomicU64::new(0), total, open };
         rows.entry((direction, key)).or_insert_with(|| Arc::new(row)).clone()
     }
 

@@ -8,6 +8,7 @@ pub mod gateway;
 mod route;
 pub mod run;
 
+mod account;
 mod admin;
 mod balance;
 mod budget;
@@ -34,6 +35,7 @@ mod scratch;
 mod sealed;
 mod standing;
 mod threads;
+mod trace;
 mod transport;
 mod tunnel;
 mod webroots;

@@ -10,7 +10,11 @@ use tokio::{
     time,
 };
 use tracing::warn;
-use trellis_api::{annotations::Switch, names, proto::ca::Holding};
+use trellis_api::{
+    annotations::{Switch, TraceSampling},
+    names,
+    proto::ca::Holding,
+};
 use trellis_channel::identity::{self, IdentityConfig, IdentityTask, Resting};
 use trellis_pki::{
     clock::{Clock, SystemClock},
@@ -20,17 +24,23 @@ use trellis_pki::{
 use trellis_telemetry::{
     Registry,
     health::Health,
-    http, log, otlp,
+    http, log,
+    otlp::{
+        self,
+        spans::{self, Spans},
+    },
     shutdown::{self, Shutdown},
 };
 
 use crate::{
+    account::{Audience, Log},
     admin,
     config::Member as Config,
     directory::{Directory, Wish},
     discovery,
     ledger::Ledger,
     requests::Requests,
+    trace::Tracer,
     webroots::WebRoots,
     worker::{Base, Stage},
     workload::Rotate,
@@ -64,6 +74,8 @@ pub struct Joined {
     pub health: Health,
     pub holding: watch::Receiver<Holding>,
     otlp: Option<otlp::Otlp>,
+    spans: Option<Arc<Spans>>,
+    audience: Arc<Audience>,
     /// What shows the proxy answers until the very end, so that a drain can be watched.
     _serving: watch::Sender<bool>,
 }
@@ -155,12 +167,21 @@ impl Member {
         tokio::spawn(renewal.run(stop.clone()));
         let (directory, wishes) = Directory::new();
         let workload = format!("{}/{}", config.pod_namespace, config.pod_name);
-        let ledger = Arc::new(Ledger::new(&own, workload, directory.clone(), &registry));
-        let requests = Arc::new(Requests::new(&registry));
+        let log = Log::start(config.access_log, std::io::stdout(), &registry)?;
+        let audience = Arc::new(Audience::new(workload.clone(), clock.clone(), log));
+        let ledger = Arc::new(Ledger::new(&own, workload, directory.clone(), audience.clone(), &registry));
+        let spans = match &config.otlp_endpoint {
+            Some(endpoint) if config.trace_sampling != TraceSampling::Disabled => {
+                Some(Arc::new(spans::start(&registry, endpoint, &resource(&config))?))
+            }
+            Some(_) | None => None,
+        };
+        let tracer = Tracer::new(spans.clone(), config.trace_sampling);
+        let requests = Arc::new(Requests::new(&ledger, tracer, &registry));
         ask(&config, &tls, &directory, wishes, &health)?;
         let routes = admin::public(&registry, &ledger, &tls);
         tokio::spawn(http::serve(metrics, routes.clone(), serving.subscribe()));
-        let local = routes.merge(admin::local(rotator, rotate, reload, &directory));
+        let local = routes.merge(admin::local(rotator, rotate, reload, &directory, &audience));
         tokio::spawn(http::serve(admin, local, serving.subscribe()));
         let otlp = match &config.otlp_endpoint {
             Some(endpoint) => Some(otlp::start(&registry, endpoint, &resource(&config), EXPORT_EVERY)?),
@@ -168,7 +189,7 @@ impl Member {
         };
         let web_roots = Arc::new(WebRoots::new(config.web_roots.clone()));
         let base = Base { tls, clock, directory, ledger, requests, resting, web_roots };
-        Ok(Joined { base, health, holding, otlp, _serving: serving })
+        Ok(Joined { base, health, holding, otlp, spans, audience, _serving: serving })
     }
 }
 
@@ -180,6 +201,10 @@ impl Joined {
 
     /// Says goodbye to those who watch.
     pub async fn leave(self) {
+        self.audience.finish().await;
+        if let Some(spans) = &self.spans {
+            spans.shutdown().await;
+        }
         if let Some(otlp) = self.otlp {
             otlp.shutdown().await;
         }

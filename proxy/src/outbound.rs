@@ -21,7 +21,7 @@ use crate::{
     ledger::Direction,
     original, reach,
     relay::{Begun, End},
-    worker::{self, Worker},
+    worker::{self, BROKE, Tally, Worker},
 };
 
 /// How long a client may be silent before its endpoint is reached, to hear whether that speaks first.
@@ -172,7 +172,7 @@ async fn silent(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, fol
         Heard::Left => reached.leave(),
         _ => {
             drop(followed);
-            reached.carry(worker, Begun::new(first.freeze(), socket), to).await;
+            reached.carry(worker, Begun::new(first.freeze(), socket), to, None).await;
         }
     }
 }
@@ -226,7 +226,7 @@ async fn bytes(
     match reach::endpoint(worker, to, &answer).await {
         Some(reached) => {
             drop(answer);
-            Box::pin(reached.carry(worker, Begun::new(first.freeze(), socket), to)).await;
+            Box::pin(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)).await;
         }
         None => socket.abort(),
     }
@@ -291,12 +291,20 @@ async fn outside(worker: &Arc<Worker>, mut socket: TcpStream, address: SocketAdd
             return socket.abort();
         }
     };
-    let _open = ledger.plaintext(Direction::Outbound, peer.to_owned(), OUTSIDE_MESH).opened();
+    let row = ledger.plaintext(Direction::Outbound, peer.to_owned(), OUTSIDE_MESH);
+    let _open = row.opened();
+    let mut account = ledger.audience().connection(Direction::Outbound, &row);
+    if let Some(account) = &mut account {
+        account.to(address);
+    }
     let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
-    let near = Begun::new(first.freeze(), socket);
-    let carried = worker::carry(worker, Direction::Outbound, address.port(), &flow, near, far, None).await;
+    let (near, tally) = (Begun::new(first.freeze(), socket), Tally::of(&flow, account.as_deref()));
+    let carried = worker::carry(worker, Direction::Outbound, address.port(), tally, near, far, None).await;
     if let Err(error) = carried {
         debug!(%address, %error, "connection broke");
+        if let Some(account) = &mut account {
+            account.broke(BROKE);
+        }
     }
 }
 

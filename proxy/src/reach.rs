@@ -13,11 +13,12 @@ use crate::{
     balance::Busy,
     directory::{Answer, Endpoint, Reach, Subject},
     handshake::ConnectError,
-    ledger::{self, Direction, OpenConnection},
+    ledger::{self, Direction, OpenConnection, Row},
     relay::{Begun, End, Refused, Tunnelled, Unanswered},
     route::{ByteRoute, Choice},
+    trace::Open,
     tunnel::{self, OpenError, Peer, Place, Tunnel},
-    worker::{self, TUNNEL_IDLE, Worker},
+    worker::{self, BROKE, TUNNEL_IDLE, Tally, Worker},
 };
 
 /// Endpoints that are tried before a connection is given up.
@@ -37,7 +38,7 @@ pub struct Reached {
 
 enum Far {
     Tunnel { stream: Tunnelled, peer: Arc<Peer>, place: Place, identity: String },
-    Plain { socket: TcpStream, open: OpenConnection },
+    Plain { socket: TcpStream, row: Arc<Row>, open: OpenConnection },
 }
 
 /// Who is behind the backend that a route for bytes names for the next connection.
@@ -89,25 +90,26 @@ pub async fn endpoint(worker: &Worker, destination: SocketAddr, answer: &Answer)
 async fn far(worker: &Worker, endpoint: &Endpoint) -> Result<Far, ConnectError> {
     match &endpoint.reach {
         Reach::Tunnel { identity, address } => {
-            let (stream, peer, place) = open(worker, identity, *address, endpoint.address).await?;
+            let (stream, peer, place) = open(worker, identity, *address, endpoint.address, None).await?;
             Ok(Far::Tunnel { stream, peer, place, identity: identity.to_string() })
         }
         Reach::Plaintext { reason } => {
-            let (socket, open) = plaintext(worker, endpoint, reason).await?;
-            Ok(Far::Plain { socket, open })
+            let (socket, row) = plaintext(worker, endpoint, reason).await?;
+            let open = row.opened();
+            Ok(Far::Plain { socket, row, open })
         }
     }
 }
 
-/// A connection to an endpoint without a proxy, counted with the reason.
+/// A connection to an endpoint without a proxy, and where it is counted with the reason.
 pub async fn plaintext(
     worker: &Worker,
     endpoint: &Endpoint,
     reason: &'static str,
-) -> Result<(TcpStream, OpenConnection), ConnectError> {
+) -> Result<(TcpStream, Arc<Row>), ConnectError> {
     let socket = socket(endpoint.address).await?;
     let row = worker.shared.ledger.plaintext(Direction::Outbound, endpoint.peer.to_string(), reason);
-    Ok((socket, row.opened()))
+    Ok((socket, row))
 }
 
 pub async fn socket(address: SocketAddr) -> Result<TcpStream, ConnectError> {
@@ -139,7 +141,13 @@ impl Reached {
     }
 
     /// Carries a connection to its end.
-    pub async fn carry<N: End>(self, worker: &Worker, mut near: Begun<N>, destination: SocketAddr) {
+    pub async fn carry<N: End>(
+        self,
+        worker: &Worker,
+        mut near: Begun<N>,
+        destination: SocketAddr,
+        came: Option<(SocketAddr, &Row)>,
+    ) {
         let Self { address, far, first, busy: _busy } = self;
         let said = match first {
             Some(Ok(said)) => said.unwrap_or_default(),
@@ -153,23 +161,46 @@ impl Reached {
             None => Bytes::new(),
         };
         let (direction, port) = (Direction::Outbound, destination.port());
+        let account = |row: &Row| {
+            let mut account = worker.shared.ledger.audience().connection(direction, row);
+            if let Some(account) = &mut account {
+                account.to(address);
+                if let Some((client, row)) = came {
+                    account.from(client, row);
+                }
+            }
+            account
+        };
         match far {
             Far::Tunnel { stream, peer, place, identity } => {
+                let mut account = account(&peer.row);
                 let (far, falling) = (Begun::new(said, stream), Some(place.falling()));
-                let carried = worker::carry(worker, direction, port, &peer.flow, near, far, falling).await;
+                let tally = Tally::of(&peer.flow, account.as_deref());
+                let carried = worker::carry(worker, direction, port, tally, near, far, falling).await;
                 if let Err(error) = carried {
                     debug!(%destination, endpoint = %address, %error, "connection broke");
-                    if !refused(worker, &error, &identity, &peer) {
+                    let refused = refused(worker, &error, &identity, &peer);
+                    if !refused {
                         place.cut();
+                    }
+                    match &mut account {
+                        Some(account) if refused => account.withdraw(),
+                        Some(account) => account.broke(BROKE),
+                        None => {}
                     }
                 }
             }
-            Far::Plain { socket, open: _open } => {
+            Far::Plain { socket, row, open: _open } => {
+                let mut account = account(&row);
                 let flow = worker.shared.ledger.flow(direction, Class::Plaintext);
                 let far = Begun::new(said, socket);
-                let carried = worker::carry(worker, direction, port, &flow, near, far, None).await;
+                let tally = Tally::of(&flow, account.as_deref());
+                let carried = worker::carry(worker, direction, port, tally, near, far, None).await;
                 if let Err(error) = carried {
                     debug!(%destination, endpoint = %address, %error, "connection broke");
+                    if let Some(account) = &mut account {
+                        account.broke(BROKE);
+                    }
                 }
             }
         }
@@ -198,6 +229,7 @@ pub async fn open(
     identity: &SpiffeId,
     address: SocketAddr,
     target: SocketAddr,
+    within: Option<Open>,
 ) -> Result<(Tunnelled, Arc<Peer>, Place), ConnectError> {
     let shared = &worker.shared;
     let mut broken = None;
@@ -221,7 +253,7 @@ pub async fn open(
             }
             Err(error) => return Err(error),
         };
-        match opener.open(target).await {
+        match opener.open(target, within).await {
             Ok(stream) => return Ok((stream, peer, place)),
             Err(error) => broken = Some(error.to_string().into()),
         }

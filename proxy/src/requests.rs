@@ -2,7 +2,11 @@
 //! protected. Kinds of requests are bounded in number, so that neither a client nor an application can
 //! make the record grow.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, SystemTime},
+};
 
 use http::StatusCode;
 use parking_lot::Mutex;
@@ -11,8 +15,11 @@ use trellis_api::evidence::Class;
 use trellis_telemetry::{Counter, Family, Histogram, Registry};
 
 use crate::{
+    account::{Account, Audience, Counted},
     directory::{Answer, Endpoint},
     http::{End, Failure},
+    ledger::{Ledger, Row as Terms},
+    trace::{Open, Tracer},
 };
 
 /// Kinds of request that are told apart; beyond it they are `other`.
@@ -29,6 +36,9 @@ pub struct Requests {
     took: Family<Histogram>,
     mirrored: Family<Counter>,
     refused: Family<Counter>,
+    own: Arc<str>,
+    audience: Arc<Audience>,
+    pub tracer: Arc<Tracer>,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -46,17 +56,24 @@ struct Row {
     took: Histogram,
 }
 
-/// One request, from its head to the end of its answer.
+/// One request, from its head to the end of its answer. Who goes before that is counted as one who left.
 pub struct Request {
     requests: Arc<Requests>,
     began: Instant,
     kind: Kind,
     bytes: u64,
+    /// Nothing more is to be said of it.
+    over: bool,
+    /// Present where somebody wants to hear of it.
+    account: Option<Box<Account>>,
 }
 
 impl Requests {
-    pub fn new(registry: &Registry) -> Self {
+    pub fn new(ledger: &Ledger, tracer: Tracer, registry: &Registry) -> Self {
         Self {
+            own: ledger.own().clone(),
+            audience: ledger.audience().clone(),
+            tracer: Arc::new(tracer),
             rows: Mutex::default(),
             total: registry
                 .counter(
@@ -120,7 +137,7 @@ impl Requests {
             ("route", &kind.route),
             ("peer", &kind.peer),
             ("class", class),
-            ("status", &kind.status.to_string()),
+            ("status", &told(kind.status)),
             ("reason", kind.reason),
         ]);
         let took = self.took.with(&[("service", &kind.service), ("route", &kind.route), ("class", class)]);
@@ -139,7 +156,31 @@ impl Request {
             status: 0,
             reason: "",
         };
-        Self { requests: requests.clone(), began: now, kind, bytes: 0 }
+        Self { requests: requests.clone(), began: now, kind, bytes: 0, over: false, account: None }
+    }
+
+    /// A copy of a request, which is counted elsewhere.
+    pub fn copy(requests: &Arc<Requests>, now: Instant) -> Self {
+        let mut copy = Self::begin(requests, now);
+        copy.over = true;
+        copy
+    }
+
+    /// Whoever listens, or follows a trace, hears more of it than is counted.
+    pub fn follow(&mut self, open: Option<Open>, account: impl FnOnce(SystemTime) -> Account) {
+        if open.is_some() || self.requests.audience.listens() {
+            self.account = Some(Box::new(account(self.requests.audience.clock.now())));
+        }
+    }
+
+    /// Where the bytes of its body are to be counted, if they are.
+    pub fn sent(&self) -> Option<Arc<AtomicU64>> {
+        self.account.as_ref().map(|account| account.sent.clone())
+    }
+
+    /// The span of it that is under way.
+    pub fn span(&self) -> Option<Open> {
+        self.account.as_ref()?.span
     }
 
     pub fn began(&self) -> Instant {
@@ -161,10 +202,17 @@ impl Request {
     /// The endpoint that it is led to.
     pub fn at(&mut self, endpoint: &Endpoint) {
         self.kind.peer = endpoint.peer.clone();
+        if let Some(account) = &mut self.account {
+            account.tried(endpoint.address);
+        }
     }
 
-    pub fn class(&mut self, class: Class) {
-        self.kind.class = Some(class);
+    /// What its connection negotiated, and whether that was there before.
+    pub fn over(&mut self, row: &Arc<Terms>, reused: bool) {
+        self.kind.class = Some(row.class);
+        if let Some(account) = &mut self.account {
+            account.over(row, reused);
+        }
     }
 
     pub fn status(&mut self, status: StatusCode) {
@@ -193,7 +241,39 @@ impl Request {
         self.record();
     }
 
-    fn record(&self) {
-        self.requests.count(&self.kind, Instant::now().duration_since(self.began));
+    fn record(&mut self) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        let took = Instant::now().duration_since(self.began);
+        self.requests.count(&self.kind, took);
+        let Some(account) = self.account.take() else { return };
+        let Kind { service, route, peer, status, reason, .. } = &self.kind;
+        let status = (*status > 0).then_some(*status);
+        let counted = Counted { service, route, peer, status, reason, received: self.bytes, took };
+        if let Some(open) = account.span {
+            self.requests.tracer.tell(account.span(open, &counted));
+        }
+        let Requests { audience, own, .. } = &*self.requests;
+        if audience.listens() {
+            audience.tell(account.entry(audience, own, &counted));
+        }
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        if !self.over {
+            self.kind.reason = "client_left";
+            self.record();
+        }
+    }
+}
+
+/// What the client was told, where it still was there to be told.
+fn told(status: u16) -> String {
+    match status {
+        0 => String::new(),
+        status => status.to_string(),
     }
 }

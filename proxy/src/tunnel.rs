@@ -28,6 +28,10 @@ use crate::{
     ledger::Direction,
     relay::Tunnelled,
     standing::{SILENT, fallen, taken},
+    trace::{
+        self, Open,
+        context::{Said, TRACEPARENT},
+    },
     transport::{self, Drain, Driven, Transport},
     worker::Shared,
 };
@@ -218,8 +222,10 @@ pub struct Opener {
 impl Opener {
     /// Asks the peer's proxy for a stream to `target`. Returns without waiting for its answer: what the
     /// application says first may travel at once.
-    pub async fn open(self, target: SocketAddr) -> Result<Tunnelled, OpenError> {
-        let request = connect_request(target).map_err(|error| OpenError::Authority(target, error))?;
+    ///
+    /// The trace that it is opened within goes along.
+    pub async fn open(self, target: SocketAddr, within: Option<Open>) -> Result<Tunnelled, OpenError> {
+        let request = connect_request(target, within).map_err(|error| OpenError::Authority(target, error))?;
         let mut send = match self.send.ready().await {
             Ok(send) => send,
             Err(error) => {
@@ -253,9 +259,14 @@ impl Drop for Place {
     }
 }
 
-fn connect_request(target: SocketAddr) -> Result<Request<()>, http::Error> {
+fn connect_request(target: SocketAddr, within: Option<Open>) -> Result<Request<()>, http::Error> {
     let authority = Uri::builder().authority(target.to_string()).build()?;
-    Request::builder().method(Method::CONNECT).version(Version::HTTP_2).uri(authority).body(())
+    let mut request =
+        Request::builder().method(Method::CONNECT).version(Version::HTTP_2).uri(authority).body(())?;
+    if let Some(header) = within.and_then(|open| open.context.header()) {
+        request.headers_mut().insert(TRACEPARENT, header);
+    }
+    Ok(request)
 }
 
 async fn answered(ping: Option<&mut PingPong>) -> Result<(), Refusal> {
@@ -313,6 +324,8 @@ async fn silent(state: &State, ping: Option<PingPong>) {
 /// One stream that a peer asks for.
 pub struct Asked {
     pub target: Target,
+    /// The trace that the peer opens it within.
+    pub within: Option<trace::context::Context>,
     recv: h2::RecvStream,
     respond: server::SendResponse<Bytes>,
 }
@@ -384,7 +397,11 @@ impl Accepted {
             Err(error) => return Some(Err(error)),
         };
         let target = target(&request);
-        Some(Ok(Asked { target, recv: request.into_body(), respond }))
+        let within = match Said::of(request.headers()) {
+            Said::Context(context) => Some(context),
+            Said::Nothing | Said::Malformed => None,
+        };
+        Some(Ok(Asked { target, within, recv: request.into_body(), respond }))
     }
 
     /// Takes no further stream and ends with the last one.
@@ -450,7 +467,7 @@ mod tests {
 
     #[test]
     fn a_request_carries_the_target_as_its_authority() {
-        let built = connect_request("[fd00::1]:8080".parse().unwrap()).unwrap();
+        let built = connect_request("[fd00::1]:8080".parse().unwrap(), None).unwrap();
         assert_eq!(built.uri().authority().unwrap().as_str(), "[fd00::1]:8080");
         assert_eq!(target(&built), Target::Address("[fd00::1]:8080".parse().unwrap()));
     }

@@ -26,6 +26,7 @@ use trellis_channel::identity::Resting;
 use trellis_pki::{clock::Clock, spiffe::SpiffeId, tls::MeshTls};
 
 use crate::{
+    account::Carried,
     detect::Protocol,
     directory::Directory,
     gateway,
@@ -346,13 +347,29 @@ pub async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     Ok(socket)
 }
 
+/// Why a connection ended otherwise than in good order, where nothing better is known.
+pub const BROKE: &str = "connection_broke";
+
+/// Where the bytes of a connection are counted.
+#[derive(Clone, Copy)]
+pub struct Tally<'a> {
+    flow: &'a Flow,
+    account: Option<&'a Carried>,
+}
+
+impl<'a> Tally<'a> {
+    pub fn of(flow: &'a Flow, account: Option<&'a Carried>) -> Self {
+        Self { flow, account }
+    }
+}
+
 /// Carries a connection to its end and counts what it moved. `near` is always the application. `falling`
 /// turns true when the tunnel under it is going; where there is none, the other side sees to that.
 pub async fn carry<N: End, F: End>(
     worker: &Worker,
     direction: Direction,
     port: u16,
-    flow: &Flow,
+    tally: Tally<'_>,
     near: N,
     far: F,
     falling: Option<watch::Receiver<bool>>,
@@ -366,7 +383,10 @@ pub async fn carry<N: End, F: End>(
     }
     let seen = Seen(seen);
     let mut relay = Relay::new(near, far, move |outward: bool, data: &bytes::Bytes| {
-        flow.add(outward, data.len());
+        tally.flow.add(outward, data.len());
+        if let Some(account) = tally.account {
+            account.moved.add(outward == client_is_near, data.len());
+        }
         if !seen.0.replace(true) {
             let from_client = outward == client_is_near;
             let protocol = if from_client { Protocol::of_client(data) } else { Protocol::ServerFirst };

@@ -1,12 +1,17 @@
 //! A small HTTP/1 server for metrics, health and administration: exact paths, no request bodies, and
-//! limits on everything that a stranger can send.
+//! limits on everything that a stranger can send. An answer is whole, or comes bit by bit for as long as it
+//! is listened to.
 
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
     io,
     net::{Ipv4Addr, SocketAddr},
-    sync::Arc,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -16,7 +21,7 @@ use ::http::{
     header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HOST, HeaderValue, ORIGIN},
 };
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
@@ -34,12 +39,17 @@ use crate::{
     shutdown::{self, Shutdown},
 };
 
+mod query;
+
+pub use self::query::Query;
+
 /// Connections at one time. Beyond it the oldest is closed rather than the newest refused: whoever holds
 /// connections open must not keep a probe out.
 const MAX_CONNECTIONS: usize = 128;
 /// From the end of one request to the end of the head of the next.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// Of a whole connection, so that a reader who never reads cannot hold a response in memory.
+/// Of a whole connection, so that a reader who never reads cannot hold a response in memory. One that is
+/// answered bit by bit lasts.
 const MAX_AGE: Duration = Duration::from_secs(300);
 const MAX_HEAD: usize = 16 * 1024;
 const MAX_HEADERS: usize = 64;
@@ -76,7 +86,16 @@ impl Response {
     }
 }
 
-type Handler = Arc<dyn Fn() -> Response + Send + Sync>;
+/// An answer that comes bit by bit.
+pub type Bits = UnsyncBoxBody<Bytes, Infallible>;
+
+enum Answer {
+    Whole(Response),
+    Bits(&'static str, Bits),
+}
+
+type Answering = Pin<Box<dyn Future<Output = Answer> + Send>>;
+type Handler = Arc<dyn Fn(Query) -> Answering + Send + Sync>;
 
 /// Which path is answered by what.
 #[derive(Clone, Default)]
@@ -89,6 +108,38 @@ impl Routes {
 
     #[must_use]
     pub fn get(self, path: &'static str, handler: impl Fn() -> Response + Send + Sync + 'static) -> Self {
+        self.on(Method::GET, path, at_once(handler))
+    }
+
+    /// For what depends on the query, and may take its time.
+    #[must_use]
+    pub fn ask<F>(self, path: &'static str, handler: impl Fn(Query) -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = Response> + Send + 'static,
+    {
+        let handler = move |query| -> Answering {
+            let answering = handler(query);
+            Box::pin(async move { Answer::Whole(answering.await) })
+        };
+        self.on(Method::GET, path, Arc::new(handler))
+    }
+
+    /// For what is answered bit by bit, for as long as somebody listens. How many may listen is for the
+    /// handler to say.
+    #[must_use]
+    pub fn follow(
+        self,
+        path: &'static str,
+        content_type: &'static str,
+        handler: impl Fn(Query) -> Result<Bits, Response> + Send + Sync + 'static,
+    ) -> Self {
+        let handler = move |query| -> Answering {
+            let answer = match handler(query) {
+                Ok(bits) => Answer::Bits(content_type, bits),
+                Err(response) => Answer::Whole(response),
+            };
+            Box::pin(std::future::ready(answer))
+        };
         self.on(Method::GET, path, Arc::new(handler))
     }
 
@@ -96,7 +147,7 @@ impl Routes {
     /// another origin is refused.
     #[must_use]
     pub fn post(self, path: &'static str, handler: impl Fn() -> Response + Send + Sync + 'static) -> Self {
-        self.on(Method::POST, path, Arc::new(handler))
+        self.on(Method::POST, path, at_once(handler))
     }
 
     /// All routes of both; of a path and method in both, the other's.
@@ -117,8 +168,9 @@ impl Routes {
         self
     }
 
-    fn answer(&self, method: &Method, path: &str, headers: &HeaderMap) -> hyper::Response<Full<Bytes>> {
-        let Some(methods) = self.0.get(path) else {
+    async fn answer(&self, request: &Request<Incoming>) -> hyper::Response<Bits> {
+        let (method, uri) = (request.method(), request.uri());
+        let Some(methods) = self.0.get(uri.path()) else {
             let known: String = self.0.keys().map(|path| format!("{path}\n")).collect();
             return encode(Response::text(
                 StatusCode::NOT_FOUND,
@@ -137,14 +189,21 @@ impl Routes {
             }
             return response;
         };
-        if *wanted != Method::GET && is_cross_origin(headers) {
+        if *wanted != Method::GET && is_cross_origin(request.headers()) {
             return encode(Response::text(
                 StatusCode::FORBIDDEN,
                 "a page of another origin may not do this\n",
             ));
         }
-        encode(handler())
+        match handler(Query::parse(uri.query().unwrap_or_default())).await {
+            Answer::Whole(response) => encode(response),
+            Answer::Bits(content_type, bits) => encoded(StatusCode::OK, content_type, bits),
+        }
     }
+}
+
+fn at_once(handler: impl Fn() -> Response + Send + Sync + 'static) -> Handler {
+    Arc::new(move |_| Box::pin(std::future::ready(Answer::Whole(handler()))))
 }
 
 /// `/metrics` in the Prometheus text format.
@@ -205,9 +264,15 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 }
 
 async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, routes: Arc<Routes>, stop: Shutdown) {
+    let lasts = Arc::new(AtomicBool::new(false));
+    let followed = lasts.clone();
     let service = service_fn(move |request: Request<Incoming>| {
-        let response = routes.answer(request.method(), request.uri().path(), request.headers());
-        async move { Ok::<_, Infallible>(response) }
+        let (routes, followed) = (routes.clone(), followed.clone());
+        async move {
+            let response = routes.answer(&request).await;
+            followed.store(response.extensions().get::<Lasting>().is_some(), Relaxed);
+            Ok::<_, Infallible>(response)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -223,17 +288,33 @@ async fn connection(stream: impl AsyncRead + AsyncWrite + Unpin, routes: Arc<Rou
         }
         connection.await
     };
-    match timeout(MAX_AGE, served).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::debug!(%error, "an HTTP connection ended early"),
-        Err(_) => tracing::debug!("an HTTP connection reached its greatest age"),
+    let mut served = std::pin::pin!(served);
+    loop {
+        match timeout(MAX_AGE, served.as_mut()).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => return tracing::debug!(%error, "an HTTP connection ended early"),
+            Err(_) if lasts.load(Relaxed) => {}
+            Err(_) => return tracing::debug!("an HTTP connection reached its greatest age"),
+        }
     }
 }
 
-fn encode(response: Response) -> hyper::Response<Full<Bytes>> {
-    let mut encoded = hyper::Response::new(Full::new(response.body));
-    *encoded.status_mut() = response.status;
-    if let Ok(value) = HeaderValue::from_str(response.content_type) {
+/// Marks an answer that comes bit by bit.
+#[derive(Clone, Copy)]
+struct Lasting;
+
+fn encode(response: Response) -> hyper::Response<Bits> {
+    let Response { status, content_type, body } = response;
+    let mut whole = encoded(status, content_type, Full::new(body).boxed_unsync());
+    whole.extensions_mut().remove::<Lasting>();
+    whole
+}
+
+fn encoded(status: StatusCode, content_type: &str, body: Bits) -> hyper::Response<Bits> {
+    let mut encoded = hyper::Response::new(body);
+    *encoded.status_mut() = status;
+    encoded.extensions_mut().insert(Lasting);
+    if let Ok(value) = HeaderValue::from_str(content_type) {
         encoded.headers_mut().insert(CONTENT_TYPE, value);
     }
     // All of it describes this moment.

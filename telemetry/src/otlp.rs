@@ -1,4 +1,4 @@
-//! Metrics and records to an OpenTelemetry Collector: OTLP over gRPC.
+//! Metrics, records and spans to an OpenTelemetry Collector: OTLP over gRPC.
 //!
 //! Of metrics, what is sent is a snapshot of the one [`Registry`], written straight into OTLP's own messages, so both
 //! encodings always show the same names and numbers. The OpenTelemetry SDK would be a second metric
@@ -21,7 +21,9 @@ use tonic::transport::{Channel, Endpoint};
 use crate::{instrument::Counter, registry::Registry, shutdown};
 
 pub mod logs;
+pub mod spans;
 
+mod delivery;
 mod encode;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

@@ -15,7 +15,7 @@ const LAST_WORDS: i64 = 10;
 /// The pods of gateway `namespace/name`.
 pub fn gateway_pod(namespace: &str, name: &str, settings: &Settings) -> PodSpec {
     let plan = Plan {
-        annotations: Annotations::default(),
+        annotations: Annotations { access_log: Some(settings.gateway_access_log), ..Annotations::default() },
         resources: settings.proxy.clone(),
         probe_ports: Default::default(),
         drain_seconds: GATEWAY_DRAIN,

@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    annotations::{Cpu, Egress, LogFilter, Memory, Plaintext, Ports},
+    annotations::{AccessLog, Cpu, Egress, LogFilter, Memory, Plaintext, Ports, TraceSampling},
     names,
     trust::KeyAlgorithm,
 };
@@ -31,9 +31,14 @@ pub struct Settings {
     pub opaque_ports: Ports,
     /// What applications may reach outside of the mesh.
     pub egress: Egress,
+    /// Which requests and connections get a line each.
+    pub access_log: AccessLog,
+    /// The same of gateways.
+    pub gateway_access_log: AccessLog,
+    pub trace_sampling: TraceSampling,
     pub log: LogFilter,
     pub log_format: LogFormat,
-    /// Where proxies send their metrics; nowhere if absent. They can be scraped in any case.
+    /// Where proxies send their metrics and spans; nowhere if absent. They can be scraped in any case.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub otlp_endpoint: Option<String>,
     pub proxy: Resources,
@@ -213,6 +218,9 @@ impl Default for Settings {
             // SMTP, POP3, IMAP, submission, MySQL and Galera: their servers speak first.
             egress: Egress::Allow,
             opaque_ports: [25, 110, 143, 587, 3306, 4444].into_iter().collect(),
+            access_log: AccessLog::default(),
+            gateway_access_log: AccessLog::default(),
+            trace_sampling: TraceSampling::default(),
             log: LogFilter::default(),
             log_format: LogFormat::default(),
             otlp_endpoint: None,
@@ -296,6 +304,8 @@ mod tests {
             (r#"{"keyExchange": "classical"}"#, "unknown variant `classical`"),
             (r#"{"opaquePorts": "a"}"#, "`a` is not a port"),
             (r#"{"proxy": {"requests": {"memory": "64"}}}"#, "`64`: this is less than a megabyte"),
+            (r#"{"accessLog": "on"}"#, "unknown variant `on`"),
+            (r#"{"traceSampling": "2"}"#, "this is neither a share between 0 and 1"),
             (r#"{"log": "loud"}"#, "`loud` is not one of"),
             (r#"{"images": {"pullPolicy": "Sometimes"}}"#, "unknown variant `Sometimes`"),
         ] {

@@ -14,7 +14,7 @@ use k8s_openapi::{
 
 use super::{Amounts, Plan, Resources, Settings, probes::Called, workload_api};
 use crate::{
-    annotations::{Egress, Ports},
+    annotations::{AccessLog, Egress, Ports, TraceSampling},
     names,
 };
 
@@ -188,6 +188,14 @@ fn environment(plan: &Plan, settings: &Settings) -> Vec<EnvVar> {
     let egress = annotations.egress.as_ref().unwrap_or(&settings.egress);
     if *egress != Egress::Allow {
         all.push(text("TRELLIS_EGRESS", egress.to_string()));
+    }
+    let access_log = annotations.access_log.unwrap_or(settings.access_log);
+    if access_log != AccessLog::Disabled {
+        all.push(text("TRELLIS_ACCESS_LOG", access_log.to_string()));
+    }
+    let sampling = annotations.trace_sampling.unwrap_or(settings.trace_sampling);
+    if sampling != TraceSampling::default() {
+        all.push(text("TRELLIS_TRACE_SAMPLING", sampling.to_string()));
     }
     if let Some(endpoint) = &settings.otlp_endpoint {
         all.push(text("TRELLIS_OTLP_ENDPOINT", endpoint.clone()));

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
 use clap::Args;
 use trellis_api::{
-    annotations::Switch,
+    annotations::{AccessLog, Switch, TraceSampling},
     names::{
         ADMIN_PORT, BUNDLE_FILE, DEFAULT_TRUST_DOMAIN, IDENTITY_DIR, METRICS_PORT, READY_PORT,
         SYSTEM_NAMESPACE, TOKEN_FILE,
@@ -72,7 +72,14 @@ pub struct Member {
     /// PEM of the authorities by which applications are known that speak TLS with a name of the web.
     #[arg(long, env = "TRELLIS_WEB_ROOTS", default_value = "/etc/ssl/certs/ca-certificates.crt")]
     pub web_roots: PathBuf,
-    /// Send metrics to this OpenTelemetry collector, http://HOST:4317.
+    /// Requests and connections that get a line of JSON each on standard output: disabled, errors or enabled.
+    #[arg(long, env = "TRELLIS_ACCESS_LOG", default_value_t)]
+    pub access_log: AccessLog,
+    /// The share of requests that begin a trace, where they belong to none: 0.01; or disabled, for no spans at
+    /// all. Those that are sampled already get a span where there is a collector.
+    #[arg(long, env = "TRELLIS_TRACE_SAMPLING", default_value_t)]
+    pub trace_sampling: TraceSampling,
+    /// Send metrics and spans to this OpenTelemetry collector, http://HOST:4317.
     #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
     #[arg(long, env = "TRELLIS_LOG", default_value = "info")]

@@ -106,8 +106,9 @@ async fn plain(
         return Ok(());
     }
     let http2 = speaks_http2(&mut socket, &mut first).await?;
-    let _open = row("http_listener").opened();
-    let entrance = Entrance { port, listener: None, client };
+    let row = row("http_listener");
+    let _open = row.opened();
+    let entrance = Entrance { port, listener: None, client, row };
     serve_http(worker, entrance, Side::Plain(socket), flow, first.freeze(), http2).await;
     Ok(())
 }
@@ -148,7 +149,7 @@ pub async fn serve(worker: Arc<Worker>, arrival: Arrival) {
     match listener.kind {
         Kind::Https => {
             let _open = row.opened();
-            let entrance = Entrance { port, listener: Some(listener), client };
+            let entrance = Entrance { port, listener: Some(listener), client, row };
             serve_http(&worker, entrance, side, flow, first, http2).await;
         }
         _ => {

@@ -34,7 +34,8 @@ pub async fn carry(
     let _open = came.row.opened();
     let Some(reached) = reach::endpoint(worker, came.client, &answer).await else { return side.abort() };
     drop(answer);
-    let carried = Box::pin(reached.carry(worker, end(side, came.flow, first), came.client));
+    let client = Some((came.client, &*came.row));
+    let carried = Box::pin(reached.carry(worker, end(side, came.flow, first), came.client, client));
     // Those of a listener that is gone have as long as those of a proxy that drains.
     let over = async {
         port.gone(listener).await;

@@ -5,13 +5,15 @@ use std::{net::SocketAddr, sync::Arc};
 use http::request::Parts;
 
 use super::{forwarded, listener::Listener, port::Port};
-use crate::{http::Failure, route::Routes};
+use crate::{http::Failure, ledger::Row, route::Routes};
 
 pub struct Entrance {
     pub port: Port,
     /// The listener that the handshake chose; without TLS each request chooses its own.
     pub listener: Option<Arc<Listener>>,
     pub client: SocketAddr,
+    /// What its connection negotiated.
+    pub row: Arc<Row>,
 }
 
 impl Entrance {

@@ -143,8 +143,13 @@ impl Attempts<'_> {
             true => IDLE,
             false => RESTED,
         };
-        let connected =
-            connection(self.worker, endpoint, self.answer.tls(), self.http2, Wish { certain, rested });
+        let connected = connection(
+            self.worker,
+            endpoint,
+            self.answer.tls(),
+            self.http2,
+            Wish { certain, rested, within: seen.span() },
+        );
         let mut taken = match in_time(until, connected).await {
             Some(Ok(taken)) => taken,
             Some(Err(failure)) => {
@@ -165,7 +170,7 @@ impl Attempts<'_> {
                     true => _ = endpoint.fitness.failed(now),
                     false => endpoint.fitness.succeeded(),
                 }
-                seen.class(taken.connection.class);
+                seen.over(&taken.connection.row, taken.reused);
                 match copy.filter(|_| more && self.retries(response.status(), now)) {
                     Some(copy) => {
                         let failure = Failure::new(response.status(), "retried", "the application failed");
@@ -237,7 +242,7 @@ async fn connection(
     wish: Wish,
 ) -> Result<Taken, Failure> {
     let taken = match http2 {
-        true => worker.upstreams.many(worker, endpoint, tls).await,
+        true => worker.upstreams.many(worker, endpoint, tls, wish.within).await,
         false => worker.upstreams.one(worker, endpoint, tls, wish).await,
     };
     taken.map_err(|error| {

@@ -4,6 +4,10 @@
 use std::{
     error::Error,
     pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -50,6 +54,27 @@ pub trait Watcher: Send {
     fn ended(&mut self, end: End);
 }
 
+/// Counts what goes by, and hands it on to whoever watched before.
+struct Counting {
+    bytes: Arc<AtomicU64>,
+    watcher: Option<Box<dyn Watcher>>,
+}
+
+impl Watcher for Counting {
+    fn passed(&mut self, bytes: usize) {
+        self.bytes.fetch_add(bytes as u64, Relaxed);
+        if let Some(watcher) = &mut self.watcher {
+            watcher.passed(bytes);
+        }
+    }
+
+    fn ended(&mut self, end: End) {
+        if let Some(watcher) = &mut self.watcher {
+            watcher.ended(end);
+        }
+    }
+}
+
 /// The answer was not over in time.
 #[derive(Debug, thiserror::Error)]
 #[error("the route's time-out came before the end of the answer")]
@@ -79,6 +104,13 @@ impl Body {
     pub fn watched(mut self, watcher: Box<dyn Watcher>) -> Self {
         self.watcher = Some(watcher);
         self
+    }
+
+    /// Counts its bytes as they go by.
+    pub fn count(&mut self, bytes: Arc<AtomicU64>) {
+        if self.is_passed() {
+            self.watcher = Some(Box::new(Counting { bytes, watcher: self.watcher.take() }));
+        }
     }
 
     pub fn wait(&mut self, waiting: Waiting) {
@@ -111,6 +143,9 @@ impl Body {
             && incoming.size_hint().upper().is_some_and(|upper| upper <= most)
         {
             let bytes = incoming.collect().await?.to_bytes();
+            if let Some(watcher) = &mut self.watcher {
+                watcher.passed(bytes.len());
+            }
             self.end(End::Complete);
             self.kind = Kind::Own(bytes);
         }

@@ -8,8 +8,10 @@ use super::{Failure, answer::speaks_grpc, pace::Pace, serve::Limits};
 use crate::{
     directory::{Answer, Followed},
     gateway::Entrance,
+    ledger::Row,
     requests::Request as Seen,
     route::{Routes, Slashes, Target, filter::Entry},
+    trace::Word,
     worker::{Opened, Worker},
 };
 
@@ -60,6 +62,22 @@ impl Context {
         match &self.front {
             Front::Destination(_) => &Limits::MESH,
             Front::Listener(_) => &Limits::EDGE,
+        }
+    }
+
+    /// Whose word about traces a request's is.
+    pub fn word(&self) -> Word {
+        match &self.front {
+            Front::Destination(_) => Word::Application,
+            Front::Listener(_) => Word::Stranger,
+        }
+    }
+
+    /// Who asks, where that is somebody else than our own application.
+    pub fn client(&self) -> Option<(SocketAddr, Arc<Row>)> {
+        match &self.front {
+            Front::Destination(_) => None,
+            Front::Listener(entrance) => Some((entrance.client, entrance.row.clone())),
         }
     }
 

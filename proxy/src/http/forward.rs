@@ -17,6 +17,7 @@ use super::{
     upstream::{Taken, Upstreams},
 };
 use crate::{
+    account::Account,
     directory::{Answer, Backend, NoAnswer, Subject},
     requests::Request as Seen,
     route::{Choice, Filters, Found, Matched, Target},
@@ -28,10 +29,11 @@ const IN_DOUBT: &str = "ambiguous_framing";
 pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Forwards a request. There is always an answer, if only one of ours. `held` is given back with its end.
-pub fn answer(context: Arc<Context>, request: Request<Body>, held: impl Send + 'static) -> Answering {
+pub fn answer(context: Arc<Context>, mut request: Request<Body>, held: impl Send + 'static) -> Answering {
     Box::pin(async move {
         let held = (context.enter(), held);
         let mut seen = Seen::begin(&context.worker.shared.requests, Instant::now());
+        follow(&context, &mut request, &mut seen);
         let (grpc, version) = (grpc_only(request.headers()), request.version());
         let Ok(place) = context.worker.requests.clone().try_acquire_owned() else {
             let failure = Failure::new(
@@ -72,6 +74,16 @@ pub fn answer(context: Arc<Context>, request: Request<Body>, held: impl Send + '
             }
         })
     })
+}
+
+/// Lets those who want to hear of it hear of a request.
+fn follow(context: &Context, request: &mut Request<Body>, seen: &mut Seen) {
+    let tracer = &context.worker.shared.requests.tracer;
+    let open = tracer.request(request.headers_mut(), context.word(), &mut rand::rng());
+    seen.follow(open, |now| Account::of(request, context.client(), open, now));
+    if let Some(sent) = seen.sent() {
+        request.body_mut().count(sent);
+    }
 }
 
 enum Outcome {

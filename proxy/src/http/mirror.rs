@@ -78,7 +78,7 @@ async fn one(
         until: Some(until),
         each: None,
     };
-    let mut seen = Seen::begin(&worker.shared.requests, Instant::now());
+    let mut seen = Seen::copy(&worker.shared.requests, Instant::now());
     match attempts.run(parts, body, &mut seen).await {
         Ok(answered) => {
             worker.shared.requests.mirrored();

@@ -25,10 +25,11 @@ use super::{body::Body, expect::Question, io::Far, seal};
 use crate::{
     directory::{ApplicationTls, Endpoint, Reach, Same},
     handshake::ConnectError,
-    ledger::{self, Direction, OpenConnection},
+    ledger::{self, Direction, OpenConnection, Row},
     pool::Pool,
     reach,
     relay::Tunnelled,
+    trace::Open,
     tunnel::{Peer, Place},
     worker::{Shared as Common, Worker},
 };
@@ -71,7 +72,7 @@ impl Key {
 
 /// What a connection rests on.
 pub struct Connection {
-    pub class: Class,
+    pub row: Arc<Row>,
     peer: Option<Arc<Peer>>,
     /// It takes no further request.
     retired: AtomicBool,
@@ -111,6 +112,8 @@ pub struct Wish {
     /// How long it may have waited for this request: the longer, the likelier is its application to close
     /// it in this very moment.
     pub rested: Duration,
+    /// The span that a connection is made within, where one has to be made.
+    pub within: Option<Open>,
 }
 
 /// A connection that one request has for itself, or its place on one that is shared.
@@ -161,7 +164,7 @@ impl Upstreams {
             return Ok(Taken::new(key, Sender::One(sender), connection, true));
         }
         // Apart, so that a request that finds a connection does not carry room for the making of one.
-        Box::pin(self.make_one(worker, endpoint, tls, wish.certain, key)).await
+        Box::pin(self.make_one(worker, endpoint, tls, wish, key)).await
     }
 
     async fn make_one(
@@ -169,11 +172,11 @@ impl Upstreams {
         worker: &Arc<Worker>,
         endpoint: &Endpoint,
         tls: Option<&Arc<ApplicationTls>>,
-        certain: bool,
+        wish: Wish,
         key: Key,
     ) -> Result<Taken, ConnectError> {
         let tls = tls.map(|tls| (tls, HTTP1));
-        let (far, connection, held) = dial(worker, endpoint, tls, certain).await?;
+        let (far, connection, held) = dial(worker, endpoint, tls, wish.certain, wish.within).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
@@ -187,6 +190,7 @@ impl Upstreams {
         worker: &Arc<Worker>,
         endpoint: &Endpoint,
         tls: Option<&Arc<ApplicationTls>>,
+        within: Option<Open>,
     ) -> Result<Taken, ConnectError> {
         let key = Key::new(endpoint, tls);
         let made = std::sync::atomic::AtomicBool::new(false);
@@ -201,7 +205,7 @@ impl Upstreams {
             made.store(true, Relaxed);
             let (upstreams, worker, key) = (self.clone(), worker.clone(), key.clone());
             let endpoint = Endpoint::clone(endpoint);
-            async move { upstreams.make(worker, key, endpoint).await }
+            async move { upstreams.make(worker, key, endpoint, within).await }
         };
         let (sender, in_hand) = self.shared.get(&key, keep, place, make).await?;
         let connection = in_hand.0.clone();
@@ -209,9 +213,15 @@ impl Upstreams {
         Ok(Taken::new(key, Sender::Many { sender, _in_hand: in_hand }, connection, reused))
     }
 
-    async fn make(self, worker: Arc<Worker>, key: Key, endpoint: Endpoint) -> Result<Many, ConnectError> {
+    async fn make(
+        self,
+        worker: Arc<Worker>,
+        key: Key,
+        endpoint: Endpoint,
+        within: Option<Open>,
+    ) -> Result<Many, ConnectError> {
         let tls = key.tls.as_ref().map(|Same(tls)| (tls, HTTP2));
-        let (far, connection, held) = dial(&worker, &endpoint, tls, true).await?;
+        let (far, connection, held) = dial(&worker, &endpoint, tls, true, within).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -399,14 +409,16 @@ async fn dial(
     endpoint: &Endpoint,
     tls: Option<(&Arc<ApplicationTls>, &[u8])>,
     certain: bool,
+    within: Option<Open>,
 ) -> Result<(Far, Arc<Connection>, Held), ConnectError> {
     let ledger = &worker.shared.ledger;
-    let connection = |class, peer| {
-        Arc::new(Connection { class, peer, retired: AtomicBool::new(false), open: AtomicUsize::new(0) })
+    let connection = |row, peer| {
+        Arc::new(Connection { row, peer, retired: AtomicBool::new(false), open: AtomicUsize::new(0) })
     };
     match &endpoint.reach {
         Reach::Tunnel { identity, address } => {
-            let (mut stream, peer, place) = reach::open(worker, identity, *address, endpoint.address).await?;
+            let (mut stream, peer, place) =
+                reach::open(worker, identity, *address, endpoint.address, within).await?;
             if certain {
                 accepted(&mut stream, *address).await?;
             }
@@ -415,14 +427,14 @@ async fn dial(
                 let (stream, _) = seal::connect(worker, endpoint, far, tls, protocol).await?;
                 far = Far::sealed(stream, peer.flow.clone());
             }
-            Ok((far, connection(peer.row.class, Some(peer)), Held { place: Some(place), _open: None }))
+            Ok((far, connection(peer.row.clone(), Some(peer)), Held { place: Some(place), _open: None }))
         }
         Reach::Plaintext { reason } => {
             let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
             let Some((tls, protocol)) = tls else {
-                let (socket, open) = reach::plaintext(worker, endpoint, reason).await?;
-                let held = Held { place: None, _open: Some(open) };
-                return Ok((Far::plain(socket, flow), connection(Class::Plaintext, None), held));
+                let (socket, row) = reach::plaintext(worker, endpoint, reason).await?;
+                let held = Held { place: None, _open: Some(row.opened()) };
+                return Ok((Far::plain(socket, flow), connection(row, None), held));
             };
             let far = Far::plain(reach::socket(endpoint.address).await?, flow);
             let (stream, negotiated) = seal::connect(worker, endpoint, far, tls, protocol).await?;
@@ -434,7 +446,8 @@ async fn dial(
                 seal::weakness(&negotiated),
             );
             let far = Far::sealed(stream, ledger.flow(Direction::Outbound, class));
-            Ok((far, connection(class, None), Held { place: None, _open: Some(row.opened()) }))
+            let held = Held { place: None, _open: Some(row.opened()) };
+            Ok((far, connection(row, None), held))
         }
     }
 }

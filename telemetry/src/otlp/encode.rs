@@ -133,7 +133,7 @@ impl Encoder {
 }
 
 pub(super) fn resource_of(resource: &[(&str, String)]) -> Resource {
-    let attributes = resource.iter().map(|(name, value)| attribute(name, value)).collect();
+    let attributes = resource.iter().map(|(name, value)| attribute(name, value.to_string())).collect();
     Resource { attributes, ..Resource::default() }
 }
 
@@ -158,15 +158,12 @@ fn unit(name: &str) -> &'static str {
 }
 
 fn attributes(sample: &Sample) -> Vec<KeyValue> {
-    sample.labels.iter().map(|(name, value)| attribute(name, value)).collect()
+    sample.labels.iter().map(|(name, value)| attribute(name, value.to_string())).collect()
 }
 
-fn attribute(name: &str, value: &str) -> KeyValue {
-    KeyValue {
-        key: name.to_owned(),
-        value: Some(opentelemetry::Value::from(value.to_owned()).into()),
-        ..KeyValue::default()
-    }
+pub(super) fn attribute(name: &str, value: impl Into<opentelemetry::Value>) -> KeyValue {
+    let value: opentelemetry::Value = value.into();
+    KeyValue { key: name.to_owned(), value: Some(value.into()), ..KeyValue::default() }
 }
 
 pub(super) fn nanos(time: SystemTime) -> u64 {

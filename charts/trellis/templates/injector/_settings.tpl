@@ -16,6 +16,9 @@
   "signatures" .Values.proxy.signatures
   "opaquePorts" .Values.proxy.opaquePorts
   "egress" .Values.proxy.egress
+  "accessLog" .Values.proxy.accessLog
+  "gatewayAccessLog" .Values.gateway.accessLog
+  "traceSampling" (toString .Values.proxy.traceSampling)
   "log" .Values.proxy.logLevel
   "logFormat" .Values.log.format
   "proxy" (include "trellis.amounts" .Values.proxy.resources | fromJson)
