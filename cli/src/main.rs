@@ -5,12 +5,15 @@ mod audit;
 mod chart;
 mod check;
 mod demo;
+mod diag;
 mod helm;
 mod identity;
 mod inject;
 mod install;
+mod proxies;
 mod stat;
 mod table;
+mod tap;
 mod trust;
 mod uninstall;
 
@@ -41,6 +44,10 @@ enum Command {
     Inject(inject::Inject),
     /// Show what connections really negotiated, by workload.
     Stat(stat::Stat),
+    /// Show what a proxy knows, or why it would send a request where it would.
+    Diag(diag::DiagArgs),
+    /// Watch requests and connections as they happen, each with what it negotiated.
+    Tap(tap::Tap),
     /// Show what the mesh is believed by, and change it while everybody keeps talking.
     Trust(trust::Trust),
     /// Get a certificate of the mesh for a program without a proxy, and keep it fresh.
@@ -68,6 +75,8 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Check(check) => check.run().await,
         Command::Inject(inject) => inject.run().await,
         Command::Stat(stat) => stat.run().await,
+        Command::Diag(diag) => diag.run().await,
+        Command::Tap(tap) => tap.run().await,
         Command::Trust(trust) => trust.run().await,
         Command::Identity(identity) => identity.run().await,
         Command::Audit(audit) => audit.run(),

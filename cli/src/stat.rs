@@ -3,6 +3,7 @@
 mod document;
 mod fetch;
 mod overview;
+mod requests;
 #[cfg(test)]
 pub mod samples;
 mod workload;
@@ -13,11 +14,13 @@ pub use workload::Workload;
 use std::{
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use k8s_openapi::jiff::Timestamp;
+use tokio::time::{self, Instant};
 use trellis_pki::clock::{Clock, SystemClock};
 
 use fetch::ProxyUrl;
@@ -36,6 +39,14 @@ pub struct Stat {
     /// `wide` adds open connections and bytes; `json` is --json.
     #[arg(short = 'o', long, value_enum)]
     output: Option<Output>,
+    /// Show requests instead of connections: how many a second, how many of them well, and how long they took,
+    /// by route and by who answered.
+    #[arg(long, conflicts_with = "output")]
+    requests: bool,
+    /// Seconds between the two readings that requests are counted between.
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, requires = "requests",
+          value_parser = clap::value_parser!(u32).range(1..=600))]
+    window: u32,
     /// Read a proxy directly at its metrics port, as http://HOST:15020, and use no cluster. May be repeated.
     #[arg(long, value_name = "URL")]
     proxy: Vec<ProxyUrl>,
@@ -50,6 +61,9 @@ enum Output {
 impl Stat {
     /// Fails where a proxy could not be read: what it knows is missing from what is shown.
     pub async fn run(self) -> Result<ExitCode> {
+        if self.requests {
+            return self.run_requests().await;
+        }
         let seen = if self.proxy.is_empty() {
             let client = trellis_source::kubernetes_client().await?;
             let namespace = match (self.all_namespaces, &self.namespace) {
@@ -78,5 +92,35 @@ impl Stat {
             }
         }
         Ok(if unread == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn run_requests(&self) -> Result<ExitCode> {
+        let before = self.metrics().await?;
+        let begun = Instant::now();
+        time::sleep(Duration::from_secs(self.window.into())).await;
+        let after = self.metrics().await?;
+        let (rows, unread) = requests::between(&before, &after, begun.elapsed());
+        let mut out = io::stdout().lock();
+        match self.json {
+            true => writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?,
+            false => write!(out, "{}", requests::table(&rows))?,
+        }
+        for (name, reason) in &unread {
+            writeln!(io::stderr(), "not read: {name}: {reason}")?;
+        }
+        Ok(if unread.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    async fn metrics(&self) -> Result<Vec<fetch::Metrics>> {
+        if !self.proxy.is_empty() {
+            return Ok(fetch::metrics_of_proxies(&self.proxy).await);
+        }
+        let client = trellis_source::kubernetes_client().await?;
+        let namespace = match (self.all_namespaces, &self.namespace) {
+            (true, _) => None,
+            (false, Some(namespace)) => Some(namespace.as_str()),
+            (false, None) => Some(client.default_namespace()),
+        };
+        fetch::metrics_of_cluster(&client, namespace).await
     }
 }

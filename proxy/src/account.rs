@@ -219,7 +219,7 @@ impl Drop for Carried {
     }
 }
 
-fn as_said(direction: ledger::Direction) -> Direction {
+pub fn as_said(direction: ledger::Direction) -> Direction {
     match direction {
         ledger::Direction::Inbound => Direction::Inbound,
         ledger::Direction::Outbound => Direction::Outbound,

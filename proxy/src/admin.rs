@@ -16,7 +16,7 @@ use trellis_telemetry::{
 
 use crate::{
     account::{Audience, TapError, Wants},
-    directory::Directory,
+    diag::Knowledge,
     ledger::Ledger,
     workload::Rotate,
 };
@@ -32,11 +32,13 @@ pub fn local(
     rotator: Rotator,
     application: Rotate,
     reload: Reload,
-    directory: &Directory,
+    knowledge: Knowledge,
     audience: &Arc<Audience>,
 ) -> Routes {
     let taps = audience.taps.clone();
-    let (directory, routed) = (directory.clone(), directory.clone());
+    let (directory, routed) = (knowledge.directory.clone(), knowledge.directory.clone());
+    let knowledge = Arc::new(knowledge);
+    let knows = knowledge.clone();
     let debug = reload.clone();
     Routes::new()
         .get("/routes", move || {
@@ -44,6 +46,16 @@ pub fn local(
             let described: BTreeMap<_, _> =
                 routes.iter().map(|(subject, routes)| (subject, routes.describe())).collect();
             Response::json(&described)
+        })
+        .get("/diag", move || Response::json(&knows.describe()))
+        .ask("/explain", move |query| {
+            let knowledge = knowledge.clone();
+            async move {
+                match knowledge.explain(&query).await {
+                    Ok(explanation) => Response::json(&explanation),
+                    Err(error) => Response::text(StatusCode::BAD_REQUEST, format!("{error}\n")),
+                }
+            }
         })
         .follow("/tap", access::CONTENT_TYPE, move |query| {
             let wants = Wants::read(&query);
@@ -81,7 +93,7 @@ fn set(reload: &Reload, filter: &str) -> Response {
 }
 
 /// The certificate in use, and the one beside it.
-fn leaves(tls: &MeshTls) -> [Option<evidence::Leaf>; 2] {
+pub fn leaves(tls: &MeshTls) -> [Option<evidence::Leaf>; 2] {
     [tls.current(), tls.companion()].map(|leaf| {
         leaf.map(|leaf| evidence::Leaf {
             identity: leaf.identity.to_string(),

@@ -109,6 +109,23 @@ impl Fitness {
         self.millis(now) < self.ejected.load(Relaxed)
     }
 
+    /// For how long it is still left alone.
+    pub fn ejected_for(&self, now: Instant) -> Option<Duration> {
+        let left = self.ejected.load(Relaxed).saturating_sub(self.millis(now));
+        (left > 0).then(|| Duration::from_millis(left))
+    }
+
+    /// Failures in a row.
+    pub fn failures(&self) -> u32 {
+        self.failures.load(Relaxed)
+    }
+
+    /// Seconds that its answers took lately, where there were any.
+    pub fn latency(&self, now: Instant) -> Option<f64> {
+        let (took, at) = self.seen();
+        took.map(|took| took * weight(self.millis(now).saturating_sub(at)))
+    }
+
     /// The one that is picked after it was left alone tries it for all.
     fn picked(&self, now: Instant) {
         if self.ejections.load(Relaxed) > 0 && !self.is_ejected(now) {
@@ -118,9 +135,7 @@ impl Fitness {
 
     /// Seconds until one more request would be answered, as far as one can tell.
     fn cost(&self, now: Instant) -> f64 {
-        let (took, at) = self.seen();
-        let took = took.map_or(UNKNOWN, |took| took * weight(self.millis(now).saturating_sub(at)));
-        took.max(1e-6) * (self.open() + 1) as f64
+        self.latency(now).unwrap_or(UNKNOWN).max(1e-6) * (self.open() + 1) as f64
     }
 
     /// Seconds that the last answers took, and when that was.
@@ -192,6 +207,31 @@ pub fn pick<T: Candidate>(
     lighter(endpoints, *left.get(first)?, *left.get(second)?, now)
 }
 
+/// How likely each of `endpoints` is to be picked now, were nothing tried before: of every two that may meet
+/// the lighter one takes it, and equals take half each.
+pub fn shares<T: Candidate>(endpoints: &[T], now: Instant) -> Vec<f64> {
+    let healthy: Vec<bool> = endpoints.iter().map(|one| !one.fitness().is_ejected(now)).collect();
+    let count = healthy.iter().filter(|healthy| **healthy).count();
+    let all = count == 0 || count * 2 < endpoints.len();
+    let costs: Vec<Option<f64>> = endpoints
+        .iter()
+        .zip(&healthy)
+        .map(|(one, healthy)| (all || *healthy).then(|| one.fitness().cost(now)))
+        .collect();
+    let drawn: Vec<f64> = costs.iter().flatten().copied().collect();
+    let pairs = (drawn.len() * drawn.len().saturating_sub(1)) as f64 / 2.0;
+    let share = |cost: &Option<f64>| {
+        let Some(cost) = cost else { return 0.0 };
+        if drawn.len() == 1 {
+            return 1.0;
+        }
+        let heavier = drawn.iter().filter(|other| **other > *cost).count() as f64;
+        let equal = drawn.iter().filter(|other| **other == *cost).count() as f64 - 1.0;
+        (heavier + equal / 2.0) / pairs
+    };
+    costs.iter().map(share).collect()
+}
+
 fn lighter<T: Candidate>(endpoints: &[T], first: usize, second: usize, now: Instant) -> Option<usize> {
     let cost = |index: usize| Some(endpoints.get(index)?.fitness().cost(now));
     let lighter = if cost(second)? < cost(first)? { second } else { first };
@@ -242,6 +282,25 @@ mod tests {
             counts[pick(&endpoints, &[], Instant::now(), &mut random).unwrap()] += 1;
         }
         assert!(counts.iter().all(|count| (800..1_200).contains(count)), "{counts:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shares_are_what_picking_comes_to() {
+        let (mut random, now) = (StdRng::seed_from_u64(8), Instant::now());
+        for open in [&[0][..], &[0, 0], &[3, 9, 3, 0], &[1, 2, 3, 4, 5, 6, 7]] {
+            let endpoints = some(open);
+            if open.len() > 3 {
+                (0..FAILURES).for_each(|_| _ = endpoints[3].0.failed(now));
+            }
+            let shares = shares(&endpoints, now);
+            assert!((shares.iter().sum::<f64>() - 1.0).abs() < 1e-9, "{shares:?}");
+            let mut counts = vec![0u32; open.len()];
+            (0..10_000).for_each(|_| counts[pick(&endpoints, &[], now, &mut random).unwrap()] += 1);
+            for (share, count) in shares.iter().zip(&counts) {
+                assert!((share * 10_000.0 - f64::from(*count)).abs() < 300.0, "{shares:?} {counts:?}");
+            }
+        }
+        assert!(shares(&some(&[]), now).is_empty());
     }
 
     #[tokio::test(start_paused = true)]

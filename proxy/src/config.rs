@@ -113,6 +113,16 @@ impl Run {
         Limits { tunnels: count(self.tunnels_per_identity), streams: count(self.connections_per_identity) }
     }
 
+    /// What the operator decided, for who asks.
+    pub fn settings(&self) -> [(&'static str, String); 4] {
+        [
+            ("plaintext", self.plaintext.to_string()),
+            ("egress", self.egress.to_string()),
+            ("opaquePorts", self.opaque_ports.to_string()),
+            ("probePorts", self.probe_ports.to_string()),
+        ]
+    }
+
     /// What the data path must know; `gateways` are the node's addresses as the routing table shows them.
     pub fn rules(&self, gateways: impl IntoIterator<Item = IpAddr>) -> Rules {
         let mut own_ports = Rules::reserved_ports();

@@ -234,6 +234,12 @@ impl Directory {
         described.collect()
     }
 
+    /// Every subject, and the answer where there is one.
+    pub fn known(&self) -> Vec<(Subject, Option<Arc<Answer>>)> {
+        let known = self.known.lock();
+        known.iter().map(|(subject, entry)| (subject.clone(), entry.answer.borrow().clone())).collect()
+    }
+
     /// What is known of routes, by what they are for.
     pub fn routes(&self) -> BTreeMap<String, Arc<Routes>> {
         let known = self.known.lock();

@@ -70,7 +70,8 @@ async fn live(config: Config, reload: log::Reload) -> anyhow::Result<()> {
     let Some(renewal) = member.identify().await? else { return Ok(()) };
     let (own, stop, metrics) =
         (member.own.clone(), member.stop.clone(), keep::Metrics::new(&member.registry));
-    let joined = member.join(renewal, Rotate::default())?;
+    let served = [("gateway", format!("{}/{}", config.gateway_namespace, config.gateway_name))];
+    let joined = member.join(renewal, Rotate::default(), served)?;
 
     let (stage, staged) = watch::channel(Stage { epoch: joined.base.tls.epoch(), draining: false });
     let (handshaker, handshakes) = Handshaker::new();

@@ -29,6 +29,7 @@ use crate::{
     ledger::{Direction, Flow, Row},
     original, quota,
     relay::End,
+    roster,
     standing::fallen,
     trace::Open,
     tunnel::{self, Asked, Target},
@@ -79,6 +80,15 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         row,
         streams: AtomicUsize::new(0),
         changed: Notify::new(),
+    });
+    let counted = session.clone();
+    let _enrolled = shared.roster.enrol(roster::Tunnel {
+        direction: Direction::Inbound,
+        address: secured.remote,
+        row: session.row.clone(),
+        since: shared.clock.now(),
+        expires: secured.expires,
+        streams: Box::new(move || counted.streams.load(Relaxed)),
     });
     let (remote, epoch) = (secured.remote, secured.epoch);
     // A peer's certificate ends, and with it what we may believe about new streams.

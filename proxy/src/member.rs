@@ -36,10 +36,12 @@ use crate::{
     account::{Audience, Log},
     admin,
     config::Member as Config,
+    diag::Knowledge,
     directory::{Directory, Wish},
     discovery,
     ledger::Ledger,
     requests::Requests,
+    roster::Roster,
     trace::Tracer,
     webroots::WebRoots,
     worker::{Base, Stage},
@@ -148,7 +150,14 @@ impl Member {
     }
 
     /// Lives by `renewal`, asks discovery, and shows itself.
-    pub fn join(self, renewal: IdentityTask, rotate: Rotate) -> anyhow::Result<Joined> {
+    ///
+    /// `settings` are what the operator decided beside what every proxy is told, for who asks.
+    pub fn join(
+        self,
+        renewal: IdentityTask,
+        rotate: Rotate,
+        settings: impl IntoIterator<Item = (&'static str, String)>,
+    ) -> anyhow::Result<Joined> {
         let Self {
             config,
             stop,
@@ -169,7 +178,8 @@ impl Member {
         let workload = format!("{}/{}", config.pod_namespace, config.pod_name);
         let log = Log::start(config.access_log, std::io::stdout(), &registry)?;
         let audience = Arc::new(Audience::new(workload.clone(), clock.clone(), log));
-        let ledger = Arc::new(Ledger::new(&own, workload, directory.clone(), audience.clone(), &registry));
+        let ledger =
+            Arc::new(Ledger::new(&own, workload.clone(), directory.clone(), audience.clone(), &registry));
         let spans = match &config.otlp_endpoint {
             Some(endpoint) if config.trace_sampling != TraceSampling::Disabled => {
                 Some(Arc::new(spans::start(&registry, endpoint, &resource(&config))?))
@@ -179,16 +189,26 @@ impl Member {
         let tracer = Tracer::new(spans.clone(), config.trace_sampling);
         let requests = Arc::new(Requests::new(&ledger, tracer, &registry));
         ask(&config, &tls, &directory, wishes, &health)?;
+        let roster = Arc::<Roster>::default();
+        let settings = config.settings().into_iter().chain(settings);
+        let knowledge = Knowledge {
+            own,
+            workload,
+            tls: tls.clone(),
+            directory: directory.clone(),
+            roster: roster.clone(),
+            settings: settings.map(|(name, value)| (name.to_owned(), value)).collect(),
+        };
         let routes = admin::public(&registry, &ledger, &tls);
         tokio::spawn(http::serve(metrics, routes.clone(), serving.subscribe()));
-        let local = routes.merge(admin::local(rotator, rotate, reload, &directory, &audience));
+        let local = routes.merge(admin::local(rotator, rotate, reload, knowledge, &audience));
         tokio::spawn(http::serve(admin, local, serving.subscribe()));
         let otlp = match &config.otlp_endpoint {
             Some(endpoint) => Some(otlp::start(&registry, endpoint, &resource(&config), EXPORT_EVERY)?),
             None => None,
         };
         let web_roots = Arc::new(WebRoots::new(config.web_roots.clone()));
-        let base = Base { tls, clock, directory, ledger, requests, resting, web_roots };
+        let base = Base { tls, clock, directory, ledger, requests, resting, roster, web_roots };
         Ok(Joined { base, health, holding, otlp, spans, audience, _serving: serving })
     }
 }

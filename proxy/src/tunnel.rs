@@ -27,6 +27,7 @@ use crate::{
     handshake::Secured,
     ledger::Direction,
     relay::Tunnelled,
+    roster,
     standing::{SILENT, fallen, taken},
     trace::{
         self, Open,
@@ -109,7 +110,7 @@ pub async fn connect(
     peer: Peer,
     idle: Duration,
 ) -> Result<Tunnel, OpenError> {
-    let (shared, posture) = (shared.clone(), secured.posture);
+    let (shared, posture, address) = (shared.clone(), secured.posture, secured.remote);
     let socket = TcpStream::from_std(secured.socket).map_err(|_| OpenError::Refused(Refusal::Io))?;
     let (transport, drain) = transport::new(socket, secured.tls);
     let handshake = client::Builder::new()
@@ -145,9 +146,18 @@ pub async fn connect(
         return Err(OpenError::NoStreams);
     }
     tokio::spawn({
-        let state = state.clone();
+        let (state, row, expires) = (state.clone(), peer.row.clone(), peer.expires);
         async move {
             let rests = shared.resting.enter(&posture);
+            let counted = state.clone();
+            let _enrolled = shared.roster.enrol(roster::Tunnel {
+                direction: Direction::Outbound,
+                address,
+                row,
+                since: shared.clock.now(),
+                expires,
+                streams: Box::new(move || counted.streams.load(Relaxed)),
+            });
             let life = async {
                 tokio::select! {
                     result = &mut driven => return result.err().map(|error| error.to_string()),

@@ -39,6 +39,7 @@ use crate::{
     quota::Quota,
     relay::{End, Relay},
     requests::Requests,
+    roster::Roster,
     standing,
     tunnel::Tunnel,
     webroots::WebRoots,
@@ -90,6 +91,8 @@ pub struct Shared {
     pub quota: Quota,
     /// What the tunnels that are open rest on.
     pub resting: Resting,
+    /// The tunnels themselves, for who asks.
+    pub roster: Arc<Roster>,
     pub web_roots: Arc<WebRoots>,
     /// Changes when tunnels must be retired: a new leaf, a new bundle, or the end of this process.
     pub stage: watch::Receiver<Stage>,
@@ -103,6 +106,7 @@ pub struct Base {
     pub ledger: Arc<Ledger>,
     pub requests: Arc<Requests>,
     pub resting: Resting,
+    pub roster: Arc<Roster>,
     pub web_roots: Arc<WebRoots>,
 }
 
@@ -124,6 +128,7 @@ impl Shared {
             rules,
             quota,
             resting: base.resting.clone(),
+            roster: base.roster.clone(),
             web_roots: base.web_roots.clone(),
             stage,
         }

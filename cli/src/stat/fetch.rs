@@ -1,4 +1,4 @@
-//! Reads `/evidence` of proxies: through the API server, or directly where there is no cluster. A proxy
+//! Reads `/evidence` and `/metrics` of proxies: through the API server, or directly where there is no cluster. A proxy
 //! that cannot be read is part of the answer, with the reason.
 
 use std::{str::FromStr, time::Duration};
@@ -97,19 +97,65 @@ fn started(pod: &Pod) -> Option<Timestamp> {
     Some(proxy.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0)
 }
 
+/// One proxy, and its metrics as text.
+#[derive(Debug)]
+pub struct Metrics {
+    /// `namespace/pod`, or the URL.
+    pub name: String,
+    pub workload: String,
+    pub text: Result<String, String>,
+}
+
+/// The metrics of every meshed pod of a namespace, or of all namespaces.
+pub async fn metrics_of_cluster(client: &Client, namespace: Option<&str>) -> Result<Vec<Metrics>> {
+    let pods = pods(client, namespace).await.context("cannot list pods: `list` on pods is needed")?;
+    let mut all: Vec<Metrics> = stream::iter(pods.iter().filter(|pod| meshed(pod)))
+        .map(|pod| async move {
+            let workload = Workload::of(pod);
+            let name = pod.metadata.name.clone().unwrap_or_default();
+            let read = from_pod(client, &workload.namespace, &name, pod, "metrics").await;
+            let name = format!("{}/{name}", workload.namespace);
+            Metrics { name, workload: workload.to_string(), text: text(read) }
+        })
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    all.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(all)
+}
+
+pub async fn metrics_of_proxies(proxies: &[ProxyUrl]) -> Vec<Metrics> {
+    let all = stream::iter(proxies).map(|proxy| async move {
+        let read = timeout(PATIENCE, from_url(&proxy.authority, "/metrics")).await;
+        let late = || Err(anyhow::anyhow!("no answer within {} s", PATIENCE.as_secs()));
+        let name = format!("http://{}", proxy.authority);
+        Metrics { workload: name.clone(), name, text: text(read.unwrap_or_else(|_| late())) }
+    });
+    all.buffered(AT_ONCE).collect().await
+}
+
+fn text(read: Result<Bytes>) -> Result<String, String> {
+    let read = read.map_err(|error| format!("{error:#}"))?;
+    String::from_utf8(read.to_vec()).map_err(|error| error.to_string())
+}
+
 async fn of_pod(client: &Client, namespace: &str, name: &str, pod: &Pod) -> Result<ProxyEvidence> {
+    evidence(&from_pod(client, namespace, name, pod, "evidence").await?)
+}
+
+async fn from_pod(client: &Client, namespace: &str, name: &str, pod: &Pod, what: &str) -> Result<Bytes> {
     if started(pod).is_none() {
         bail!("its proxy is not running (pod phase {})", phase(pod).unwrap_or("unknown"));
     }
     let port = names::METRICS_PORT;
-    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/evidence");
+    let path = format!("/api/v1/namespaces/{namespace}/pods/{name}:{port}/proxy/{what}");
     let request = Request::get(path).body(Body::empty())?;
     let answer = async {
         let response = client.send(request).await.context("the API server did not answer")?;
         let (head, body) = response.into_parts();
         let body = read(body).await?;
         match head.status.as_u16() {
-            200 => evidence(&body),
+            200 => Ok(body),
             403 => bail!("the API server refuses: `get` on pods/proxy is needed in namespace {namespace}"),
             status => bail!("the API server answers {status}: {}", message(&body)),
         }
@@ -170,16 +216,19 @@ pub async fn of_proxies(proxies: &[ProxyUrl]) -> Vec<Seen> {
 }
 
 async fn of_url(authority: &str) -> Result<ProxyEvidence> {
+    evidence(&from_url(authority, "/evidence").await?)
+}
+
+async fn from_url(authority: &str, path: &str) -> Result<Bytes> {
     let stream = TcpStream::connect(authority).await.context("cannot connect")?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let request =
-        Request::get("/evidence").header(http::header::HOST, authority).body(Empty::<Bytes>::new())?;
+    let request = Request::get(path).header(http::header::HOST, authority).body(Empty::<Bytes>::new())?;
     let answer = async {
         let response = sender.send_request(request).await.context("no answer")?;
         let (head, body) = response.into_parts();
         let body = read(body).await?;
         match head.status.as_u16() {
-            200 => evidence(&body),
+            200 => Ok(body),
             status => bail!("it answers {status}: {}", message(&body)),
         }
     };

@@ -72,7 +72,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// The next line without its end; nothing where the connection ends before it begins.
-    async fn line(&mut self) -> Result<Option<String>, Error> {
+    pub async fn line(&mut self) -> Result<Option<String>, Error> {
         loop {
             if let Some(end) = self.read.iter().position(|byte| *byte == b'\n') {
                 let line = self.read.split_to(end + 1);

@@ -16,6 +16,10 @@ mod hostile;
 mod program;
 #[path = "mesh/routes.rs"]
 mod routes;
+#[path = "mesh/seen.rs"]
+mod seen;
+#[path = "mesh/traces.rs"]
+mod traces;
 #[path = "mesh/traffic.rs"]
 mod traffic;
 #[path = "mesh/web.rs"]
@@ -44,6 +48,8 @@ fn main() -> ExitCode {
         egress::trials(),
         foreign::trials(),
         routes::trials(),
+        seen::trials(),
+        traces::trials(),
         traffic::trials(),
         web::trials(),
         workload::trials(),

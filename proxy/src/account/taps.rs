@@ -252,11 +252,14 @@ mod tests {
     }
 
     async fn lines(watching: &mut Watching) -> Vec<String> {
-        let mut text = String::new();
-        while let Poll::Ready(Some(Ok(frame))) = poll!(watching.frame()) {
-            text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
-        }
-        text.lines().map(str::to_owned).collect()
+        let all = async {
+            let mut text = String::new();
+            while let Poll::Ready(Some(Ok(frame))) = poll!(watching.frame()) {
+                text.push_str(std::str::from_utf8(&frame.into_data().unwrap()).unwrap());
+            }
+            text.lines().map(str::to_owned).collect()
+        };
+        tokio::task::unconstrained(all).await
     }
 
     #[tokio::test(start_paused = true)]

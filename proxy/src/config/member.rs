@@ -112,6 +112,21 @@ impl Member {
         Policy { signatures, ..Policy::default() }
     }
 
+    /// What the operator decided, for who asks.
+    pub fn settings(&self) -> [(&'static str, String); 6] {
+        // Without a name and a password, if somebody wrote them there.
+        let collector = self.otlp_endpoint.as_deref().unwrap_or_default();
+        let collector = collector.rsplit_once('@').map_or(collector, |(_, host)| host);
+        [
+            ("keyExchange", self.key_exchange.to_string()),
+            ("signatures", self.signatures.to_string()),
+            ("leafAlgorithm", self.leaf_algorithm.name().to_owned()),
+            ("accessLog", self.access_log.to_string()),
+            ("traceSampling", self.trace_sampling.to_string()),
+            ("otlpEndpoint", collector.to_owned()),
+        ]
+    }
+
     pub fn drain(&self) -> Duration {
         Duration::from_secs(self.drain_seconds.into())
     }

@@ -108,14 +108,24 @@ impl Answer {
     /// Who takes the next request or connection. Those of our own zone go first, for as long as one of them
     /// is fit.
     pub fn pick(&self, tried: &[usize], now: Instant, random: &mut impl Rng) -> Option<usize> {
+        balance::pick(self.among(tried, now), tried, now, random)
+    }
+
+    /// How likely each endpoint is to be picked, as things are.
+    pub fn shares(&self, now: Instant) -> Vec<f64> {
+        let mut shares = balance::shares(self.among(&[], now), now);
+        shares.resize(self.endpoints().len(), 0.0);
+        shares
+    }
+
+    fn among(&self, tried: &[usize], now: Instant) -> &[Endpoint] {
         let endpoints = self.endpoints();
         let near = match self {
             Self::Service(service) => endpoints.get(..service.near).unwrap_or_default(),
             Self::Workload(_) | Self::Gateway(_) | Self::Unknown => &[],
         };
         let fit = |(index, one): (usize, &Endpoint)| !tried.contains(&index) && !one.fitness.is_ejected(now);
-        let among = if near.iter().enumerate().any(fit) { near } else { endpoints };
-        balance::pick(among, tried, now, random)
+        if near.iter().enumerate().any(fit) { near } else { endpoints }
     }
 
     /// Whether the mesh does not know it.

@@ -60,6 +60,11 @@ impl Summary {
         self.add_http(&route.route, hostnames, vec![Described { backends, ..Described::default() }]);
     }
 
+    /// Of which kind each route is, and its name.
+    pub fn names(&self) -> impl Iterator<Item = String> {
+        self.routes.iter().map(|route| format!("{} {}", route.kind, route.route))
+    }
+
     /// Whether all of it is obeyed.
     pub fn is_valid(&self) -> bool {
         let valid = |parts: &[Part]| parts.iter().all(|part| part.invalid.is_none());

@@ -53,7 +53,7 @@ pub struct Weighted {
     /// Where its share goes, or why it fails.
     pub backend: Result<Backend, Invalid>,
     pub filters: Filters,
-    weight: u32,
+    pub weight: u32,
 }
 
 /// What the weights say about one request.
