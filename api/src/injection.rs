@@ -25,7 +25,7 @@ use k8s_openapi::api::core::v1::Pod;
 
 use crate::names;
 pub use decide::{Decision, Plan, Refusal, Skip, decide};
-pub use gateway::{GATEWAY_DRAIN, gateway_pod};
+pub use gateway::{GATEWAY_DRAIN, gateway_annotations, gateway_pod};
 pub use patch::patch;
 pub use settings::{Amounts, Images, Ladder, LogFormat, PullPolicy, Resources, Settings, SettingsError};
 pub use sidecar::inject;

@@ -12,7 +12,7 @@ use kube::{Resource, api::ApiResource};
 use serde_json::{Value, json};
 use trellis_api::{
     gateway::GROUP,
-    injection::{Settings, gateway_pod},
+    injection::{Settings, gateway_annotations, gateway_pod},
     names::{DISABLED, GATEWAY, INJECT, MANAGED_BY, MANAGER, gateway_port, gateway_workload},
 };
 
@@ -115,7 +115,10 @@ fn object<K: Resource<DynamicType = ()>>(meta: &Value, more: Value) -> Made {
 }
 
 fn deployment(name: &Name, meta: &Value, selector: &Value, settings: &Settings, replicas: u16) -> Value {
-    let mut pod = json!(gateway_pod(&name.namespace, &name.name, settings));
+    // A Gateway whose wishes cannot be read is not accepted, and nothing is made for it.
+    let wishes = serde_json::from_value(meta["annotations"].clone()).unwrap_or_default();
+    let wishes = gateway_annotations(&wishes).unwrap_or_default();
+    let mut pod = json!(gateway_pod(&name.namespace, &name.name, wishes, settings));
     let spread = |key: &str| {
         json!({
             "maxSkew": 1,

@@ -4,6 +4,7 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use trellis_api::{
     gateway::{GatewaySpec, Listener},
+    injection::gateway_annotations,
     proto::discovery::{self as proto, listener::Kind},
 };
 
@@ -269,6 +270,10 @@ fn accepted(spec: &GatewaySpec) -> Result<(), Problem> {
                 "infrastructure.parametersRef: kind {kind} of group {group} is none that Trellis has; remove it"
             ),
         ));
+    }
+    let annotations = infrastructure.and_then(|infrastructure| infrastructure.annotations.as_ref());
+    if let Some(Err(why)) = annotations.map(gateway_annotations) {
+        return Err(Problem::new("InvalidParameters", format!("infrastructure.annotations: {why}")));
     }
     let mut addresses = spec.addresses.iter().flatten();
     if let Some(address) = addresses.find(|one| one.r#type.as_deref().unwrap_or("IPAddress") != "IPAddress") {

@@ -219,6 +219,11 @@ fn what_a_gateway_asks_for_and_cannot_have_is_said() {
             json!({"infrastructure": {"parametersRef": {"group": "x", "kind": "y", "name": "z"}}}),
             "InvalidParameters",
         ),
+        (json!({"infrastructure": {"annotations": {"trellis.dev/access-log": "on"}}}), "InvalidParameters"),
+        (
+            json!({"infrastructure": {"annotations": {"trellis.dev/plaintext": "strict"}}}),
+            "InvalidParameters",
+        ),
         (json!({"addresses": [{"type": "Hostname", "value": "a.org"}]}), "UnsupportedAddress"),
         (json!({"tls": {"backend": {"clientCertificateRef": {"name": "a"}}}}), "Invalid"),
         (json!({"addresses": [{"value": "192.0.2.1"}]}), ""),

@@ -310,7 +310,7 @@ spec: {targetRefs: [{group: '', kind: Service, name: web}], validation: {hostnam
 
 #[test]
 fn a_gateway_consists_of_four_objects_that_are_its_own() {
-    let infrastructure = "infrastructure: {labels: {team: edge}, annotations: {note: x}}, addresses: [{value: 192.0.2.1}], listeners: [{name: more, port: 8443, protocol: TCP}, ";
+    let infrastructure = "infrastructure: {labels: {team: edge}, annotations: {note: x, trellis.dev/access-log: errors}}, addresses: [{value: 192.0.2.1}], listeners: [{name: more, port: 8443, protocol: TCP}, ";
     let state = world(&MAIN.replace("listeners: [", infrastructure));
     let (name, gateway, serving) = &state.served()[0];
     let all = made(name, gateway, serving, &Default::default(), 2);
@@ -333,6 +333,8 @@ fn a_gateway_consists_of_four_objects_that_are_its_own() {
     let proxy = &pod["containers"][0];
     assert_eq!(pod["serviceAccountName"], "main-trellis");
     assert_eq!(proxy["args"], json!(["gateway", "--gateway-namespace", "edge", "--gateway-name", "main"]));
+    let log = json!({"name": "TRELLIS_ACCESS_LOG", "value": "errors"});
+    assert!(proxy["env"].as_array().unwrap().contains(&log), "its own wish");
     assert_eq!(proxy["lifecycle"]["preStop"]["sleep"]["seconds"], 5);
     assert_eq!(pod["terminationGracePeriodSeconds"], 45);
     let service = &all[2].object["spec"];

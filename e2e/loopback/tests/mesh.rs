@@ -12,6 +12,8 @@ mod federation;
 mod foreign;
 #[path = "mesh/hostile.rs"]
 mod hostile;
+#[path = "mesh/known.rs"]
+mod known;
 #[path = "mesh/program.rs"]
 mod program;
 #[path = "mesh/routes.rs"]
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         egress::trials(),
         foreign::trials(),
         routes::trials(),
+        known::trials(),
         seen::trials(),
         traces::trials(),
         traffic::trials(),
