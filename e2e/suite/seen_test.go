@@ -1,0 +1,113 @@
+package suite
+
+// What an operator sees of single requests: access logs, live requests, and why they go where they go.
+
+import (
+	"encoding/json"
+	"errors"
+	"strings"
+	"testing"
+)
+
+// What a proxy says of one request or connection, as far as this asks.
+type entry struct {
+	Kind, Direction, Source, Destination, Path, Service string
+	Status                                              int
+	Posture                                             struct{ Class, Group string }
+}
+
+func entries(t *testing.T, text string) []entry {
+	t.Helper()
+	var all []entry
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, `{"time":`) {
+			continue
+		}
+		var one entry
+		if err := json.Unmarshal([]byte(line), &one); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// A pod that wants an access log gets one, of both directions, and no other has any.
+func TestAccessLogsShowWhatProtectedARequest(t *testing.T) {
+	const ns = "e2e-seen"
+	server := lonely(t, ns, map[string]string{"trellis.dev/access-log": "enabled"})
+	apply(t, manifest(t, podOf(ns, func(metadata, _ map[string]any) {
+		metadata["name"] = "asker"
+		metadata["annotations"] = map[string]string{"trellis.dev/access-log": "errors"}
+	})))
+	asker := ready(t, ns, "asker")
+	ask(t, asker, "--count=3", "--fresh", "tcp://"+hostPort(server.Status.PodIP, 7000))
+	log := func(pod string) []entry {
+		text, err := cluster.Run(t.Context(), "logs", "-n", ns, pod, "-c", "trellis-proxy")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return entries(t, text)
+	}
+	if failed := log("asker"); len(failed) > 0 {
+		t.Errorf("nothing failed, and there are %+v", failed)
+	}
+	came := log("case")
+	if len(came) != 3 {
+		t.Fatalf("%d lines of 3 connections: %+v", len(came), came)
+	}
+	for _, one := range came {
+		if one.Kind != "connection" || one.Direction != "inbound" || !strings.Contains(one.Source, "/ns/"+ns+"/sa/") ||
+			one.Posture.Class != "pq" || one.Posture.Group != postQuantum {
+			t.Errorf("%+v", one)
+		}
+	}
+}
+
+// tap and diag reach the admin port, which only the pod itself can, by a port forward.
+func TestTapAndDiagReachAProxy(t *testing.T) {
+	client := pod(t, "shop", "client")
+	name := "pod/" + client.Metadata.Name
+	type result struct {
+		stdout, stderr string
+		err            error
+	}
+	tapped := make(chan result, 1)
+	go func() {
+		stdout, stderr, err := mesh.Trellis(t.Context(), "tap", name, "-n", "shop", "--to", "shop/web", "--count=2", "--for=60", "--json")
+		tapped <- result{stdout, stderr, err}
+	}()
+	var seen result
+	eventually(t, "two requests that are seen", func() error {
+		ask(t, client, "--count=5", "http://web/healthz")
+		select {
+		case seen = <-tapped:
+			return nil
+		default:
+			return errors.New("nothing yet")
+		}
+	})
+	if seen.err != nil {
+		t.Fatalf("%v\n%s", seen.err, seen.stderr)
+	}
+	shown := entries(t, seen.stdout)
+	if len(shown) != 2 || shown[0].Path != "/healthz" || shown[0].Posture.Class != "pq" || shown[0].Status != 200 {
+		t.Errorf("%+v", shown)
+	}
+	stdout, stderr, err := mesh.Trellis(t.Context(), "diag", name, "-n", "shop", "--to", "http://web/healthz")
+	if err != nil {
+		t.Fatalf("%v\n%s%s", err, stdout, stderr)
+	}
+	for _, want := range []string{"is Service shop/web:80", "by tunnel"} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("no %q in:\n%s", want, stdout)
+		}
+	}
+	// From another pod nobody gets there.
+	address := "http://" + hostPort(pod(t, "shop", "web").Status.PodIP, 15000) + "/diag"
+	program := []string{"/usr/bin/load", "run", "--count=1", address}
+	text, err := cluster.Exec(t.Context(), "shop", client.Metadata.Name, "client", program...)
+	if err == nil && readLoad(t, text).Failed == 0 {
+		t.Errorf("the admin port answers at %s: %s", address, text)
+	}
+}
