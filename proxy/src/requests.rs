@@ -277,3 +277,52 @@ fn told(status: u16) -> String {
         status => status.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trellis_pki::{clock::SystemClock, spiffe::SpiffeId};
+
+    use super::*;
+    use crate::directory::Directory;
+
+    fn requests(registry: &Registry) -> Arc<Requests> {
+        let own = SpiffeId::new("cluster.local", "shop", "web").unwrap();
+        let audience = Arc::new(Audience::new("shop/web-0".into(), Arc::new(SystemClock), None));
+        let ledger = Ledger::new(&own, "shop/web-0".into(), Directory::new().0, audience, registry);
+        Arc::new(Requests::new(&ledger, Tracer::default(), registry))
+    }
+
+    #[tokio::test]
+    async fn neither_routes_nor_peers_make_the_record_grow_without_end() {
+        let registry = Registry::new();
+        let requests = requests(&registry);
+        for number in 0..KINDS + 500 {
+            let mut seen = Request::begin(&requests, Instant::now());
+            seen.by(&format!("shop/route-{number}").into());
+            seen.status(StatusCode::OK);
+            seen.ended(End::Complete);
+        }
+        assert_eq!(requests.rows.lock().len(), KINDS + 1);
+        let rows = requests.rows.lock();
+        let (other, row) = rows.iter().find(|(kind, _)| &*kind.service == OTHER).unwrap();
+        assert_eq!((&*other.route, &*other.peer, other.status), (OTHER, OTHER, 200));
+        assert_eq!(row.total.get(), 500);
+    }
+
+    #[tokio::test]
+    async fn who_leaves_before_an_answer_is_counted_once_and_a_copy_never() {
+        let registry = Registry::new();
+        let requests = requests(&registry);
+        drop(Request::begin(&requests, Instant::now()));
+        drop(Request::copy(&requests, Instant::now()));
+        let mut seen = Request::begin(&requests, Instant::now());
+        seen.status(StatusCode::OK);
+        seen.ended(End::Complete);
+        drop(seen);
+        let rows = requests.rows.lock();
+        let mut counted: Vec<_> =
+            rows.iter().map(|(kind, row)| (kind.status, kind.reason, row.total.get())).collect();
+        counted.sort_unstable();
+        assert_eq!(counted, [(0, "client_left", 1), (200, "", 1)]);
+    }
+}
