@@ -28,7 +28,7 @@ use crate::{
     handshake::Secured,
     ledger::{Direction, Flow, Row},
     original, quota,
-    relay::End,
+    relay::{End, Tunnelled},
     roster,
     standing::fallen,
     trace::Open,
@@ -193,9 +193,32 @@ async fn ending(mut stage: tokio::sync::watch::Receiver<Stage>, epoch: u64, life
     }
 }
 
-/// Leads one stream to the application.
+/// Leads one stream to the application, and carries it.
 async fn stream(worker: &Worker, session: &Session, asked: Asked) {
-    let ledger = &worker.shared.ledger;
+    // Apart, so that what leading takes is not kept for as long as the connection lasts.
+    let Some((near, far, target)) = lead(worker, session, asked).await else { return };
+    let _open = session.row.opened();
+    let mut account = worker.shared.ledger.audience().connection(Direction::Inbound, &session.row);
+    if let Some(account) = &mut account {
+        account.to(target);
+        account.at(session.remote);
+    }
+    let tally = Tally::of(&session.flow, account.as_deref());
+    let carried = worker::carry(worker, Direction::Inbound, target.port(), tally, near, far, None).await;
+    if let Err(error) = carried {
+        debug!(peer = session.peer, %target, %error, "connection broke");
+        if let Some(account) = &mut account {
+            account.broke(BROKE);
+        }
+    }
+}
+
+/// The application's side of a stream, and the peer's that was told so.
+async fn lead(
+    worker: &Worker,
+    session: &Session,
+    asked: Asked,
+) -> Option<(TcpStream, Tunnelled, SocketAddr)> {
     let began = worker.shared.clock.now();
     let tracer = &worker.shared.requests.tracer;
     let open = tracer.within(asked.within, &mut rand::rng());
@@ -206,9 +229,11 @@ async fn stream(worker: &Worker, session: &Session, asked: Asked) {
     };
     let refuse = |asked: Asked, status, reason| {
         debug!(peer = session.peer, target = ?asked.target, reason, "stream refused");
+        let ledger = &worker.shared.ledger;
         ledger.refused(Direction::Inbound, session.peer.clone(), session.row.class, reason);
         traced(Some(reason));
         asked.refuse(status);
+        None
     };
     let target = match asked.target {
         Target::Address(target) => original::canonical(target),
@@ -221,23 +246,12 @@ async fn stream(worker: &Worker, session: &Session, asked: Asked) {
         Ok(near) => near,
         Err(_) => return refuse(asked, StatusCode::SERVICE_UNAVAILABLE, "application_unreachable"),
     };
-    let far = match asked.accept() {
-        Ok(far) => far,
-        Err(error) => return debug!(peer = session.peer, %error, "peer left before its answer"),
-    };
-    let _open = session.row.opened();
-    let mut account = ledger.audience().connection(Direction::Inbound, &session.row);
-    if let Some(account) = &mut account {
-        account.to(target);
-        account.at(session.remote);
-    }
     traced(None);
-    let tally = Tally::of(&session.flow, account.as_deref());
-    let carried = worker::carry(worker, Direction::Inbound, target.port(), tally, near, far, None).await;
-    if let Err(error) = carried {
-        debug!(peer = session.peer, %target, %error, "connection broke");
-        if let Some(account) = &mut account {
-            account.broke(BROKE);
+    match asked.accept() {
+        Ok(far) => Some((near, far, target)),
+        Err(error) => {
+            debug!(peer = session.peer, %error, "peer left before its answer");
+            None
         }
     }
 }

@@ -229,7 +229,7 @@ pub async fn open(
     identity: &SpiffeId,
     address: SocketAddr,
     target: SocketAddr,
-    within: Option<Open>,
+    within: Option<&Open>,
 ) -> Result<(Tunnelled, Arc<Peer>, Place), ConnectError> {
     let shared = &worker.shared;
     let mut broken = None;

@@ -179,8 +179,8 @@ impl Request {
     }
 
     /// The span of it that is under way.
-    pub fn span(&self) -> Option<Open> {
-        self.account.as_ref()?.span
+    pub fn span(&self) -> Option<&Open> {
+        self.account.as_ref()?.span.as_ref()
     }
 
     pub fn began(&self) -> Instant {

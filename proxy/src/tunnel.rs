@@ -234,7 +234,7 @@ impl Opener {
     /// application says first may travel at once.
     ///
     /// The trace that it is opened within goes along.
-    pub async fn open(self, target: SocketAddr, within: Option<Open>) -> Result<Tunnelled, OpenError> {
+    pub async fn open(self, target: SocketAddr, within: Option<&Open>) -> Result<Tunnelled, OpenError> {
         let request = connect_request(target, within).map_err(|error| OpenError::Authority(target, error))?;
         let mut send = match self.send.ready().await {
             Ok(send) => send,
@@ -269,7 +269,7 @@ impl Drop for Place {
     }
 }
 
-fn connect_request(target: SocketAddr, within: Option<Open>) -> Result<Request<()>, http::Error> {
+fn connect_request(target: SocketAddr, within: Option<&Open>) -> Result<Request<()>, http::Error> {
     let authority = Uri::builder().authority(target.to_string()).build()?;
     let mut request =
         Request::builder().method(Method::CONNECT).version(Version::HTTP_2).uri(authority).body(())?;

@@ -239,7 +239,7 @@ async fn connection(
     endpoint: &Endpoint,
     tls: Option<&Arc<ApplicationTls>>,
     http2: bool,
-    wish: Wish,
+    wish: Wish<'_>,
 ) -> Result<Taken, Failure> {
     let taken = match http2 {
         true => worker.upstreams.many(worker, endpoint, tls, wish.within).await,

@@ -106,14 +106,14 @@ struct Many {
 
 /// What a request needs of its connection.
 #[derive(Clone, Copy, Debug)]
-pub struct Wish {
+pub struct Wish<'a> {
     /// The application is known to be there: what is said could not be said twice.
     pub certain: bool,
     /// How long it may have waited for this request: the longer, the likelier is its application to close
     /// it in this very moment.
     pub rested: Duration,
     /// The span that a connection is made within, where one has to be made.
-    pub within: Option<Open>,
+    pub within: Option<&'a Open>,
 }
 
 /// A connection that one request has for itself, or its place on one that is shared.
@@ -156,7 +156,7 @@ impl Upstreams {
         worker: &Arc<Worker>,
         endpoint: &Endpoint,
         tls: Option<&Arc<ApplicationTls>>,
-        wish: Wish,
+        wish: Wish<'_>,
     ) -> Result<Taken, ConnectError> {
         let key = Key::new(endpoint, tls);
         if let Some(idle) = self.take(&key, &worker.shared, wish.rested) {
@@ -172,7 +172,7 @@ impl Upstreams {
         worker: &Arc<Worker>,
         endpoint: &Endpoint,
         tls: Option<&Arc<ApplicationTls>>,
-        wish: Wish,
+        wish: Wish<'_>,
         key: Key,
     ) -> Result<Taken, ConnectError> {
         let tls = tls.map(|tls| (tls, HTTP1));
@@ -190,7 +190,7 @@ impl Upstreams {
         worker: &Arc<Worker>,
         endpoint: &Endpoint,
         tls: Option<&Arc<ApplicationTls>>,
-        within: Option<Open>,
+        within: Option<&Open>,
     ) -> Result<Taken, ConnectError> {
         let key = Key::new(endpoint, tls);
         let made = std::sync::atomic::AtomicBool::new(false);
@@ -204,8 +204,8 @@ impl Upstreams {
         let make = || {
             made.store(true, Relaxed);
             let (upstreams, worker, key) = (self.clone(), worker.clone(), key.clone());
-            let endpoint = Endpoint::clone(endpoint);
-            async move { upstreams.make(worker, key, endpoint, within).await }
+            let (endpoint, within) = (Endpoint::clone(endpoint), within.copied());
+            async move { upstreams.make(worker, key, endpoint, within.as_ref()).await }
         };
         let (sender, in_hand) = self.shared.get(&key, keep, place, make).await?;
         let connection = in_hand.0.clone();
@@ -218,7 +218,7 @@ impl Upstreams {
         worker: Arc<Worker>,
         key: Key,
         endpoint: Endpoint,
-        within: Option<Open>,
+        within: Option<&Open>,
     ) -> Result<Many, ConnectError> {
         let tls = key.tls.as_ref().map(|Same(tls)| (tls, HTTP2));
         let (far, connection, held) = dial(&worker, &endpoint, tls, true, within).await?;
@@ -409,7 +409,7 @@ async fn dial(
     endpoint: &Endpoint,
     tls: Option<(&Arc<ApplicationTls>, &[u8])>,
     certain: bool,
-    within: Option<Open>,
+    within: Option<&Open>,
 ) -> Result<(Far, Arc<Connection>, Held), ConnectError> {
     let ledger = &worker.shared.ledger;
     let connection = |row, peer| {
