@@ -1,11 +1,15 @@
 //! Why a request would go where it would go. The same code decides as for requests; only the dice are not
 //! thrown, and each side of them is shown with its share.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, str::FromStr};
 
 use http::{HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts};
 use tokio::{net::lookup_host, time::Instant};
-use trellis_api::diag::{Backend, Explanation, Failure, Route};
+use trellis_api::{
+    annotations::{Egress, Ports, Verdict},
+    diag::{Backend, Explanation, Failure, Route},
+    proto::discovery::Protocol as Said,
+};
 use trellis_telemetry::http::Query;
 
 use super::{Knowledge, endpoints, round};
@@ -39,6 +43,7 @@ struct Asked {
     text: String,
     host: String,
     port: u16,
+    tls: bool,
     parts: Parts,
 }
 
@@ -103,8 +108,7 @@ impl Knowledge {
         match &*answer {
             Answer::Unknown => {
                 told.say(format!("{address} is outside of the mesh: what goes there is carried as bytes"));
-                let egress = self.settings.get("egress").map_or("allow", String::as_str);
-                told.say(format!("what applications may reach outside is: {egress}"));
+                self.outside(address, asked, told);
             }
             Answer::Gateway(_) => {}
             Answer::Workload(endpoint) => {
@@ -113,6 +117,10 @@ impl Knowledge {
             }
             Answer::Service(service) => {
                 told.say(format!("{address} is Service {}", service.backend));
+                if self.is_opaque(address.port(), service.protocol) {
+                    told.say("what is said there is not read: it is carried as bytes, and no route for HTTP counts");
+                    return told.backends.push(of(service.backend.to_string(), 1.0, &answer));
+                }
                 let Some(target) = told.target(asked, Slashes::Data) else { return };
                 match service.routes.as_ref().filter(|routes| routes.has_http()) {
                     Some(routes) => self.routed(routes, &target, asked, told).await,
@@ -123,6 +131,34 @@ impl Knowledge {
                 }
             }
         }
+    }
+
+    /// Whether the application may go there.
+    fn outside(&self, to: SocketAddr, asked: &Asked, told: &mut Explanation) {
+        let egress: Egress = self.setting("egress").unwrap_or_default();
+        let allowed = match egress.of_address(to.ip(), to.port()) {
+            Verdict::Allowed => true,
+            Verdict::Denied => false,
+            // Only a client of TLS says for certain whom it wants.
+            Verdict::ByName => asked.tls && egress.of_name(&asked.host, to.port()),
+        };
+        match allowed {
+            true => told.say(format!("applications may reach it: what they may reach outside is {egress}")),
+            false => {
+                let detail = format!("what applications may reach outside is {egress}");
+                told.fails(None, "egress_denied", detail);
+            }
+        }
+    }
+
+    fn is_opaque(&self, port: u16, said: Said) -> bool {
+        let ports: Ports = self.setting("opaquePorts").unwrap_or_default();
+        ports.contains(port) || matches!(said, Said::Opaque | Said::ApplicationTls)
+    }
+
+    /// What the operator decided, as the flag has it.
+    fn setting<T: FromStr>(&self, name: &str) -> Option<T> {
+        self.settings.get(name)?.parse().ok()
     }
 
     async fn routed(&self, routes: &Routes, target: &Target, asked: &Asked, told: &mut Explanation) {
@@ -288,7 +324,7 @@ impl Asked {
         for (name, value) in headers {
             parts.headers.append(name, value);
         }
-        Ok(Self { text: text.to_owned(), host, port, parts })
+        Ok(Self { text: text.to_owned(), host, port, tls, parts })
     }
 }
 

@@ -10,7 +10,7 @@ use tokio::{
     process::Command,
 };
 use trellis_api::diag::{Diag, Explanation, Kind};
-use trellis_local::get::get;
+use trellis_local::{Environment, get::get};
 use trellis_loopback::{
     stage::{Error, PORT, Stage, binaries, trellis},
     wire::Wire,
@@ -134,7 +134,8 @@ async fn diag() -> Result<(), Error> {
 }
 
 async fn explain() -> Result<(), Error> {
-    let stage = Stage::open(&[]).await?;
+    let only = ("TRELLIS_EGRESS".to_owned(), "10.0.0.0/8".to_owned());
+    let stage = Stage::open_in(Environment::from([("client".to_owned(), vec![only])]), &[]).await?;
     application(&stage).await?;
     assert_eq!(ask(&stage, "/").await?, 200);
     // By address, and by names that the Service has.
@@ -150,7 +151,9 @@ async fn explain() -> Result<(), Error> {
     }
     let to = format!("--to=http://{}/", stage.outside(1));
     let (code, text) = run(&stage, "diag", &[&to]).await?;
-    assert!(code == Some(0) && text.contains("is outside of the mesh"), "{text}");
+    assert!(code == Some(1) && text.contains("fails: refused, egress_denied"), "{text}");
+    let (code, text) = run(&stage, "diag", &["--to=http://10.1.2.3/"]).await?;
+    assert!(code == Some(0) && text.contains("10.1.2.3:80 is outside of the mesh"), "{text}");
     let error = run(&stage, "diag", &["--to=ftp://a"]).await.unwrap_err().to_string();
     assert!(error.contains("is no URL of HTTP"), "{error}");
     Ok(())
