@@ -66,7 +66,7 @@ impl Knowledge {
             bundle.anchors().iter().map(anchor).collect()
         };
         let own = self.tls.bundle().map(|bundle| of(&bundle)).unwrap_or_default();
-        own.into_iter().chain(self.tls.foreign().bundles().flat_map(|bundle| of(bundle))).collect()
+        own.into_iter().chain(self.tls.foreign().bundles().flat_map(of)).collect()
     }
 }
 

@@ -69,7 +69,7 @@ impl Knowledge {
             None => {
                 let address = self.address(&asked).await?;
                 told.subject = Some(address.to_string());
-                self.from_application(address, &asked, &mut told).await;
+                self.of_application(address, &asked, &mut told).await;
             }
         }
         Ok(told)
@@ -94,7 +94,7 @@ impl Knowledge {
         self.routed(&listener.routes, &target, asked, told).await;
     }
 
-    async fn from_application(&self, address: SocketAddr, asked: &Asked, told: &mut Explanation) {
+    async fn of_application(&self, address: SocketAddr, asked: &Asked, told: &mut Explanation) {
         let answer = match self.directory.resolve(&address.into()).await {
             Ok(answer) => answer,
             Err(error) => {

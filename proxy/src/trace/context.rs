@@ -34,7 +34,7 @@ pub enum Said {
 
 impl Context {
     pub fn new(trace: u128, span: u64, sampled: bool) -> Self {
-        Self { trace, span, flags: RANDOM | u8::from(sampled) * SAMPLED }
+        Self { trace, span, flags: if sampled { RANDOM | SAMPLED } else { RANDOM } }
     }
 
     pub fn is_sampled(self) -> bool {

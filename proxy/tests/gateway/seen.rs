@@ -111,7 +111,7 @@ async fn a_gateway_explains_which_listener_and_route_a_request_would_take() {
         ("http://shop.example/other", "no_route"),
         ("http://other.example/cart", "no_listener_for_host"),
         ("http://shop.example:81/cart", "no_listener"),
-        ("http://shop.example/a%252fb", "no_route"),
+        ("http://shop.example/a%252fb", "escaped_slash"),
     ] {
         let (status, body) = get(admin, &format!("/explain?to={to}")).await.unwrap();
         assert_eq!(status, 200, "{to}");
