@@ -227,7 +227,7 @@ mod tests {
         }
         let took = took.with(&[&kind[..], &[("class", "pq")]].concat());
         (0..good).for_each(|number| took.observe(if number % 10 == 9 { 0.05 } else { 0.005 }));
-        registry.prometheus().into()
+        registry.prometheus()
     }
 
     fn proxy(name: &str, text: Result<String, &str>) -> Metrics {
