@@ -18,7 +18,7 @@ use tokio::{
 };
 use trellis_api::names;
 
-use crate::stat::{Workload, meshed, pods};
+use crate::stat::{Workload, gateway_of, meshed, pods};
 
 /// How long a proxy may take to begin its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -99,10 +99,6 @@ pub fn of_urls(urls: &[AdminUrl]) -> Vec<Proxy> {
             place: Place::Address(authority.clone()),
         })
         .collect()
-}
-
-fn gateway_of(pod: &Pod) -> Option<&str> {
-    pod.metadata.annotations.as_ref()?.get(names::GATEWAY).map(String::as_str)
 }
 
 /// As `kubectl` users write it, to what it is called here.

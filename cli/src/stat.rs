@@ -8,7 +8,7 @@ mod requests;
 pub mod samples;
 mod workload;
 
-pub use fetch::{Seen, meshed, of_pods, pods};
+pub use fetch::{Seen, gateway_of, meshed, of_pods, pods};
 pub use workload::Workload;
 
 use std::{

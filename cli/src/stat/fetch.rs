@@ -86,14 +86,22 @@ pub fn meshed(pod: &Pod) -> bool {
     injected && !matches!(phase(pod), Some("Succeeded" | "Failed"))
 }
 
+/// The Gateway whose pod it is.
+pub fn gateway_of(pod: &Pod) -> Option<&str> {
+    pod.metadata.annotations.as_ref()?.get(names::GATEWAY).map(String::as_str)
+}
+
 fn phase(pod: &Pod) -> Option<&str> {
     pod.status.as_ref()?.phase.as_deref()
 }
 
 /// Since when the proxy's container runs, and so counts.
 fn started(pod: &Pod) -> Option<Timestamp> {
-    let containers = pod.status.as_ref()?.init_container_statuses.as_ref()?;
-    let proxy = containers.iter().find(|one| one.name == names::PROXY_CONTAINER)?;
+    let status = pod.status.as_ref()?;
+    // Beside an application it is an init container; a gateway is nothing else.
+    let mut containers =
+        [&status.init_container_statuses, &status.container_statuses].into_iter().flatten().flatten();
+    let proxy = containers.find(|one| one.name == names::PROXY_CONTAINER)?;
     Some(proxy.state.as_ref()?.running.as_ref()?.started_at.as_ref()?.0)
 }
 
@@ -106,20 +114,21 @@ pub struct Metrics {
     pub text: Result<String, String>,
 }
 
-/// The metrics of every meshed pod of a namespace, or of all namespaces.
+/// The metrics of every meshed pod and every gateway of a namespace, or of all namespaces.
 pub async fn metrics_of_cluster(client: &Client, namespace: Option<&str>) -> Result<Vec<Metrics>> {
     let pods = pods(client, namespace).await.context("cannot list pods: `list` on pods is needed")?;
-    let mut all: Vec<Metrics> = stream::iter(pods.iter().filter(|pod| meshed(pod)))
-        .map(|pod| async move {
-            let workload = Workload::of(pod);
-            let name = pod.metadata.name.clone().unwrap_or_default();
-            let read = from_pod(client, &workload.namespace, &name, pod, "metrics").await;
-            let name = format!("{}/{name}", workload.namespace);
-            Metrics { name, workload: workload.to_string(), text: text(read) }
-        })
-        .buffer_unordered(AT_ONCE)
-        .collect()
-        .await;
+    let mut all: Vec<Metrics> =
+        stream::iter(pods.iter().filter(|pod| meshed(pod) || gateway_of(pod).is_some()))
+            .map(|pod| async move {
+                let workload = Workload::of(pod);
+                let name = pod.metadata.name.clone().unwrap_or_default();
+                let read = from_pod(client, &workload.namespace, &name, pod, "metrics").await;
+                let name = format!("{}/{name}", workload.namespace);
+                Metrics { name, workload: workload.to_string(), text: text(read) }
+            })
+            .buffer_unordered(AT_ONCE)
+            .collect()
+            .await;
     all.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(all)
 }
@@ -352,6 +361,35 @@ mod tests {
             ]
         );
         assert_eq!(seen[1].since, Some("2026-01-01T08:00:00Z".parse().unwrap()));
+    }
+
+    #[tokio::test]
+    async fn requests_are_read_of_gateways_as_well() {
+        let service = tower::service_fn(|request: Request<Body>| {
+            let asked = request.uri().path().to_owned();
+            let running = json!({"running": {"startedAt": "2026-01-01T08:00:00Z"}});
+            let front = json!({
+                "metadata": {"namespace": "edge", "name": "front", "annotations": {names::GATEWAY: "front"}},
+                "status": {"phase": "Running", "containerStatuses": [{
+                    "name": "trellis-proxy", "ready": true, "restartCount": 0, "image": "", "imageID": "",
+                    "state": running,
+                }]}
+            });
+            let body = match asked.as_str() {
+                "/api/v1/namespaces/edge/pods" => {
+                    json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": [front]})
+                        .to_string()
+                }
+                "/api/v1/namespaces/edge/pods/front:15020/proxy/metrics" => "some 1".to_owned(),
+                other => panic!("asked for {other}"),
+            };
+            std::future::ready(Ok::<_, std::convert::Infallible>(http::Response::new(Body::from(
+                body.into_bytes(),
+            ))))
+        });
+        let read = metrics_of_cluster(&Client::new(service, "default"), Some("edge")).await.unwrap();
+        let [one] = &*read else { panic!("{read:?}") };
+        assert_eq!((one.name.as_str(), one.text.as_deref()), ("edge/front", Ok("some 1")));
     }
 
     #[tokio::test]

@@ -113,7 +113,7 @@ impl Account {
         let mut attributes = vec![
             ("http.request.method", text(self.method.as_str())),
             ("url.path", text(&self.path)),
-            ("server.address", text(&self.authority)),
+            ("server.address", Value::Text(host(&self.authority))),
             ("network.protocol.version", text(version(self.protocol))),
             ("http.response.body.size", Value::Number(counted.received as i64)),
         ];
@@ -183,12 +183,20 @@ pub fn posture(row: &Row) -> Vec<(&'static str, Value)> {
     std::iter::once(class).chain(known).collect()
 }
 
+/// Without a name and a password, if somebody wrote them there.
 fn authority(uri: &Uri, headers: &HeaderMap) -> String {
-    match (uri.authority(), headers.get(header::HOST)) {
-        (Some(authority), _) => kept(authority.as_str()),
-        (None, Some(host)) => kept(&String::from_utf8_lossy(host.as_bytes())),
-        (None, None) => String::new(),
-    }
+    let said = match (uri.authority(), headers.get(header::HOST)) {
+        (Some(authority), _) => authority.as_str().into(),
+        (None, Some(host)) => String::from_utf8_lossy(host.as_bytes()),
+        (None, None) => return String::new(),
+    };
+    kept(said.rsplit_once('@').map_or(&*said, |(_, host)| host))
+}
+
+/// Without its port.
+fn host(authority: &str) -> String {
+    let parsed = authority.parse::<http::uri::Authority>();
+    parsed.map_or_else(|_| authority.to_owned(), |authority| authority.host().to_owned())
 }
 
 fn version(version: http::Version) -> &'static str {
@@ -196,5 +204,36 @@ fn version(version: http::Version) -> &'static str {
         http::Version::HTTP_2 => "2",
         http::Version::HTTP_10 => "1.0",
         _ => "1.1",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account(uri: &str, host: Option<&[u8]>) -> Account {
+        let mut request = Request::get(uri);
+        if let Some(host) = host {
+            request = request.header(header::HOST, host);
+        }
+        Account::of(&request.body(()).unwrap(), None, None, SystemTime::UNIX_EPOCH)
+    }
+
+    #[test]
+    fn neither_a_query_nor_a_password_is_kept() {
+        for (uri, host, authority, path) in [
+            ("/a/b?token=secret", Some(&b"shop:80"[..]), "shop:80", "/a/b"),
+            ("http://me:secret@shop/a?secret", None, "shop", "/a"),
+            ("/a", Some(&b"me:secret@shop"[..]), "shop", "/a"),
+            ("/", Some(&b"sh\xffop"[..]), "sh\u{fffd}op", "/"),
+            ("*", None, "", "*"),
+        ] {
+            let account = account(uri, host);
+            assert_eq!((account.authority.as_str(), account.path.as_str()), (authority, path), "{uri}");
+        }
+        assert_eq!(
+            (host("shop:80"), host("[::1]:80"), host("a b")),
+            ("shop".into(), "[::1]".into(), "a b".into())
+        );
     }
 }
