@@ -221,7 +221,7 @@ async fn lead(
 ) -> Option<(TcpStream, Tunnelled, SocketAddr)> {
     let began = worker.shared.clock.now();
     let tracer = &worker.shared.requests.tracer;
-    let open = tracer.within(asked.within, &mut rand::rng());
+    let open = asked.within.and_then(|context| tracer.within(context, &mut rand::rng()));
     let traced = |failure: Option<&str>| {
         if let Some(open) = open {
             tracer.tell(led(open, session, (began, worker.shared.clock.now()), failure));

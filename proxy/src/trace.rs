@@ -54,6 +54,11 @@ impl Tracer {
         Self { making }
     }
 
+    /// Whether anything is to be done about what a request says.
+    pub fn reads(&self, word: Word) -> bool {
+        self.making.is_some() || word == Word::Stranger
+    }
+
     /// Whether a span is made of a request, whose headers then say so.
     pub fn request(&self, headers: &mut HeaderMap, word: Word, random: &mut impl Rng) -> Option<Open> {
         let share = self.making.as_ref().map(|making| making.share);
@@ -64,10 +69,12 @@ impl Tracer {
     }
 
     /// A span within the one that a peer's proxy names.
-    pub fn within(&self, context: Option<Context>, random: &mut impl Rng) -> Option<Open> {
-        self.making.as_ref()?;
-        let context = context.filter(|context| context.is_sampled())?;
-        Some(Open { context: context.within(id(random)), parent: Some(context.span), link: None })
+    pub fn within(&self, context: Context, random: &mut impl Rng) -> Option<Open> {
+        (self.making.is_some() && context.is_sampled()).then(|| Open {
+            context: context.within(id(random)),
+            parent: Some(context.span),
+            link: None,
+        })
     }
 
     /// Hands a span to the collector.
@@ -238,6 +245,8 @@ mod tests {
         let tracer = Tracer::new(None, TraceSampling::Share(1.0));
         assert_eq!(tracer.request(&mut headers, Word::Application, &mut random), None);
         assert_eq!(headers, said("00-x"));
-        assert_eq!(tracer.within(Context::read(SAMPLED.as_bytes()), &mut random), None);
+        assert!(!tracer.reads(Word::Application));
+        let context = Context::read(SAMPLED.as_bytes()).unwrap();
+        assert_eq!(tracer.within(context, &mut random), None);
     }
 }

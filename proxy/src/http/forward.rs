@@ -78,8 +78,11 @@ pub fn answer(context: Arc<Context>, mut request: Request<Body>, held: impl Send
 
 /// Lets those who want to hear of it hear of a request.
 fn follow(context: &Context, request: &mut Request<Body>, seen: &mut Seen) {
-    let tracer = &context.worker.shared.requests.tracer;
-    let open = tracer.request(request.headers_mut(), context.word(), &mut rand::rng());
+    let (tracer, word) = (&context.worker.shared.requests.tracer, context.word());
+    let open = match tracer.reads(word) {
+        true => tracer.request(request.headers_mut(), word, &mut rand::rng()),
+        false => None,
+    };
     seen.follow(open, |now| Account::of(request, context.client(), open, now));
     if let Some(sent) = seen.sent() {
         request.body_mut().count(sent);
