@@ -89,6 +89,7 @@ async fn live(config: Config, reload: log::Reload) -> anyhow::Result<()> {
         gateway: name.to_string().into(),
         proxied: Proxied { mode: config.proxy_protocol, sources: config.proxy_protocol_sources.clone() },
         sources: Sources::new(usize::try_from(config.connections_per_source).unwrap_or(usize::MAX)),
+        stall: config.client_stall(),
     };
     let keeper = Keeper {
         directory: joined.base.directory.clone(),

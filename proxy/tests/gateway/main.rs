@@ -13,3 +13,4 @@ mod listeners;
 mod proxied;
 mod requests;
 mod secured;
+mod waiting;
