@@ -147,7 +147,7 @@ pub async fn connect(
             let life = async {
                 tokio::select! {
                     result = &mut driven => return result.err().map(|error| error.to_string()),
-                    () = unused(&state, idle) => state.closed.store(true, Relaxed),
+                    () = unused(&state.streams, &state.changed, idle) => state.closed.store(true, Relaxed),
                 }
                 // The pool drops the tunnel at its next sweep; with the last sender and stream gone the
                 // connection says goodbye and ends.
@@ -278,13 +278,14 @@ async fn cuts(state: &State) -> bool {
     state.cut.load(Relaxed)
 }
 
-/// Ends once no stream has used the tunnel for `idle`.
-async fn unused(state: &State, idle: Duration) {
+/// Ends once no stream has used a tunnel for `idle`: one that is open uses it, whether or not it says anything.
+/// `changed` tells when their number did.
+pub async fn unused(streams: &AtomicUsize, changed: &Notify, idle: Duration) {
     loop {
-        let changed = state.changed.notified();
-        if state.streams.load(Relaxed) > 0 {
+        let changed = changed.notified();
+        if streams.load(Relaxed) > 0 {
             changed.await;
-        } else if time::timeout(idle, changed).await.is_err() && state.streams.load(Relaxed) == 0 {
+        } else if time::timeout(idle, changed).await.is_err() && streams.load(Relaxed) == 0 {
             return;
         }
     }
@@ -426,32 +427,4 @@ fn target<B>(request: &Request<B>) -> Target {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn request(method: Method, uri: &str) -> Request<()> {
-        Request::builder().method(method).uri(uri).body(()).unwrap()
-    }
-
-    #[test]
-    fn only_connect_to_an_address_and_port_is_a_target() {
-        let cases = [
-            (Method::CONNECT, "10.0.0.1:80", Target::Address("10.0.0.1:80".parse().unwrap())),
-            (Method::CONNECT, "[fd00::1]:80", Target::Address("[fd00::1]:80".parse().unwrap())),
-            (Method::CONNECT, "10.0.0.1:0", Target::Invalid("authority_not_address")),
-            (Method::CONNECT, "example.org:80", Target::Invalid("authority_not_address")),
-            (Method::CONNECT, "user@10.0.0.1:80", Target::Invalid("authority_not_address")),
-            (Method::GET, "http://10.0.0.1:80/", Target::Invalid("method_not_connect")),
-        ];
-        for (method, uri, expected) in cases {
-            assert_eq!(target(&request(method, uri)), expected, "{uri}");
-        }
-    }
-
-    #[test]
-    fn a_request_carries_the_target_as_its_authority() {
-        let built = connect_request("[fd00::1]:8080".parse().unwrap()).unwrap();
-        assert_eq!(built.uri().authority().unwrap().as_str(), "[fd00::1]:8080");
-        assert_eq!(target(&built), Target::Address("[fd00::1]:8080".parse().unwrap()));
-    }
-}
+mod tests;

@@ -3,7 +3,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -26,17 +29,26 @@ const FRESH: &str = "GET /fresh HTTP/1.1\r\nhost: web\r\nconnection: close\r\n\r
 /// Load that goes on until it is ended.
 pub struct Load {
     task: JoinHandle<Vec<String>>,
+    again: Arc<AtomicUsize>,
     stop: watch::Sender<bool>,
     answered: watch::Receiver<usize>,
 }
 
+/// What became of it.
+pub struct Answered {
+    pub requests: usize,
+    /// Requests that were said again because the connection that was kept for them had ended.
+    pub again: usize,
+}
+
 impl Load {
-    /// Half of the requests on connections that are kept, half on new ones.
-    pub fn start(to: SocketAddr) -> Self {
+    /// Half of the requests on connections that are kept, half on new ones, which are made to where `to` says.
+    pub fn start(to: impl FnMut() -> SocketAddr + Send + 'static) -> Self {
         let (stop, stopped) = watch::channel(false);
         let (answers, answered) = watch::channel(0);
-        let task = tokio::spawn(run(to, stopped, answers));
-        Self { task, stop, answered }
+        let again = Arc::new(AtomicUsize::new(0));
+        let task = tokio::spawn(run(to, stopped, answers, again.clone()));
+        Self { task, again, stop, answered }
     }
 
     /// Waits until so many more requests have been answered.
@@ -47,13 +59,13 @@ impl Load {
         Ok(())
     }
 
-    /// Ends it. Says how many were answered; an error where one was not.
-    pub async fn end(self) -> Result<usize, Error> {
+    /// Ends it. An error where a request was not answered.
+    pub async fn end(self) -> Result<Answered, Error> {
         self.stop.send_replace(true);
         let failures = self.task.await?;
         let answered = *self.answered.borrow();
         match failures.first() {
-            None => Ok(answered),
+            None => Ok(Answered { requests: answered, again: self.again.load(Relaxed) }),
             Some(first) => {
                 Err(format!("{} failed, {answered} answered; the first: {first}", failures.len()).into())
             }
@@ -61,7 +73,12 @@ impl Load {
     }
 }
 
-async fn run(to: SocketAddr, stopped: watch::Receiver<bool>, answers: watch::Sender<usize>) -> Vec<String> {
+async fn run(
+    mut to: impl FnMut() -> SocketAddr,
+    stopped: watch::Receiver<bool>,
+    answers: watch::Sender<usize>,
+    again: Arc<AtomicUsize>,
+) -> Vec<String> {
     let mut tick = time::interval(Duration::from_secs(1) / RATE);
     let idle: Arc<Mutex<Vec<Wire>>> = Arc::default();
     let (mut under_way, mut failures) = (JoinSet::new(), Vec::new());
@@ -69,9 +86,9 @@ async fn run(to: SocketAddr, stopped: watch::Receiver<bool>, answers: watch::Sen
     while !*stopped.borrow() {
         tick.tick().await;
         fresh = !fresh;
-        let (idle, fresh) = (idle.clone(), fresh);
+        let (to, idle, again, fresh) = (to(), idle.clone(), again.clone(), fresh);
         under_way.spawn(async move {
-            match time::timeout(PATIENCE, one(to, &idle, fresh)).await {
+            match time::timeout(PATIENCE, one(to, &idle, &again, fresh)).await {
                 Ok(done) => done.map_err(|error| error.to_string()),
                 Err(_) => Err(format!("no answer within {PATIENCE:?}")),
             }
@@ -98,14 +115,29 @@ fn count(
     }
 }
 
-async fn one(to: SocketAddr, idle: &Mutex<Vec<Wire>>, fresh: bool) -> Result<(), Error> {
+async fn one(to: SocketAddr, idle: &Mutex<Vec<Wire>>, again: &AtomicUsize, fresh: bool) -> Result<(), Error> {
     let kept = || idle.lock().unwrap_or_else(PoisonError::into_inner);
+    let request = if fresh { FRESH } else { KEPT };
     let taken = if fresh { None } else { kept().pop() };
-    let mut wire = match taken {
-        Some(wire) => wire,
-        None => Wire::new(TcpStream::connect(to).await?),
+    let asked = match taken {
+        None => None,
+        Some(mut wire) => match wire.ask(request).await {
+            Ok(asked) => Some((wire, asked)),
+            // Whoever keeps a connection cannot know whether the other side is about to end it.
+            Err(_) => {
+                again.fetch_add(1, Relaxed);
+                None
+            }
+        },
     };
-    let (head, body) = wire.ask(if fresh { FRESH } else { KEPT }).await?;
+    let (wire, (head, body)) = match asked {
+        Some(asked) => asked,
+        None => {
+            let mut wire = Wire::new(TcpStream::connect(to).await?);
+            let asked = wire.ask(request).await?;
+            (wire, asked)
+        }
+    };
     if head.status() != 200 {
         return Err(format!("{}: {:?}, {}", head.first, head.headers, String::from_utf8_lossy(&body)).into());
     }

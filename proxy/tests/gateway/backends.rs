@@ -7,6 +7,7 @@ use trellis_api::{
     proto::discovery::{self as wire, listener::Kind},
 };
 use trellis_local::Role;
+use trellis_loopback::load::Load;
 
 use crate::{stage::Stage, web::*};
 
@@ -44,6 +45,42 @@ async fn a_workload_of_the_mesh_is_reached_through_its_tunnel() {
             ("spiffe://cluster.local/ns/edge/sa/web-trellis", Class::Pq, 1)
         );
     }
+}
+
+/// One of two endpoints comes and goes hundreds of times a second, under load.
+#[tokio::test]
+async fn an_endpoint_that_flaps_fails_no_request() {
+    let stage = Stage::new().await;
+    for (name, number) in [("stays", 7), ("flaps", 8)] {
+        application(name, stage.application(number, 8080), None).await;
+    }
+    let (_stays, both) = meshed(&stage, "stays", 7).await;
+    let (flapping, other) = meshed(&stage, "flaps", 8).await;
+    let (mut both, one) = (both.clone(), both);
+    both.endpoints.push(endpoint_of(&other));
+    stage.control.backend(both.clone());
+    stage.control.gateway(vec![http(listener("web", 80, Kind::Http, ""), vec![route(&[], "/", "stays")])]);
+    let gateway = stage.gateway(&[]).await;
+    let at = gateway.at(80);
+    let mut load = Load::start(move || at);
+    load.goes_on(100).await.unwrap();
+    let flaps = async {
+        loop {
+            for service in [&one, &both] {
+                stage.control.backend(service.clone());
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        }
+    };
+    tokio::select! {
+        went_on = load.goes_on(1_500) => went_on.unwrap(),
+        () = flaps => {}
+    }
+    let answered = load.end().await.unwrap();
+    assert_eq!(answered.again, 0);
+    let label = "peer=\"spiffe://cluster.local/ns/shop/sa/flaps\"";
+    assert!(gateway.metric(&["trellis_requests_total", label, "status=\"200\""]).await > 100.0);
+    assert!(flapping.metric(&["trellis_connections_total", "inbound"]).await > 0.0);
 }
 
 #[tokio::test]
