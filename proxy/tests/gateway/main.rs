@@ -8,6 +8,7 @@ mod web;
 
 mod backends;
 mod bytes;
+mod hostile;
 mod life;
 mod listeners;
 mod proxied;

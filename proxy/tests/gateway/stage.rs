@@ -202,6 +202,10 @@ impl Proxy {
         assert!(reached.is_ok(), "{parts:?} is never {wanted}: {}", self.metrics().await);
     }
 
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     pub fn signal(&self, signal: Signal) {
         kill_process(Pid::from_raw(self.child.id().try_into().unwrap()).unwrap(), signal).unwrap();
     }
