@@ -4,12 +4,13 @@
 use std::{
     net::SocketAddr,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     net::TcpStream,
     sync::watch,
@@ -116,9 +117,8 @@ fn count(
 }
 
 async fn one(to: SocketAddr, idle: &Mutex<Vec<Wire>>, again: &AtomicUsize, fresh: bool) -> Result<(), Error> {
-    let kept = || idle.lock().unwrap_or_else(PoisonError::into_inner);
     let request = if fresh { FRESH } else { KEPT };
-    let taken = if fresh { None } else { kept().pop() };
+    let taken = if fresh { None } else { idle.lock().pop() };
     let asked = match taken {
         None => None,
         Some(mut wire) => match wire.ask(request).await {
@@ -142,7 +142,7 @@ async fn one(to: SocketAddr, idle: &Mutex<Vec<Wire>>, again: &AtomicUsize, fresh
         return Err(format!("{}: {:?}, {}", head.first, head.headers, String::from_utf8_lossy(&body)).into());
     }
     if !fresh && head.get("connection").is_none() {
-        kept().push(wire);
+        idle.lock().push(wire);
     }
     Ok(())
 }
