@@ -46,10 +46,10 @@ impl Context {
     }
 
     /// How long a client may be waited for in the middle of a request, where it must come to the point.
-    pub fn stalls(&self) -> Option<Stalls> {
+    pub fn stalls(&self, headers: &http::HeaderMap) -> Option<Stalls> {
         match &self.front {
             Front::Destination(_) => None,
-            Front::Listener(entrance) => Some(Stalls::new(entrance.port.edge.stall)),
+            Front::Listener(entrance) => Some(Stalls::new(entrance.port.edge.stall, headers)),
         }
     }
 

@@ -52,7 +52,7 @@ pub fn answer(
             return Ok(failure.answer(&grpc));
         };
         let taking = stalls.as_ref().map(|stalls| stalls.taking.clone());
-        let sending = stalls.filter(|_| request.body().is_passed()).map(|stalls| stalls.sending);
+        let sending = stalls.filter(|_| request.body().is_passed()).and_then(|stalls| stalls.sending);
         Ok(match in_time(sending, run(&context, request, &mut seen)).await {
             Ok(Outcome::Answered(answered, None))
                 if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS =>

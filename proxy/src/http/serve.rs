@@ -108,11 +108,11 @@ impl Service<Request<Incoming>> for Forwarding {
 
     fn call(&self, request: Request<Incoming>) -> Answering {
         let mut request = request.map(Body::passed);
-        let stalls = self.context.stalls();
+        let stalls = self.context.stalls(request.headers());
         if request.body().is_passed() {
             let (parts, mut body) = request.into_parts();
-            if let Some(stalls) = &stalls {
-                body = body.sent_within(stalls.sending.clone());
+            if let Some(sending) = stalls.as_ref().and_then(|stalls| stalls.sending.as_ref()) {
+                body = body.sent_within(sending.clone());
             }
             request = Request::from_parts(parts, body.watched(Box::new(self.rest.begin())));
         }

@@ -4,8 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::time::{self, Instant};
+
+use super::answer::speaks_grpc;
 
 /// Bytes for which a client is given a second back: who is slow goes on for ever, and who drips does not.
 const PACE: usize = 512;
@@ -33,13 +36,17 @@ struct State {
 /// What one request may wait for: its client sending it, and taking its answer.
 #[derive(Clone, Debug)]
 pub struct Stalls {
-    pub sending: Stall,
+    /// Nothing, where the two may talk as slowly as they want from the beginning.
+    pub sending: Option<Stall>,
     pub taking: Stall,
 }
 
 impl Stalls {
-    pub fn new(patience: Duration) -> Self {
-        Self { sending: Stall::new(patience), taking: Stall::new(patience) }
+    /// In gRPC a call is a conversation: its client may have to wait for something to say, and its application
+    /// answers nothing before it has.
+    pub fn new(patience: Duration, headers: &HeaderMap) -> Self {
+        let sending = (!speaks_grpc(headers)).then(|| Stall::new(patience));
+        Self { sending, taking: Stall::new(patience) }
     }
 }
 

@@ -54,6 +54,27 @@ async fn slow_application(address: SocketAddr, later: watch::Receiver<bool>) {
     });
 }
 
+/// Answers calls of gRPC once it is told to, and has heard nothing more of their clients by then.
+async fn calls(address: SocketAddr, later: watch::Receiver<bool>) {
+    let listener = TcpListener::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok((socket, _)) = listener.accept().await {
+            let later = later.clone();
+            tokio::spawn(async move {
+                let mut connection = h2::server::handshake(socket).await.unwrap();
+                while let Some(Ok((asked, mut respond))) = connection.accept().await {
+                    let mut later = later.clone();
+                    tokio::spawn(async move {
+                        let _ = later.wait_for(|later| *later).await;
+                        respond.send_response(http::Response::new(()), true).unwrap();
+                        drop(asked);
+                    });
+                }
+            });
+        }
+    });
+}
+
 async fn open(later: watch::Receiver<bool>) -> (Stage, Proxy) {
     let stage = Stage::new().await;
     let at = stage.application(1, 8080);
@@ -162,13 +183,26 @@ async fn an_answer_that_is_not_taken_is_not_kept() {
 #[tokio::test]
 async fn an_application_may_be_silent_for_as_long_as_it_wants() {
     let (speak, later) = watch::channel(false);
-    let (_stage, gateway) = open(later).await;
+    let (stage, gateway) = open(later.clone()).await;
+    let at = stage.application(2, 8080);
+    calls(at, later).await;
+    stage.control.backend(stage.plain("calls", at));
+    let routes = vec![route(&[], "/", "one"), route(&[], "/calls", "calls")];
+    stage.control.gateway(vec![http(listener("web", 80, Kind::Http, ""), routes)]);
+    let led = async {
+        let asked = || curl(gateway.at(80), "http://shop.example/calls", &["--max-time", "1"]);
+        while asked().await.body.contains("ok") {}
+    };
+    time::timeout(PATIENCE, led).await.unwrap();
     let mut waiting = http2(&gateway).await;
     let (answer, _) = waiting.send_request(request("/later"), true).unwrap();
     let mut waits = answer.await.unwrap().into_body();
     let mut plain = TcpStream::connect(gateway.at(80)).await.unwrap();
     let said = say(&mut plain, "GET /later HTTP/1.1\r\nhost: shop.example\r\n\r\n", "\r\n\r\n").await;
     assert!(said.starts_with("HTTP/1.1 200"), "{said}");
+    let call = Request::post("http://shop.example/calls").header("content-type", "application/grpc");
+    let (call, mut said) = waiting.send_request(call.body(()).unwrap(), false).unwrap();
+    said.send_data(Bytes::from_static(b"hello"), false).unwrap();
     // Meanwhile three others, one after the other, run out of time.
     for number in 1..=3 {
         let mut stalled = TcpStream::connect(gateway.at(80)).await.unwrap();
@@ -179,4 +213,5 @@ async fn an_application_may_be_silent_for_as_long_as_it_wants() {
     speak.send(true).unwrap();
     assert_eq!(&waits.data().await.unwrap().unwrap()[..], b"later");
     assert_eq!(say(&mut plain, "", "later").await, "later");
+    assert_eq!(call.await.unwrap().status(), StatusCode::OK);
 }
