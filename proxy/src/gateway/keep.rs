@@ -8,6 +8,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     time,
@@ -19,6 +20,7 @@ use trellis_telemetry::{Family as Metric, Gauge, Registry, health::Health};
 use super::{
     listener::{Family, Layout, Serving},
     port::{Edge, Opening, Port},
+    proof::Proof,
 };
 use crate::{
     directory::{Answer, Directory, Subject},
@@ -39,6 +41,7 @@ pub struct Keeper {
     pub directory: Directory,
     pub subject: Subject,
     pub edge: Arc<Edge>,
+    pub proof: Arc<Mutex<Proof>>,
     pub address: IpAddr,
     pub workers: Vec<mpsc::UnboundedSender<Delivery>>,
     pub secured: mpsc::UnboundedSender<Opening>,
@@ -89,6 +92,10 @@ impl Metrics {
             .listeners()
             .filter_map(|listener| listener.front.as_ref()?.as_ref().ok())
             .flat_map(|front| front.certificates())
+            .chain(match &serving.proof {
+                Proof::With(certificate) => Some(certificate),
+                Proof::Needless | Proof::Missing => None,
+            })
             .map(|one| (&*one.source, (seconds(one.not_before), seconds(one.not_after))))
             .collect();
         let of = |source| vec![("certificate", source)];
@@ -136,6 +143,7 @@ impl Keeper {
         let wanted = match answer {
             Answer::Gateway(serving) => {
                 self.metrics.show(serving);
+                *self.proof.lock() = serving.proof.clone();
                 &serving.ports
             }
             // There is none, or it is not this one: what was served is not to be served any more.

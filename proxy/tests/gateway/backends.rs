@@ -159,3 +159,53 @@ async fn an_application_is_spoken_to_in_its_own_tls_or_not_at_all() {
     // To the mesh it is one more connection through the tunnel.
     assert_eq!(sidecar.evidence().await.inbound[0].class, Class::Pq);
 }
+
+#[tokio::test]
+async fn a_gateway_proves_itself_to_applications_that_ask() {
+    let stage = Stage::new().await;
+    let (authority, clients) = (Authority::new(&P256), Authority::new(&P256));
+    let at = stage.application(1, 8443);
+    demanding("careful", at, &authority.issue(&P256, &["app.example"]), &clients).await;
+    let mut service = stage.plain("careful", at);
+    service.tls = Some(wire::BackendTls {
+        hostname: "app.example".into(),
+        authorities: vec![authority.pem.clone()],
+        ..Default::default()
+    });
+    stage.control.backend(service);
+    let plain = stage.application(2, 8080);
+    application("open", plain, None).await;
+    stage.control.backend(stage.plain("open", plain));
+    let routes = vec![route(&[], "/", "careful"), route(&[], "/open", "open")];
+    stage.control.gateway(vec![http(listener("web", 80, Kind::Http, ""), routes)]);
+    let gateway = stage.gateway(&[]).await;
+    let ask = async || curl(gateway.at(80), "http://shop.example/", &[]).await;
+    assert!(ask().await.status >= 500, "nobody was asked who calls");
+    // Each proof counts from the next request, on a connection that was made with it.
+    for source in ["edge/one", "edge/two"] {
+        let proof = clients.issue(&P256, &["gateway.example"]);
+        stage.control.proof(Ok(proof.wire(source)));
+        let ends = ["trellis_gateway_certificate_end_timestamp_seconds", source];
+        let shown = async { while gateway.metric(&ends).await == 0.0 {} };
+        tokio::time::timeout(crate::stage::PATIENCE, shown).await.unwrap();
+        for _ in 0..2 {
+            let got = ask().await;
+            let client = format!("client: {}\n", mark(&proof.der()));
+            assert!(got.status == 200 && got.body.contains(&client), "{source}: {got:?}");
+        }
+    }
+    // One that is none, and one that cannot be had: nobody is spoken to without.
+    let mut broken = clients.issue(&P256, &["gateway.example"]).wire("edge/broken");
+    broken.key_pem = clients.issue(&P256, &["other.example"]).key.into_bytes();
+    for (proof, troubles) in
+        [(Ok(broken), "edge/broken"), (Err("there is no Secret edge/none"), "certificate=\"\"")]
+    {
+        stage.control.proof(proof);
+        gateway.until(&["trellis_gateway_troubles", troubles], 1.0).await;
+        let got = ask().await;
+        assert_eq!(got.status, 503, "{got:?}");
+        assert!(got.head.contains("trellis-error: client_certificate_invalid"), "{got:?}");
+        let got = curl(gateway.at(80), "http://shop.example/open", &[]).await;
+        assert!(got.status == 200 && got.body.contains("application: open"), "{got:?}");
+    }
+}
