@@ -91,7 +91,11 @@ impl Serving {
             .flat_map(|front| front.certificates().iter().cloned())
             .collect();
         let mut serving = Self { ports: BTreeMap::new(), proof: Proof::Needless, troubles: Vec::new() };
-        serving.proof = serving.proof(wire, before.map(|before| &before.proof));
+        serving.proof =
+            Proof::read(wire, before.map(|before| &before.proof)).unwrap_or_else(|(source, why)| {
+                serving.trouble("", source, why);
+                Proof::Missing
+            });
         let mut layouts: BTreeMap<u16, Layout> = BTreeMap::new();
         for wire in &wire.listeners {
             if let Err(why) = serving.add(&mut layouts, wire, &known) {
@@ -193,29 +197,6 @@ impl Serving {
             _ => &[],
         };
         Ok(Front::new(certificates, key_exchange, clients, protocols))
-    }
-
-    /// What it proves itself with. Where it was to and cannot, it does not go without.
-    fn proof(&mut self, wire: &wire::Gateway, before: Option<&Proof>) -> Proof {
-        let Some(wire::Certificate { source, chain_pem, key_pem }) = &wire.client_certificate else {
-            if wire.client_certificate_invalid.is_empty() {
-                return Proof::Needless;
-            }
-            self.trouble("", None, wire.client_certificate_invalid.clone());
-            return Proof::Missing;
-        };
-        if let Some(Proof::With(same)) = before
-            && same.is_of(source, chain_pem.as_bytes(), key_pem)
-        {
-            return Proof::With(same.clone());
-        }
-        match Certificate::read(source, chain_pem.as_bytes(), key_pem) {
-            Ok(certificate) => Proof::With(Arc::new(certificate)),
-            Err(why) => {
-                self.trouble("", Some(source), why.to_string());
-                Proof::Missing
-            }
-        }
     }
 
     fn trouble(&mut self, listener: &str, certificate: Option<&str>, why: String) {

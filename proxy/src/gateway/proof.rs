@@ -7,6 +7,7 @@ use std::{
     sync::Arc,
 };
 
+use trellis_api::proto::discovery as wire;
 use trellis_pki::public::Certificate;
 
 #[derive(Clone, Default)]
@@ -20,6 +21,28 @@ pub enum Proof {
 }
 
 impl Proof {
+    /// One that has not changed stays the same. Otherwise the Secret that is of no use, where there is one, and why.
+    pub fn read<'a>(
+        wire: &'a wire::Gateway,
+        before: Option<&Self>,
+    ) -> Result<Self, (Option<&'a str>, String)> {
+        let Some(wire::Certificate { source, chain_pem, key_pem }) = &wire.client_certificate else {
+            return match wire.client_certificate_invalid.as_str() {
+                "" => Ok(Self::Needless),
+                why => Err((None, why.to_owned())),
+            };
+        };
+        match before {
+            Some(Self::With(same)) if same.is_of(source, chain_pem.as_bytes(), key_pem) => {
+                Ok(Self::With(same.clone()))
+            }
+            _ => match Certificate::read(source, chain_pem.as_bytes(), key_pem) {
+                Ok(certificate) => Ok(Self::With(Arc::new(certificate))),
+                Err(why) => Err((Some(source), why.to_string())),
+            },
+        }
+    }
+
     fn place(&self) -> (u8, *const Certificate) {
         match self {
             Self::Needless => (0, std::ptr::null()),

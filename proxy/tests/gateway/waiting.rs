@@ -215,3 +215,33 @@ async fn an_application_may_be_silent_for_as_long_as_it_wants() {
     assert_eq!(say(&mut plain, "", "later").await, "later");
     assert_eq!(call.await.unwrap().status(), StatusCode::OK);
 }
+
+/// Of TLS: the greeting comes, byte by byte, and never ends.
+#[tokio::test]
+async fn a_greeting_that_drips_is_cut_off() {
+    let stage = Stage::new().await;
+    let at = stage.application(1, 8080);
+    application("one", at, None).await;
+    stage.control.backend(stage.plain("one", at));
+    let issued = Authority::new(&rcgen::PKCS_ECDSA_P256_SHA256)
+        .issue(&rcgen::PKCS_ECDSA_P256_SHA256, &["shop.example"]);
+    let web = http(listener("web", 443, Kind::Https, ""), vec![route(&[], "/", "one")]);
+    stage.control.gateway(vec![tls(web, vec![issued.wire("edge/web")])]);
+    let gateway = stage.gateway(&[]).await;
+    let drips = (0..20).map(|_| async {
+        let mut hostile = TcpStream::connect(gateway.at(443)).await.unwrap();
+        // A record of 1,500 bytes with a ClientHello in it.
+        hostile.write_all(&[22, 3, 1, 5, 220, 1, 0, 5, 216, 3, 3]).await.unwrap();
+        while hostile.write_all(&[7]).await.is_ok() {
+            time::sleep(std::time::Duration::from_millis(200)).await;
+        }
+    });
+    let all = time::timeout(PATIENCE, futures::future::join_all(drips));
+    let beside = async {
+        let got = curl(gateway.at(443), "https://shop.example/", &["-k"]).await;
+        assert_eq!(got.status, 200, "{got:?}");
+    };
+    let (cut, ()) = tokio::join!(all, beside);
+    assert!(cut.is_ok(), "they drip on");
+    gateway.until(&["trellis_handshakes_total", "reason=\"timed_out\""], 20.0).await;
+}
