@@ -32,6 +32,9 @@ use crate::{
     worker::Shared,
 };
 
+#[cfg(test)]
+mod silence;
+
 const STREAM_WINDOW: u32 = 512 * 1024;
 /// As much as all streams together may have: one whose reader stalls takes nothing from the others.
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
@@ -427,4 +430,32 @@ fn target<B>(request: &Request<B>) -> Target {
 }
 
 #[cfg(test)]
-mod tests;
+mod tests {
+    use super::*;
+
+    fn request(method: Method, uri: &str) -> Request<()> {
+        Request::builder().method(method).uri(uri).body(()).unwrap()
+    }
+
+    #[test]
+    fn only_connect_to_an_address_and_port_is_a_target() {
+        let cases = [
+            (Method::CONNECT, "10.0.0.1:80", Target::Address("10.0.0.1:80".parse().unwrap())),
+            (Method::CONNECT, "[fd00::1]:80", Target::Address("[fd00::1]:80".parse().unwrap())),
+            (Method::CONNECT, "10.0.0.1:0", Target::Invalid("authority_not_address")),
+            (Method::CONNECT, "example.org:80", Target::Invalid("authority_not_address")),
+            (Method::CONNECT, "user@10.0.0.1:80", Target::Invalid("authority_not_address")),
+            (Method::GET, "http://10.0.0.1:80/", Target::Invalid("method_not_connect")),
+        ];
+        for (method, uri, expected) in cases {
+            assert_eq!(target(&request(method, uri)), expected, "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_request_carries_the_target_as_its_authority() {
+        let built = connect_request("[fd00::1]:8080".parse().unwrap()).unwrap();
+        assert_eq!(built.uri().authority().unwrap().as_str(), "[fd00::1]:8080");
+        assert_eq!(target(&built), Target::Address("[fd00::1]:8080".parse().unwrap()));
+    }
+}

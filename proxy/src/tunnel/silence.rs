@@ -1,32 +1,16 @@
-use tokio::sync::oneshot;
+//! Tests of what is silent: streams may be for as long as they want, and dead peers may not.
 
-use super::*;
+use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
-fn request(method: Method, uri: &str) -> Request<()> {
-    Request::builder().method(method).uri(uri).body(()).unwrap()
-}
+use bytes::Bytes;
+use h2::{client, server};
+use http::Request;
+use tokio::{
+    sync::{oneshot, watch},
+    time,
+};
 
-#[test]
-fn only_connect_to_an_address_and_port_is_a_target() {
-    let cases = [
-        (Method::CONNECT, "10.0.0.1:80", Target::Address("10.0.0.1:80".parse().unwrap())),
-        (Method::CONNECT, "[fd00::1]:80", Target::Address("[fd00::1]:80".parse().unwrap())),
-        (Method::CONNECT, "10.0.0.1:0", Target::Invalid("authority_not_address")),
-        (Method::CONNECT, "example.org:80", Target::Invalid("authority_not_address")),
-        (Method::CONNECT, "user@10.0.0.1:80", Target::Invalid("authority_not_address")),
-        (Method::GET, "http://10.0.0.1:80/", Target::Invalid("method_not_connect")),
-    ];
-    for (method, uri, expected) in cases {
-        assert_eq!(target(&request(method, uri)), expected, "{uri}");
-    }
-}
-
-#[test]
-fn a_request_carries_the_target_as_its_authority() {
-    let built = connect_request("[fd00::1]:8080".parse().unwrap()).unwrap();
-    assert_eq!(built.uri().authority().unwrap().as_str(), "[fd00::1]:8080");
-    assert_eq!(target(&built), Target::Address("[fd00::1]:8080".parse().unwrap()));
-}
+use super::{PING_EVERY, PING_TIMEOUT, State, silent, unused};
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -61,7 +45,7 @@ async fn a_stream_may_be_silent_for_hours_and_a_dead_peer_may_not() {
     tokio::spawn(connection);
     let mut send = send.ready().await.unwrap();
     let (answer, _stream) =
-        send.send_request(connect_request("10.0.0.1:80".parse().unwrap()).unwrap(), false).unwrap();
+        send.send_request(Request::connect("10.0.0.1:80").body(()).unwrap(), false).unwrap();
     let mut stream = answer.await.unwrap().into_body();
     let state = State::default();
     state.streams.store(1, Relaxed);
