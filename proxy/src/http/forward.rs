@@ -53,7 +53,13 @@ pub fn answer(
         };
         let taking = stalls.as_ref().map(|stalls| stalls.taking.clone());
         let sending = stalls.filter(|_| request.body().is_passed()).and_then(|stalls| stalls.sending);
-        Ok(match in_time(sending, run(&context, request, &mut seen)).await {
+        let outcome = {
+            // Lent, since whoever is given a future keeps room for it twice.
+            let running = run(&context, request, &mut seen);
+            tokio::pin!(running);
+            in_time(sending, running).await
+        };
+        Ok(match outcome {
             Ok(Outcome::Answered(answered, None))
                 if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS =>
             {
@@ -90,7 +96,7 @@ pub fn answer(
 /// as slowly as they want.
 async fn in_time(
     sending: Option<Stall>,
-    run: impl Future<Output = Result<Outcome, Failure>>,
+    run: Pin<&mut impl Future<Output = Result<Outcome, Failure>>>,
 ) -> Result<Outcome, Failure> {
     let Some(sending) = sending else { return run.await };
     tokio::select! {
