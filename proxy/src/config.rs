@@ -208,6 +208,14 @@ mod tests {
         assert!(!rules.is_probe("10.0.0.7".parse().unwrap(), 8080));
     }
 
+    /// What it tells there is its own pod's business.
+    #[test]
+    fn the_admin_port_is_for_the_pod_alone() {
+        let member = run(&[]).member;
+        assert!(member.admin_listen.ip().is_loopback());
+        assert!(!member.metrics_listen.ip().is_loopback() && !member.ready_listen.ip().is_loopback());
+    }
+
     #[test]
     fn the_application_may_listen_elsewhere() {
         let rules = run(&["--application-address=127.1.0.1"]).rules([]);

@@ -149,3 +149,6 @@ fn learn(directory: &Directory, response: ResolveResponse) {
 fn address(destination: &Destination) -> Option<SocketAddr> {
     Some(SocketAddr::new(destination.address.parse().ok()?, u16::try_from(destination.port).ok()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -40,6 +40,7 @@ mod forwarded;
 mod keep;
 mod listener;
 mod port;
+mod proof;
 pub(crate) mod proxied;
 mod secured;
 mod sources;
@@ -49,6 +50,7 @@ pub(crate) use self::{
     entrance::Entrance,
     listener::Serving,
     port::Opening,
+    proof::Proof,
     secured::{Thread, secured},
 };
 use self::{keep::Keeper, port::Edge, proxied::Proxied, sources::Sources};
@@ -89,11 +91,13 @@ async fn live(config: Config, reload: log::Reload) -> anyhow::Result<()> {
         gateway: name.to_string().into(),
         proxied: Proxied { mode: config.proxy_protocol, sources: config.proxy_protocol_sources.clone() },
         sources: Sources::new(usize::try_from(config.connections_per_source).unwrap_or(usize::MAX)),
+        stall: config.client_stall(),
     };
     let keeper = Keeper {
         directory: joined.base.directory.clone(),
         subject: Subject::Gateway(name.clone()),
         edge: Arc::new(edge),
+        proof: shared.proof.clone(),
         address: config.gateway_listen,
         workers: threads.workers.clone(),
         secured: openings,

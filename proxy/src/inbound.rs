@@ -154,14 +154,7 @@ fn place(worker: &Worker, session: &Session) -> Result<(quota::Stream, OwnedSema
 impl Session {
     /// Ends once no stream has lived for `time`.
     async fn unused(&self, time: Duration) {
-        loop {
-            let changed = self.changed.notified();
-            if self.streams.load(Relaxed) > 0 {
-                changed.await;
-            } else if time::timeout(time, changed).await.is_err() && self.streams.load(Relaxed) == 0 {
-                return;
-            }
-        }
+        tunnel::unused(&self.streams, &self.changed, time).await;
     }
 }
 

@@ -32,6 +32,9 @@ use crate::{
     worker::Shared,
 };
 
+#[cfg(test)]
+mod silence;
+
 const STREAM_WINDOW: u32 = 512 * 1024;
 /// As much as all streams together may have: one whose reader stalls takes nothing from the others.
 const CONNECTION_WINDOW: u32 = STREAMS * STREAM_WINDOW;
@@ -147,7 +150,7 @@ pub async fn connect(
             let life = async {
                 tokio::select! {
                     result = &mut driven => return result.err().map(|error| error.to_string()),
-                    () = unused(&state, idle) => state.closed.store(true, Relaxed),
+                    () = unused(&state.streams, &state.changed, idle) => state.closed.store(true, Relaxed),
                 }
                 // The pool drops the tunnel at its next sweep; with the last sender and stream gone the
                 // connection says goodbye and ends.
@@ -278,13 +281,14 @@ async fn cuts(state: &State) -> bool {
     state.cut.load(Relaxed)
 }
 
-/// Ends once no stream has used the tunnel for `idle`.
-async fn unused(state: &State, idle: Duration) {
+/// Ends once no stream has used a tunnel for `idle`: one that is open uses it, whether or not it says anything.
+/// `changed` tells when their number did.
+pub async fn unused(streams: &AtomicUsize, changed: &Notify, idle: Duration) {
     loop {
-        let changed = state.changed.notified();
-        if state.streams.load(Relaxed) > 0 {
+        let changed = changed.notified();
+        if streams.load(Relaxed) > 0 {
             changed.await;
-        } else if time::timeout(idle, changed).await.is_err() && state.streams.load(Relaxed) == 0 {
+        } else if time::timeout(idle, changed).await.is_err() && streams.load(Relaxed) == 0 {
             return;
         }
     }

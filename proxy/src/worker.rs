@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime,
@@ -28,7 +29,7 @@ use trellis_pki::{clock::Clock, spiffe::SpiffeId, tls::MeshTls};
 use crate::{
     detect::Protocol,
     directory::Directory,
-    gateway,
+    gateway::{self, Proof},
     handshake::{self, ConnectError, Handshaker, Secured},
     http::Upstreams,
     inbound,
@@ -90,6 +91,8 @@ pub struct Shared {
     /// What the tunnels that are open rest on.
     pub resting: Resting,
     pub web_roots: Arc<WebRoots>,
+    /// What a gateway proves itself with to applications.
+    pub proof: Arc<Mutex<Proof>>,
     /// Changes when tunnels must be retired: a new leaf, a new bundle, or the end of this process.
     pub stage: watch::Receiver<Stage>,
 }
@@ -124,6 +127,7 @@ impl Shared {
             quota,
             resting: base.resting.clone(),
             web_roots: base.web_roots.clone(),
+            proof: Arc::default(),
             stage,
         }
     }

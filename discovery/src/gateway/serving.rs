@@ -10,6 +10,7 @@ use trellis_api::{
 use super::{
     World,
     attachment::{attach, is},
+    frontend::certificate,
     grant::From,
     listener::{Entry, Judged, Owner, Problem, judge},
     mesh::push,
@@ -48,6 +49,8 @@ pub struct Serving {
     pub routes: Vec<RouteVerdict>,
     /// That clients without a certificate that verifies are let in somewhere.
     pub insecure_fallback: bool,
+    /// Whether it can prove itself to applications, where it was to.
+    pub proves: Option<Result<(), Problem>>,
     /// Services that its routes lead to.
     pub backends: BTreeSet<Name>,
 }
@@ -153,8 +156,9 @@ impl Serving {
         let backends =
             backends.flat_map(|one| one.route.references.iter().map(|one| one.to.clone())).collect();
         let accepted = accepted(&gateway.spec);
+        let proof = proof(name, &gateway.spec, world);
         let answer = match &accepted {
-            Ok(()) => answer(&judged, &places),
+            Ok(()) => answer(&judged, &places, proof.as_ref()),
             // What its author asked for cannot be done, so nothing else is.
             Err(_) => proto::Gateway::default(),
         };
@@ -195,6 +199,7 @@ impl Serving {
             sets: allowed.chain(refused).collect(),
             routes: verdicts,
             insecure_fallback: judged.iter().any(|one| one.insecure_fallback),
+            proves: proof.map(|proof| proof.map(drop)),
             backends,
         }
     }
@@ -276,15 +281,26 @@ fn accepted(spec: &GatewaySpec) -> Result<(), Problem> {
         let message = format!("addresses: type {kind} cannot be had; use IPAddress");
         return Err(Problem::new("UnsupportedAddress", message));
     }
-    let backend = spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
-    if backend.is_some_and(|backend| backend.client_certificate_ref.is_some()) {
-        let message = "tls.backend.clientCertificateRef: Trellis shows backends no certificate of the gateway; remove it";
-        return Err(Problem::new("Invalid", message));
-    }
     Ok(())
 }
 
-fn answer(judged: &[Judged<'_>], places: &[Place<'_>]) -> proto::Gateway {
+/// What a gateway proves itself with to applications that are spoken to in TLS, where it is to.
+fn proof(
+    gateway: &Name,
+    spec: &GatewaySpec,
+    world: &World<'_>,
+) -> Option<Result<proto::Certificate, Problem>> {
+    let reference = spec.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.as_ref()?;
+    let from = From { kind: "Gateway", namespace: &gateway.namespace };
+    let field = "tls.backend.clientCertificateRef";
+    Some(certificate(reference, from, world, field, "InvalidClientCertificateRef"))
+}
+
+fn answer(
+    judged: &[Judged<'_>],
+    places: &[Place<'_>],
+    proof: Option<&Result<proto::Certificate, Problem>>,
+) -> proto::Gateway {
     let served = judged.iter().zip(places).filter(|(judged, _)| judged.serves());
     let listeners = served.map(|(judged, place)| proto::Listener {
         name: match judged.entry.owner {
@@ -297,7 +313,13 @@ fn answer(judged: &[Judged<'_>], places: &[Place<'_>]) -> proto::Gateway {
         tls: judged.tls.clone(),
         routes: Some(place.answer.clone()),
     });
-    proto::Gateway { listeners: listeners.collect() }
+    proto::Gateway {
+        listeners: listeners.collect(),
+        client_certificate: proof.and_then(|proof| proof.as_ref().ok()).cloned(),
+        client_certificate_invalid: proof
+            .and_then(|proof| proof.as_ref().err())
+            .map_or_else(String::new, |problem| problem.message.clone()),
+    }
 }
 
 impl Gateway {

@@ -2,6 +2,8 @@
 
 #[path = "mesh/backup.rs"]
 mod backup;
+#[path = "mesh/churn.rs"]
+mod churn;
 #[path = "mesh/clocks.rs"]
 mod clocks;
 #[path = "mesh/egress.rs"]
@@ -12,8 +14,12 @@ mod federation;
 mod foreign;
 #[path = "mesh/hostile.rs"]
 mod hostile;
+#[path = "mesh/outage.rs"]
+mod outage;
 #[path = "mesh/program.rs"]
 mod program;
+#[path = "mesh/restarts.rs"]
+mod restarts;
 #[path = "mesh/routes.rs"]
 mod routes;
 #[path = "mesh/traffic.rs"]
@@ -50,6 +56,9 @@ fn main() -> ExitCode {
         federation::trials(),
         program::trials(),
         clocks::trials(),
+        churn::trials(),
+        outage::trials(),
+        restarts::trials(),
     ];
     let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()

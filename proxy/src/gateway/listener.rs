@@ -10,6 +10,7 @@ use tracing::warn;
 use trellis_api::proto::discovery as wire;
 use trellis_pki::public::{Certificate, Clients, Front, KeyExchange, PublicError};
 
+use super::proof::Proof;
 use crate::route::{
     Routes,
     host::{self, Hosts, Wanted},
@@ -18,6 +19,7 @@ use crate::route::{
 /// All listeners of a gateway, by port.
 pub struct Serving {
     pub ports: BTreeMap<u16, Arc<Layout>>,
+    pub proof: Proof,
     /// What cannot be served, in words.
     pub troubles: Vec<Trouble>,
 }
@@ -25,6 +27,7 @@ pub struct Serving {
 /// What is wrong with a part of what a gateway is to serve. The rest goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
+    /// Empty where it is the gateway's own.
     pub listener: Arc<str>,
     /// The Secret, where it is a certificate.
     pub certificate: Option<Arc<str>>,
@@ -87,7 +90,12 @@ impl Serving {
             .filter_map(|listener| listener.front.as_ref()?.as_ref().ok())
             .flat_map(|front| front.certificates().iter().cloned())
             .collect();
-        let mut serving = Self { ports: BTreeMap::new(), troubles: Vec::new() };
+        let mut serving = Self { ports: BTreeMap::new(), proof: Proof::Needless, troubles: Vec::new() };
+        serving.proof =
+            Proof::read(wire, before.map(|before| &before.proof)).unwrap_or_else(|(source, why)| {
+                serving.trouble("", source, why);
+                Proof::Missing
+            });
         let mut layouts: BTreeMap<u16, Layout> = BTreeMap::new();
         for wire in &wire.listeners {
             if let Err(why) = serving.add(&mut layouts, wire, &known) {
@@ -284,7 +292,7 @@ mod tests {
     }
 
     fn read(listeners: Vec<wire::Listener>) -> Serving {
-        Serving::read(&wire::Gateway { listeners }, None)
+        Serving::read(&wire::Gateway { listeners, ..Default::default() }, None)
     }
 
     #[test]

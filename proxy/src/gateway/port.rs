@@ -1,6 +1,6 @@
 //! One port of a gateway while it is open: what it serves at this moment, and what its connections share.
 
-use std::{net::TcpListener as StdListener, sync::Arc};
+use std::{net::TcpListener as StdListener, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::sync::watch;
@@ -28,6 +28,8 @@ pub struct Edge {
     pub gateway: Arc<str>,
     pub proxied: Proxied,
     pub sources: Sources,
+    /// How long a client may be waited for in the middle of a request.
+    pub stall: Duration,
 }
 
 /// A socket to accept from.

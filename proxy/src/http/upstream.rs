@@ -24,6 +24,7 @@ use trellis_api::evidence::Class;
 use super::{body::Body, expect::Question, io::Far, seal};
 use crate::{
     directory::{ApplicationTls, Endpoint, Reach, Same},
+    gateway::Proof,
     handshake::ConnectError,
     ledger::{self, Direction, OpenConnection},
     pool::Pool,
@@ -61,11 +62,13 @@ pub struct Key {
     address: SocketAddr,
     reach: Reach,
     tls: Option<Same>,
+    proof: Proof,
 }
 
 impl Key {
-    fn new(endpoint: &Endpoint, tls: Option<&Arc<ApplicationTls>>) -> Self {
-        Self { address: endpoint.address, reach: endpoint.reach.clone(), tls: tls.cloned().map(Same) }
+    fn new(worker: &Worker, endpoint: &Endpoint, tls: Option<&Arc<ApplicationTls>>) -> Self {
+        let proof = tls.map_or(Proof::Needless, |_| worker.shared.proof.lock().clone());
+        Self { address: endpoint.address, reach: endpoint.reach.clone(), tls: tls.cloned().map(Same), proof }
     }
 }
 
@@ -155,7 +158,7 @@ impl Upstreams {
         tls: Option<&Arc<ApplicationTls>>,
         wish: Wish,
     ) -> Result<Taken, ConnectError> {
-        let key = Key::new(endpoint, tls);
+        let key = Key::new(worker, endpoint, tls);
         if let Some(idle) = self.take(&key, &worker.shared, wish.rested) {
             let Idle { sender, connection, .. } = idle;
             return Ok(Taken::new(key, Sender::One(sender), connection, true));
@@ -188,7 +191,7 @@ impl Upstreams {
         endpoint: &Endpoint,
         tls: Option<&Arc<ApplicationTls>>,
     ) -> Result<Taken, ConnectError> {
-        let key = Key::new(endpoint, tls);
+        let key = Key::new(worker, endpoint, tls);
         let made = std::sync::atomic::AtomicBool::new(false);
         let place = |many: &Many| {
             (many.connection.open.load(Relaxed) < STREAMS).then(|| {

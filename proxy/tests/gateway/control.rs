@@ -113,7 +113,16 @@ impl Control {
 
     /// What the gateway serves from now on.
     pub fn gateway(&self, listeners: Vec<wire::Listener>) {
-        self.change(|world| world.gateway = wire::Gateway { listeners });
+        self.change(|world| world.gateway.listeners = listeners);
+    }
+
+    /// What it is to prove itself with, or why it cannot.
+    pub fn proof(&self, proof: Result<wire::Certificate, &str>) {
+        self.change(|world| {
+            world.gateway.client_certificate_invalid =
+                proof.as_ref().err().copied().unwrap_or_default().into();
+            world.gateway.client_certificate = proof.ok();
+        });
     }
 
     pub fn backend(&self, service: wire::Service) {

@@ -8,8 +8,10 @@ mod web;
 
 mod backends;
 mod bytes;
+mod hostile;
 mod life;
 mod listeners;
 mod proxied;
 mod requests;
 mod secured;
+mod waiting;
