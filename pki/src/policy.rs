@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::algorithm::Algorithm;
+use crate::posture::{Class, Posture};
 
 /// How far towards post-quantum a side of the handshake has moved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -48,6 +49,42 @@ impl Policy {
             Ladder::Prefer => true,
             Ladder::Classical => !algorithm.is_post_quantum(),
         }
+    }
+}
+
+impl Ladder {
+    /// The ladder under which is good whatever is good under one of the two.
+    fn either(self, other: Self) -> Self {
+        if self == other { self } else { Self::Prefer }
+    }
+}
+
+impl Policy {
+    /// The policy under which is good whatever is good under one of the two.
+    pub fn either(self, other: Self) -> Self {
+        Self {
+            key_exchange: self.key_exchange.either(other.key_exchange),
+            signatures: self.signatures.either(other.signatures),
+        }
+    }
+
+    /// Whether a handshake under this policy could come to what a connection came to: one that is open may go
+    /// on, unless none like it could begin. Our own certificate is its peer's to judge, but one that we
+    /// showed in place of our identity is ours to withhold.
+    pub fn admits(&self, posture: &Posture) -> bool {
+        let key_exchange = match self.key_exchange {
+            Ladder::Require => posture.class != Class::Classical,
+            Ladder::Prefer => true,
+            Ladder::Classical => posture.class == Class::Classical,
+        };
+        let stood_in = posture.local_signature.filter(|_| posture.fallback.is_some());
+        let signed = posture.peer_signature.into_iter().chain(stood_in).all(|one| self.allows(one));
+        let issued = match (posture.peer_signature, self.signatures) {
+            (None, _) | (_, Ladder::Prefer) => true,
+            (Some(_), Ladder::Require) => posture.peer_issuer_post_quantum,
+            (Some(_), Ladder::Classical) => !posture.peer_issuer_post_quantum,
+        };
+        key_exchange && signed && issued
     }
 }
 

@@ -10,12 +10,12 @@ use tokio::{
 use tonic::transport::Channel;
 use tracing::{info, warn};
 use trellis_api::proto::discovery::{
-    Destination, GatewayName as WireGateway, ResolveRequest, ResolveResponse,
+    Destination, GatewayName as WireGateway, PodName as WirePod, ResolveRequest, ResolveResponse,
     discovery_client::DiscoveryClient, resolve_request::Action, resolve_response as wire,
 };
 use trellis_telemetry::health::Health;
 
-use crate::directory::{Backend, Directory, GatewayName, Subject, Wish};
+use crate::directory::{Backend, Directory, GatewayName, PodName, Subject, Wish};
 
 /// The condition that holds once discovery has answered; it is not lost again, because what is known
 /// stays in use.
@@ -122,8 +122,12 @@ fn request(wish: Wish) -> Option<ResolveRequest> {
             namespace: gateway.namespace.to_string(),
             name: gateway.name.to_string(),
         }),
-        // A gateway wants to know what it serves for as long as it lives.
-        Wish::Unsubscribe(Subject::Gateway(_)) => return None,
+        Wish::Subscribe(Subject::Pod(pod)) => Action::SubscribePolicy(WirePod {
+            namespace: pod.namespace.to_string(),
+            name: pod.name.to_string(),
+        }),
+        // What a proxy serves and demands it wants to know for as long as it lives.
+        Wish::Unsubscribe(Subject::Gateway(_) | Subject::Pod(_)) => return None,
     };
     Some(ResolveRequest { action: Some(action) })
 }
@@ -137,6 +141,10 @@ fn learn(directory: &Directory, response: ResolveResponse) {
         Some(wire::Subject::Gateway(WireGateway { namespace, name })) => {
             let (namespace, name) = (namespace.as_str().into(), name.as_str().into());
             Some(Subject::Gateway(GatewayName { namespace, name }))
+        }
+        Some(wire::Subject::Pod(WirePod { namespace, name })) => {
+            let (namespace, name) = (namespace.as_str().into(), name.as_str().into());
+            Some(Subject::Pod(PodName { namespace, name }))
         }
         None => None,
     };

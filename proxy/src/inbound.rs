@@ -13,14 +13,11 @@ use std::{
 use http::StatusCode;
 use tokio::{
     net::TcpStream,
-    sync::{Notify, OwnedSemaphorePermit},
+    sync::{Notify, OwnedSemaphorePermit, watch},
     time::{self, Instant},
 };
 use tracing::debug;
-use trellis_api::{
-    annotations::Plaintext,
-    evidence::{Class, KUBELET_PROBE},
-};
+use trellis_api::evidence::{Class, KUBELET_PROBE};
 
 use crate::{
     handshake::Secured,
@@ -47,6 +44,8 @@ struct Session {
     streams: AtomicUsize,
     /// A stream came or went.
     changed: Notify,
+    /// The tunnel is to end soon.
+    falling: watch::Sender<bool>,
 }
 
 /// Serves the streams of one tunnel until it ends.
@@ -74,6 +73,7 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         row,
         streams: AtomicUsize::new(0),
         changed: Notify::new(),
+        falling: watch::Sender::new(false),
     });
     let (remote, epoch) = (secured.remote, secured.epoch);
     // A peer's certificate ends, and with it what we may believe about new streams.
@@ -83,13 +83,19 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         Err(error) => return debug!(%remote, %error, "no HTTP/2 on the tunnel"),
     };
     let ending = ending(worker.shared.stage.clone(), epoch, lifetime);
-    let fallen = fallen(shared, &posture, || {});
+    let fallen = fallen(shared, Direction::Inbound, &posture, || _ = session.falling.send_replace(true));
+    let mut falls = session.falling.subscribe();
     tokio::pin!(ending, fallen);
     let mut retired: Option<Instant> = None;
     loop {
         let asked = tokio::select! {
             asked = accepted.next() => asked,
             () = &mut ending, if retired.is_none() => {
+                retired = Some(Instant::now());
+                accepted.retire();
+                continue;
+            }
+            Ok(_) = falls.wait_for(|falls| *falls), if retired.is_none() => {
                 retired = Some(Instant::now());
                 accepted.retire();
                 continue;
@@ -202,8 +208,9 @@ async fn stream(worker: &Worker, session: &Session, asked: Asked) {
         Err(error) => return debug!(peer = session.peer, %error, "peer left before its answer"),
     };
     let _open = session.row.opened();
+    let falling = Some(session.falling.subscribe());
     let carried =
-        worker::carry(worker, Direction::Inbound, target.port(), &session.flow, near, far, None).await;
+        worker::carry(worker, Direction::Inbound, target.port(), &session.flow, near, far, falling).await;
     if let Err(error) = carried {
         debug!(peer = session.peer, %target, %error, "connection broke");
     }
@@ -219,7 +226,7 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
         return far.abort();
     }
     let probe = shared.rules.is_probe(remote.ip(), target.port());
-    if shared.rules.plaintext == Plaintext::Strict && !probe {
+    if shared.demands.is_strict(Direction::Inbound) && !probe {
         count_refused(worker, remote.ip(), "plaintext");
         return far.abort();
     }
@@ -233,9 +240,22 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
     };
     let counted = count(worker, remote.ip(), probe);
     let flow = shared.ledger.flow(Direction::Inbound, Class::Plaintext);
-    let carried = worker::carry(worker, Direction::Inbound, target.port(), &flow, near, far, None);
+    let (demands, direction) = (&shared.demands, Direction::Inbound);
+    let falling = (!probe).then(|| demands.strict(direction));
+    let carried = worker::carry(worker, direction, target.port(), &flow, near, far, falling);
+    let carried = async {
+        // Boxed: what hardly ever comes must not make every connection larger.
+        let over = Box::pin(demands.strict_for(direction, shared.rules.removal_grace));
+        tokio::select! {
+            carried = carried => carried,
+            () = over, if !probe => Ok(()),
+        }
+    };
     // Asking who the peer is must not delay its bytes, nor end with them.
     let (carried, _open) = tokio::join!(carried, counted);
+    if !probe && demands.is_strict(direction) {
+        demands.plaintext_ended(direction, &shared.directory.name(remote.ip()).await);
+    }
     if let Err(error) = carried {
         debug!(%remote, %target, %error, "connection broke");
     }

@@ -21,7 +21,7 @@ use tokio::{
     time,
 };
 use tracing::debug;
-use trellis_pki::refusal::Refusal;
+use trellis_pki::{posture::Posture, refusal::Refusal};
 
 use crate::{
     handshake::Secured,
@@ -63,6 +63,7 @@ pub struct Peer {
     pub expires: SystemTime,
     /// The state of our own identity and trust when the tunnel was made.
     pub epoch: u64,
+    pub posture: Posture,
 }
 
 #[derive(Default)]
@@ -163,10 +164,10 @@ pub async fn connect(
                 reason = life => {
                     state.closed.store(true, Relaxed);
                     drop(rests);
-                    (reason, cuts(&state).await.then(|| taken(&shared, &posture)))
+                    (reason, cuts(&state).await.then(|| taken(&shared, Direction::Outbound, &posture)))
                 }
                 () = silent(&state, ping) => (Some("the peer no longer answers".to_owned()), Some(SILENT)),
-                reason = fallen(&shared, &posture, || { state.falling.send_replace(true); }) => {
+                reason = fallen(&shared, Direction::Outbound, &posture, || { state.falling.send_replace(true); }) => {
                     (Some(reason.to_owned()), Some(reason))
                 }
             };

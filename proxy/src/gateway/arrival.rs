@@ -101,13 +101,16 @@ async fn plain(
     let flow = ledger.flow(Direction::Inbound, Class::Plaintext);
     if port.family == Family::Bytes {
         let listener = port.now().of("").cloned().ok_or("no_listener")?;
+        if !listener.admits(Class::Plaintext) {
+            return Err("plaintext");
+        }
         let came = Came { row: row("tcp_listener"), flow, client };
         carry(worker, &port, &listener, None, came, Side::Plain(socket), first.freeze()).await;
         return Ok(());
     }
     let http2 = speaks_http2(&mut socket, &mut first).await?;
     let _open = row("http_listener").opened();
-    let entrance = Entrance { port, listener: None, client };
+    let entrance = Entrance { port, listener: None, client, class: Class::Plaintext };
     serve_http(worker, entrance, Side::Plain(socket), flow, first.freeze(), http2).await;
     Ok(())
 }
@@ -148,7 +151,7 @@ pub async fn serve(worker: Arc<Worker>, arrival: Arrival) {
     match listener.kind {
         Kind::Https => {
             let _open = row.opened();
-            let entrance = Entrance { port, listener: Some(listener), client };
+            let entrance = Entrance { port, listener: Some(listener), client, class };
             serve_http(&worker, entrance, side, flow, first, http2).await;
         }
         _ => {

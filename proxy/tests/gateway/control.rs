@@ -56,6 +56,7 @@ struct Inner {
 #[derive(Default)]
 struct World {
     gateway: wire::Gateway,
+    policy: wire::Policy,
     backends: HashMap<String, wire::Service>,
     workloads: HashMap<SocketAddr, wire::Endpoint>,
     /// Who asked, and what they asked for.
@@ -156,6 +157,7 @@ impl World {
             Action::SubscribeGateway(gateway) => {
                 (Subject::Gateway(gateway.clone()), Answer::Serving(self.gateway.clone()))
             }
+            Action::SubscribePolicy(pod) => (Subject::Pod(pod.clone()), Answer::Policy(self.policy.clone())),
             Action::Unsubscribe(_) | Action::UnsubscribeBackend(_) => return None,
         };
         Some(ResolveResponse { subject: Some(subject), answer: Some(answer) })
