@@ -135,7 +135,7 @@ impl Routes {
             return "500".into();
         }
         match matched.rule.choose(&mut rand::rng()) {
-            Choice::Backend(to, _) => to.name.clone(),
+            Choice::Backend(to, _) => to.name.to_string(),
             Choice::Invalid(_) | Choice::Nobody => "500".into(),
         }
     }

@@ -16,7 +16,7 @@ fn shares(backends: Vec<wire::WeightedBackend>) -> HashMap<String, usize> {
     let mut shares = HashMap::new();
     for _ in 0..DRAWS {
         let to = match rule.choose(&mut random) {
-            Choice::Backend(to, _) => to.name.clone(),
+            Choice::Backend(to, _) => to.name.to_string(),
             Choice::Invalid(why) => why.to_string(),
             Choice::Nobody => "nobody".into(),
         };
@@ -92,7 +92,7 @@ fn a_mirror_gets_its_share() {
     for _ in 0..DRAWS {
         for mirror in &matched.rule.filters.mirrors {
             if let Some(to) = mirror.choose(&mut random) {
-                *shares.entry(to.name.clone()).or_default() += 1;
+                *shares.entry(to.name.to_string()).or_default() += 1;
             }
         }
     }
@@ -121,7 +121,7 @@ fn bytes_go_by_name_and_weight() {
     });
     let mut random = StdRng::seed_from_u64(7);
     let mut to = |route: Option<&Arc<ByteRoute>>| match route.map(|route| route.choose(&mut random)) {
-        Some(Choice::Backend(to, _)) => to.name.clone(),
+        Some(Choice::Backend(to, _)) => to.name.to_string(),
         _ => "nobody".into(),
     };
     assert_eq!(to(routes.tcp()), "older");
