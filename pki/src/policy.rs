@@ -108,6 +108,7 @@ impl FromStr for Ladder {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::posture::Fallback;
 
     #[test]
     fn ladders_are_read_as_users_type_them_and_errors_name_the_choices() {
@@ -117,6 +118,84 @@ mod tests {
         for wrong in ["", "Require", "required", "strict"] {
             let error = wrong.parse::<Ladder>().unwrap_err().to_string();
             assert!(error.contains("require, prefer, classical"), "{error}");
+        }
+    }
+
+    fn posture(class: Class, peer: Option<Algorithm>, local: Algorithm) -> Posture {
+        Posture {
+            tls: "1.3",
+            group: String::new(),
+            local_signature: Some(local),
+            peer_signature: peer,
+            peer_issuer_post_quantum: peer.is_some_and(Algorithm::is_post_quantum),
+            peer: None,
+            peer_serial: None,
+            credential: None,
+            own_anchor: None,
+            resumed: false,
+            fallback: None,
+            policy: Policy::default(),
+            class,
+        }
+    }
+
+    #[test]
+    fn an_open_connection_is_admitted_where_one_like_it_could_begin() {
+        use Algorithm::{EcdsaP256, MlDsa65, MlDsa87};
+        use Ladder::{Classical, Prefer, Require};
+        let strong = posture(Class::Pq, Some(MlDsa87), MlDsa65);
+        let old_peer = posture(Class::Hybrid, Some(EcdsaP256), MlDsa65);
+        let own_old = posture(Class::Hybrid, Some(MlDsa65), EcdsaP256);
+        let stood_in = Posture { fallback: Some(Fallback::PeerCannotVerifyMlDsa), ..own_old.clone() };
+        let classical = posture(Class::Classical, Some(MlDsa65), MlDsa65);
+        let nameless = posture(Class::Hybrid, None, MlDsa65);
+        for (connection, key_exchange, signatures) in [
+            (strong, [false, true, true], [false, true, true]),
+            (old_peer, [false, true, true], [true, true, false]),
+            // Its own certificate is the peer's to judge, unless it was shown in place of the identity.
+            (own_old, [false, true, true], [false, true, true]),
+            (stood_in, [false, true, true], [false, true, false]),
+            (classical, [true, true, false], [false, true, true]),
+            (nameless, [false, true, true], [true, true, true]),
+        ] {
+            let ladders = [Classical, Prefer, Require];
+            let by = |policy: Policy| policy.admits(&connection);
+            let found = ladders.map(|key_exchange| by(Policy { key_exchange, signatures: Prefer }));
+            assert_eq!(found, key_exchange, "{connection:?}");
+            let found = ladders.map(|signatures| by(Policy { key_exchange: Prefer, signatures }));
+            assert_eq!(found, signatures, "{connection:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_weaker_says_why() {
+        use Algorithm::{EcdsaP256, MlDsa65};
+        let classical = posture(Class::Classical, Some(MlDsa65), MlDsa65);
+        let wanted = Policy { key_exchange: Ladder::Classical, ..Policy::default() };
+        let stood_in = Some(Fallback::PeerCannotVerifyMlDsa);
+        for (connection, why) in [
+            (posture(Class::Pq, Some(MlDsa65), MlDsa65), None),
+            (Posture { policy: wanted, ..classical.clone() }, Some("policy_is_classical")),
+            (classical, Some("peer_offered_no_hybrid_group")),
+            (posture(Class::Hybrid, Some(EcdsaP256), MlDsa65), Some("classical_signature")),
+            (posture(Class::Hybrid, Some(MlDsa65), EcdsaP256), Some("own_classical_signature")),
+            (
+                Posture { fallback: stood_in, ..posture(Class::Hybrid, Some(MlDsa65), EcdsaP256) },
+                Some("peer_cannot_verify_ml_dsa"),
+            ),
+        ] {
+            assert_eq!(connection.weakness(), why, "{connection:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_good_under_either_of_two_is_good_under_both_together() {
+        use Ladder::{Classical, Prefer, Require};
+        for (one, other, both) in
+            [(Require, Require, Require), (Require, Prefer, Prefer), (Classical, Require, Prefer)]
+        {
+            let policy = |ladder| Policy { key_exchange: ladder, signatures: ladder };
+            assert_eq!(policy(one).either(policy(other)), policy(both));
         }
     }
 

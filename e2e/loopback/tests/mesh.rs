@@ -12,6 +12,8 @@ mod federation;
 mod foreign;
 #[path = "mesh/hostile.rs"]
 mod hostile;
+#[path = "mesh/policy.rs"]
+mod policy;
 #[path = "mesh/program.rs"]
 mod program;
 #[path = "mesh/routes.rs"]
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         web::trials(),
         workload::trials(),
         federation::trials(),
+        policy::trials(),
         program::trials(),
         clocks::trials(),
     ];
