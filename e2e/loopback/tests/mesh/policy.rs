@@ -157,7 +157,7 @@ async fn closed() -> Result<(), Error> {
     assert_eq!(status["conditions"][0]["reason"], "UnknownField", "{statuses}");
     let message = status["conditions"][0]["message"].as_str().unwrap_or_default();
     assert!(message.contains("did you mean keyExchange?"), "{message}");
-    assert_eq!(status["workloads"]["compliant"], json!(["test/client", "test/server"]), "{status}");
+    assert_eq!(status["workloads"]["compliant"], json!(["test/client", "test/old", "test/server"]), "{status}");
     // Its author corrects it.
     policy(&stage, NAMESPACE, json!({"keyExchange": "Prefer"}))?;
     until("it is served again", async || served().await).await
