@@ -24,7 +24,7 @@ use crate::{
     ledger::{Direction, Flow, Row},
     original, quota,
     relay::End,
-    standing::fallen,
+    standing::{POLICY, fallen},
     tunnel::{self, Asked, Target},
     worker::{self, Stage, Worker},
 };
@@ -83,7 +83,12 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         Err(error) => return debug!(%remote, %error, "no HTTP/2 on the tunnel"),
     };
     let ending = ending(worker.shared.stage.clone(), epoch, lifetime);
-    let fallen = fallen(shared, Direction::Inbound, &posture, || _ = session.falling.send_replace(true));
+    // Of an anchor that is removed the peer hears as we do, and knows better where its requests end.
+    let fallen = fallen(shared, Direction::Inbound, &posture, |reason| {
+        if reason == POLICY {
+            session.falling.send_replace(true);
+        }
+    });
     let mut falls = session.falling.subscribe();
     tokio::pin!(ending, fallen);
     let mut retired: Option<Instant> = None;

@@ -35,13 +35,13 @@ pub fn taken(shared: &Shared, direction: Direction, posture: &Posture) -> &'stat
     }
 }
 
-/// Resolves when the tunnel of `posture` must end now, with the reason. Calls `falls` when it is known that
-/// it will have to.
+/// Resolves when the tunnel of `posture` must end now, with the reason. Calls `falls` with it when it is known
+/// that it will have to.
 pub async fn fallen(
     shared: &Shared,
     direction: Direction,
     posture: &Posture,
-    falls: impl Fn(),
+    falls: impl Fn(&'static str),
 ) -> &'static str {
     let (mut stage, mut demands) = (shared.stage.clone(), shared.demands.changes());
     let mut deadline: Option<Instant> = None;
@@ -55,9 +55,9 @@ pub async fn fallen(
         };
         match reason {
             None => deadline = None,
-            Some(_) => {
+            Some(reason) => {
                 deadline.get_or_insert_with(|| Instant::now() + shared.rules.removal_grace);
-                falls();
+                falls(reason);
             }
         }
         tokio::select! {

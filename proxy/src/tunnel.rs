@@ -167,7 +167,7 @@ pub async fn connect(
                     (reason, cuts(&state).await.then(|| taken(&shared, Direction::Outbound, &posture)))
                 }
                 () = silent(&state, ping) => (Some("the peer no longer answers".to_owned()), Some(SILENT)),
-                reason = fallen(&shared, Direction::Outbound, &posture, || { state.falling.send_replace(true); }) => {
+                reason = fallen(&shared, Direction::Outbound, &posture, |_| { state.falling.send_replace(true); }) => {
                     (Some(reason.to_owned()), Some(reason))
                 }
             };

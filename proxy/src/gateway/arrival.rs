@@ -110,8 +110,12 @@ async fn plain(
     }
     let http2 = speaks_http2(&mut socket, &mut first).await?;
     let _open = row("http_listener").opened();
+    let serves = port.clone();
     let entrance = Entrance { port, listener: None, client, class: Class::Plaintext };
     serve_http(worker, entrance, Side::Plain(socket), flow, first.freeze(), http2).await;
+    if serves.now().denies_plaintext() {
+        worker.shared.demands.plaintext_ended(Direction::Inbound, CLIENT);
+    }
     Ok(())
 }
 

@@ -119,7 +119,9 @@ async fn plaintext() -> Result<(), Error> {
     assert_eq!(time::timeout(PATIENCE, server.read(&mut [0; 1])).await??, 0);
     drop((plain, server));
     until("its end is counted", async || {
-        Ok(metric(stage.server.metrics, "trellis_plaintext_ended_total{", "direction=\"inbound\"").await.is_ok())
+        Ok(metric(stage.server.metrics, "trellis_plaintext_ended_total{", "direction=\"inbound\"")
+            .await
+            .is_ok())
     })
     .await?;
     let mut refused = connect_from(stranger, stage.pod()).await?;
@@ -157,7 +159,11 @@ async fn closed() -> Result<(), Error> {
     assert_eq!(status["conditions"][0]["reason"], "UnknownField", "{statuses}");
     let message = status["conditions"][0]["message"].as_str().unwrap_or_default();
     assert!(message.contains("did you mean keyExchange?"), "{message}");
-    assert_eq!(status["workloads"]["compliant"], json!(["test/client", "test/old", "test/server"]), "{status}");
+    assert_eq!(
+        status["workloads"]["compliant"],
+        json!(["test/client", "test/old", "test/server"]),
+        "{status}"
+    );
     // Its author corrects it.
     policy(&stage, NAMESPACE, json!({"keyExchange": "Prefer"}))?;
     until("it is served again", async || served().await).await
@@ -176,10 +182,11 @@ async fn outage() -> Result<(), Error> {
     let late = trellis_loopback::stage::workload(&stage.mesh, 20, "late", vec![]);
     let running = stage.mesh.launch(&late, &[], &[], &[])?;
     until("it has its identity", async || {
-        let (_, body) = match get::get((running.admin.ip(), trellis_api::names::READY_PORT).into(), "/ready").await {
-            Ok(answer) => answer,
-            Err(_) => return Ok(false),
-        };
+        let (_, body) =
+            match get::get((running.admin.ip(), trellis_api::names::READY_PORT).into(), "/ready").await {
+                Ok(answer) => answer,
+                Err(_) => return Ok(false),
+            };
         let body = String::from_utf8_lossy(&body).into_owned();
         Ok(body.contains("policy") && !body.contains("identity"))
     })
