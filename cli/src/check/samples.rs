@@ -65,6 +65,7 @@ pub fn after() -> After {
         })))),
         trial: Some(Trial { namespace: "shop".into(), outcome: Ok(mesh_pod("shop", "trial")) }),
         pods: Ok(vec![mesh_pod("shop", "web-0")]),
+        policies: Ok(Vec::new()),
         proxies: vec![stat::samples::seen(
             "web-0",
             "deployment/web",

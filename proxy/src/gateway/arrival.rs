@@ -96,14 +96,14 @@ async fn plain(
     let mut first = BytesMut::new();
     let client = port.edge.proxied.client(&mut socket, &mut first, remote).await?;
     let _held = port.edge.sources.enter(client.ip()).ok_or(TOO_MANY)?;
+    if port.now().denies_plaintext() {
+        return Err("plaintext");
+    }
     let ledger = &worker.shared.ledger;
     let row = |reason| ledger.plaintext(Direction::Inbound, CLIENT.to_owned(), reason);
     let flow = ledger.flow(Direction::Inbound, Class::Plaintext);
     if port.family == Family::Bytes {
         let listener = port.now().of("").cloned().ok_or("no_listener")?;
-        if !listener.admits(Class::Plaintext) {
-            return Err("plaintext");
-        }
         let came = Came { row: row("tcp_listener"), flow, client };
         carry(worker, &port, &listener, None, came, Side::Plain(socket), first.freeze()).await;
         return Ok(());

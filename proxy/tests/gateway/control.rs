@@ -117,6 +117,11 @@ impl Control {
         self.change(|world| world.gateway = wire::Gateway { listeners });
     }
 
+    /// What connections of every proxy must be from now on.
+    pub fn policy(&self, policy: wire::Policy) {
+        self.change(|world| world.policy = policy);
+    }
+
     pub fn backend(&self, service: wire::Service) {
         let key = format!("{}/{}:{}", service.namespace, service.name, service.port);
         self.change(|world| _ = world.backends.insert(key, service));

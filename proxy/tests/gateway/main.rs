@@ -10,6 +10,7 @@ mod backends;
 mod bytes;
 mod life;
 mod listeners;
+mod policy;
 mod proxied;
 mod requests;
 mod secured;
