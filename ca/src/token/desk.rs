@@ -2,10 +2,11 @@
 //! how long anybody waits.
 
 use std::{
+    convert::Infallible,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
     time::Duration,
@@ -50,11 +51,14 @@ struct Job {
     answer: SyncSender<Answer>,
 }
 
-/// Where work is handed in.
+/// Where work is handed in. Dropping it closes the module.
 pub struct Desk {
-    jobs: SyncSender<Job>,
+    /// There until it is dropped.
+    jobs: Option<SyncSender<Job>>,
     waiting: Arc<AtomicUsize>,
     failure: Option<String>,
+    /// Ends when no thread is left.
+    left: Mutex<Receiver<Infallible>>,
 }
 
 impl Desk {
@@ -62,15 +66,24 @@ impl Desk {
         let (jobs, queue) = sync_channel(QUEUE);
         let (queue, module) = (Arc::new(Mutex::new(queue)), Arc::new(Module::new(spec)));
         let waiting = Arc::new(AtomicUsize::new(0));
+        let (here, left) = sync_channel(0);
         let mut failure = None;
         for number in 0..SESSIONS {
             let (queue, module, waiting) = (queue.clone(), module.clone(), waiting.clone());
+            let here = here.clone();
             let thread = thread::Builder::new().name(format!("token-{number}"));
-            if let Err(error) = thread.spawn(move || work_off(&queue, &module, &waiting)) {
+            let work = move || {
+                work_off(&queue, &module, &waiting);
+                if let Some(module) = Arc::into_inner(module) {
+                    module.close();
+                }
+                drop(here);
+            };
+            if let Err(error) = thread.spawn(work) {
                 failure = Some(error.to_string());
             }
         }
-        Self { jobs, waiting, failure }
+        Self { jobs: Some(jobs), waiting, failure, left: Mutex::new(left) }
     }
 
     /// Blocks until there is an answer, or until it is too late for one.
@@ -81,7 +94,7 @@ impl Desk {
         let (answer, answered) = sync_channel(1);
         let job = Job { work, until: Instant::now() + PATIENCE, answer };
         self.waiting.fetch_add(1, Ordering::Relaxed);
-        if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) = self.jobs.try_send(job) {
+        if self.jobs.as_ref().is_none_or(|jobs| jobs.try_send(job).is_err()) {
             self.waiting.fetch_sub(1, Ordering::Relaxed);
             return Err(TokenError::Busy(self.waiting.load(Ordering::Relaxed)));
         }
@@ -91,6 +104,15 @@ impl Desk {
                 Err(TokenError::Silent(PATIENCE))
             }
         }
+    }
+}
+
+impl Drop for Desk {
+    /// Nobody may be inside the module when the process ends: what the module's own library does then takes
+    /// its memory from under them.
+    fn drop(&mut self) {
+        self.jobs = None;
+        let _ = self.left.get_mut().recv_timeout(PATIENCE);
     }
 }
 

@@ -7,7 +7,7 @@ use cryptoki::{
     slot::Slot,
 };
 use parking_lot::{Mutex, RwLock};
-use std::time::Duration;
+use std::{mem, time::Duration};
 
 use super::{
     TokenError, TokenSpec,
@@ -139,6 +139,12 @@ impl Module {
             tracing::debug!(%error, "the module did not close in good order");
         }
         true
+    }
+
+    /// Closes everything for good. The library stays loaded, for what it left running.
+    pub fn close(self) {
+        self.begin_anew();
+        mem::forget(self.library);
     }
 
     fn slot(&self, context: &Pkcs11) -> Result<Slot, TokenError> {
