@@ -91,7 +91,7 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
     });
     let mut falls = session.falling.subscribe();
     tokio::pin!(ending, fallen);
-    let mut retired: Option<Instant> = None;
+    let (mut retired, mut falling): (Option<Instant>, bool) = (None, false);
     loop {
         let asked = tokio::select! {
             asked = accepted.next() => asked,
@@ -100,9 +100,13 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
                 accepted.retire();
                 continue;
             }
-            Ok(_) = falls.wait_for(|falls| *falls), if retired.is_none() => {
-                retired = Some(Instant::now());
-                accepted.retire();
+            Ok(_) = falls.wait_for(|falls| *falls), if !falling => {
+                falling = true;
+                shared.ledger.tunnel_ended(Direction::Inbound, POLICY);
+                if retired.is_none() {
+                    retired = Some(Instant::now());
+                    accepted.retire();
+                }
                 continue;
             }
             () = session.unused(IDLE), if retired.is_none() => {
@@ -111,7 +115,9 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
                 continue;
             }
             reason = &mut fallen => {
-                shared.ledger.tunnel_ended(Direction::Inbound, reason);
+                if !falling {
+                    shared.ledger.tunnel_ended(Direction::Inbound, reason);
+                }
                 return debug!(%remote, peer = session.peer, reason, "tunnel ended");
             }
             // A peer that never acknowledges the goodbye is left without it.

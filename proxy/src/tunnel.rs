@@ -27,7 +27,7 @@ use crate::{
     handshake::Secured,
     ledger::Direction,
     relay::Tunnelled,
-    standing::{SILENT, fallen, taken},
+    standing::{POLICY, SILENT, fallen, taken},
     transport::{self, Drain, Driven, Transport},
     worker::Shared,
 };
@@ -167,8 +167,13 @@ pub async fn connect(
                     (reason, cuts(&state).await.then(|| taken(&shared, Direction::Outbound, &posture)))
                 }
                 () = silent(&state, ping) => (Some("the peer no longer answers".to_owned()), Some(SILENT)),
-                reason = fallen(&shared, Direction::Outbound, &posture, |_| { state.falling.send_replace(true); }) => {
-                    (Some(reason.to_owned()), Some(reason))
+                reason = fallen(&shared, Direction::Outbound, &posture, |reason| {
+                    let before = state.falling.send_replace(true);
+                    if reason == POLICY && !before {
+                        shared.ledger.tunnel_ended(Direction::Outbound, POLICY);
+                    }
+                }) => {
+                    (Some(reason.to_owned()), Some(reason).filter(|reason| *reason != POLICY))
                 }
             };
             if let Some(cut) = cut {

@@ -77,7 +77,7 @@ async fn nobody_without_a_proxy_is_reached_once_policy_lets_nothing_out_in_plain
     let shown = ["trellis_policy", "direction=\"outbound\"", "level=\"strict\"", "source=\"edge/strict\""];
     gateway.until(&shown, 1.0).await;
     assert_eq!(status().await, 503);
-    gateway.until(&["trellis_connections_total", "refused_plaintext_denied"], 1.0).await;
+    gateway.until(&["trellis_requests_total", "reason=\"plaintext_denied\""], 1.0).await;
     stage.control.policy(demand(Level::Permissive));
     let served = async { while status().await != 200 {} };
     tokio::time::timeout(PATIENCE, served).await.unwrap();

@@ -81,11 +81,9 @@ async fn key_exchange() -> Result<(), Error> {
     let rest = time::timeout(PATIENCE, receive.data()).await?;
     assert!(!matches!(rest, Some(Ok(ref data)) if !data.is_empty()), "{rest:?}");
     assert!(tunnel.ask(Method::CONNECT, &pod).await.is_err(), "its tunnel takes nothing more");
-    until("its end is counted", async || {
-        let refused = metric(stage.server.metrics, "trellis_handshakes_total{", "no_common_group").await;
-        Ok(refused.is_ok())
-    })
-    .await?;
+    let ended = metric(stage.server.metrics, "trellis_tunnels_ended_total{", "reason=\"policy\"").await?;
+    assert!(ended.contains("direction=\"inbound\""), "{ended}");
+    assert!(stage.refused("no_common_group").await? > 0);
     echo(&mut near, &mut far).await?;
 
     // And back by one field. Nobody was started anew.
