@@ -18,14 +18,17 @@ use tokio::{
 };
 use trellis_api::{
     evidence::Class,
-    names::{METRICS_PORT, SYSTEM_NAMESPACE},
+    names::{DEFAULT_TRUST_DOMAIN, METRICS_PORT, READY_PORT, SYSTEM_NAMESPACE},
 };
-use trellis_local::{Role, get};
+use trellis_local::get;
 use trellis_loopback::{
     hbone::{Hbone, handshake},
-    stage::{Error, NAMESPACE, Stage, connect_from},
+    stage::{Error, NAMESPACE, Stage, connect_from, workload},
 };
-use trellis_pki::policy::{Ladder, Policy};
+use trellis_pki::{
+    policy::{Ladder, Policy},
+    spiffe::SpiffeId,
+};
 
 use crate::trial;
 
@@ -133,9 +136,10 @@ async fn plaintext() -> Result<(), Error> {
     policy(&stage, NAMESPACE, json!({"plaintext": "Permissive"}))?;
     until("plaintext is served again", async || {
         let Ok(mut client) = connect_from(stranger, stage.pod()).await else { return Ok(false) };
-        let accepted = time::timeout(Duration::from_millis(200), application.accept()).await;
-        let Ok(accepted) = accepted else { return Ok(false) };
-        let mut server = accepted?.0;
+        let mut server = tokio::select! {
+            accepted = application.accept() => accepted?.0,
+            _ = client.read(&mut [0; 1]) => return Ok(false),
+        };
         Ok(echo(&mut client, &mut server).await.is_ok())
     })
     .await?;
@@ -173,30 +177,32 @@ async fn outage() -> Result<(), Error> {
     let mut stage = Stage::open(&[]).await?;
     let old = stage.peer(10, "old", Policy::default()).await?.under(CLASSICAL);
     policy(&stage, NAMESPACE, json!({"keyExchange": "Prefer"}))?;
+    let fresh = stage.peer(11, "fresh", Policy::default()).await?;
     let (identity, tunnel) = (stage.server_identity()?, stage.server.tunnel);
     let served = async || Ok(handshake(&old, identity.clone(), true, tunnel).await?.is_ok());
     until("it is served", async || served().await).await?;
     stage.mesh.end("discovery").await;
     assert!(served().await?, "what was known last holds");
     // Whoever begins now knows nothing, and serves nobody.
-    let late = trellis_loopback::stage::workload(&stage.mesh, 20, "late", vec![]);
+    let late = workload(&stage.mesh, 20, "late", vec![]);
     let running = stage.mesh.launch(&late, &[], &[], &[])?;
+    let ready = SocketAddr::new(running.admin.ip(), READY_PORT);
     until("it has its identity", async || {
-        let (_, body) =
-            match get::get((running.admin.ip(), trellis_api::names::READY_PORT).into(), "/ready").await {
-                Ok(answer) => answer,
-                Err(_) => return Ok(false),
-            };
+        let Ok((_, body)) = get::get(ready, "/ready").await else { return Ok(false) };
         let body = String::from_utf8_lossy(&body).into_owned();
         Ok(body.contains("policy") && !body.contains("identity"))
     })
     .await?;
-    let peer = stage.mesh.network().address(Role::Pod, 20);
-    let hello = async {
-        let mut socket = TcpStream::connect((peer, running.tunnel.port())).await?;
-        socket.read(&mut [0; 1]).await
+    let hello =
+        handshake(&fresh, SpiffeId::new(DEFAULT_TRUST_DOMAIN, NAMESPACE, "late")?, true, running.tunnel);
+    let end = async {
+        // Long enough for who serves to have answered.
+        let asked = get::get(ready, "/ready").await;
+        stage.mesh.end("late").await;
+        asked
     };
-    assert!(time::timeout(Duration::from_millis(300), hello).await.is_err(), "nobody is answered yet");
+    let (greeted, _) = tokio::join!(hello, end);
+    assert!(!matches!(greeted, Ok(Ok(_))), "it was served");
     Ok(())
 }
 
