@@ -253,6 +253,7 @@ mod tests {
                         pod
                     }
                     "/api/v1/pods" => list("PodList"),
+                    "/apis/policy.trellis.dev/v1/pqpolicies" => list("PQPolicyList"),
                     other => panic!("asked for {other}"),
                 };
                 http::Response::builder()
