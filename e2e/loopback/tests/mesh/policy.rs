@@ -17,7 +17,7 @@ use tokio::{
     time,
 };
 use trellis_api::{
-    evidence::Class,
+    evidence::{Class, Connections},
     names::{DEFAULT_TRUST_DOMAIN, METRICS_PORT, READY_PORT, SYSTEM_NAMESPACE},
 };
 use trellis_local::get;
@@ -35,6 +35,7 @@ use crate::trial;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("a_classical_peer_comes_and_goes_with_one_field_of_a_policy", key_exchange),
+        trial("each_rung_is_enforced_on_both_sides_and_seen", rungs),
         trial("plaintext_ends_when_policy_comes_to_be_strict", plaintext),
         trial("a_policy_that_is_not_understood_closes", closed),
         trial("what_a_policy_said_last_holds_without_discovery", outage),
@@ -103,6 +104,57 @@ async fn key_exchange() -> Result<(), Error> {
     echo(&mut near, &mut far).await
 }
 
+/// What two workloads that are both told come to, by what the client and the server are to demand.
+async fn rungs() -> Result<(), Error> {
+    let stage = Stage::open(&[]).await?;
+    let application = TcpListener::bind(stage.application()).await?;
+    for (outbound, inbound, class, reason) in [
+        ("Require", "Require", Some(Class::Pq), None),
+        ("Prefer", "Prefer", Some(Class::Pq), None),
+        ("Classical", "Prefer", Some(Class::Classical), Some("policy_is_classical")),
+        ("Classical", "Require", None, Some("refused_peer_alert_handshake_failure")),
+        ("Prefer", "Classical", Some(Class::Classical), Some("peer_offered_no_hybrid_group")),
+        ("Require", "Classical", None, Some("refused_peer_alert_handshake_failure")),
+        ("Require", "Prefer", Some(Class::Pq), None),
+    ] {
+        let of = |name: &str, direction, demand| {
+            let spec = json!({"direction": direction, "keyExchange": demand});
+            object(name, NAMESPACE, spec)
+        };
+        let policies = vec![of("out", "Outbound", outbound), of("in", "Inbound", inbound)];
+        stage.mesh.apply("policy", policies)?;
+        for (proxy, direction, demand) in
+            [(&stage.client, "outbound", outbound), (&stage.server, "inbound", inbound)]
+        {
+            let level = format!("level=\"{}\"", demand.to_lowercase());
+            let field = format!("{{direction=\"{direction}\",field=\"key_exchange\",{level}");
+            until("it is known", async || {
+                Ok(metric(proxy.metrics, &format!("trellis_policy{field}"), " 1").await.is_ok())
+            })
+            .await?;
+        }
+        let count = async || {
+            let rows = stage.client.evidence().await?.outbound.into_iter();
+            let fits = |row: &Connections| {
+                row.reason.as_deref() == reason && (class.is_none() || Some(row.class) == class)
+            };
+            Result::<u64, Error>::Ok(rows.filter(fits).map(|row| row.count).sum())
+        };
+        let before = count().await?;
+        let mut near = TcpStream::connect(stage.entry()).await?;
+        if class.is_some() {
+            let mut far = time::timeout(PATIENCE, application.accept()).await??.0;
+            echo(&mut near, &mut far).await?;
+        } else {
+            let end = time::timeout(PATIENCE, near.read(&mut [0; 1])).await?;
+            assert!(matches!(end, Ok(0) | Err(_)), "{outbound} meets {inbound}: {end:?}");
+        }
+        let what = format!("{outbound} meets {inbound}");
+        until(&what, async || Ok(count().await? == before + 1)).await?;
+    }
+    Ok(())
+}
+
 async fn plaintext() -> Result<(), Error> {
     let stage = Stage::open(&[]).await?;
     let application = TcpListener::bind(stage.application()).await?;
@@ -136,9 +188,10 @@ async fn plaintext() -> Result<(), Error> {
     policy(&stage, NAMESPACE, json!({"plaintext": "Permissive"}))?;
     until("plaintext is served again", async || {
         let Ok(mut client) = connect_from(stranger, stage.pod()).await else { return Ok(false) };
+        let mut end = [0; 1];
         let mut server = tokio::select! {
             accepted = application.accept() => accepted?.0,
-            _ = client.read(&mut [0; 1]) => return Ok(false),
+            _ = client.read(&mut end) => return Ok(false),
         };
         Ok(echo(&mut client, &mut server).await.is_ok())
     })
@@ -210,11 +263,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The one policy there is, in this namespace.
 fn policy(stage: &Stage, namespace: &str, spec: Value) -> Result<(), Error> {
-    let policy = json!({
+    Ok(stage.mesh.apply("policy", vec![object("policy", namespace, spec)])?)
+}
+
+fn object(name: &str, namespace: &str, spec: Value) -> Value {
+    json!({
         "apiVersion": "policy.trellis.dev/v1", "kind": "PQPolicy",
-        "metadata": {"name": "policy", "namespace": namespace}, "spec": spec,
-    });
-    Ok(stage.mesh.apply("policy", vec![policy])?)
+        "metadata": {"name": name, "namespace": namespace}, "spec": spec,
+    })
 }
 
 /// The first line of a metric with this in it.
