@@ -27,10 +27,11 @@ pub struct Workloads {
     pub within: u32,
     pub outside: u32,
     /// Of those within, the first 50, as NAMESPACE/SERVICEACCOUNT.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    // Also written where it is empty: a patch keeps what it does not name.
+    #[serde(default)]
     pub compliant: Vec<String>,
     /// Of those outside, the first 50.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub exceptions: Vec<Outside>,
 }
 

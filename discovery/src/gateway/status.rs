@@ -187,7 +187,8 @@ impl Status {
             Says::PqPolicy { conditions: ours, workloads } => {
                 let mut status = Map::new();
                 status.insert("conditions".to_owned(), json!(conditions(ours, &shown["conditions"])));
-                if let Some(workloads) = workloads {
+                // A patch keeps what it does not name.
+                if workloads.is_some() || !shown["workloads"].is_null() {
                     status.insert("workloads".to_owned(), json!(workloads));
                 }
                 Value::Object(status)

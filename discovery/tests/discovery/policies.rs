@@ -298,8 +298,20 @@ status: {phase: Succeeded}
     );
     assert_eq!(
         shown["PQPolicy shop/db"]["workloads"],
-        json!({"selected": 1, "within": 0, "outside": 1, "exceptions": [outside("shop/db", "not_injected")]})
+        json!({"selected": 1, "within": 0, "outside": 1, "compliant": [],
+               "exceptions": [outside("shop/db", "not_injected")]})
     );
+    // What was said of workloads is taken away where the policy is for a gateway by now.
+    let mut gateway = policy(
+        "shop",
+        "db",
+        json!({"targetRefs": [
+        {"group": "gateway.networking.k8s.io", "kind": "Gateway", "name": "edge"}]}),
+    );
+    gateway["status"] = json!({"conditions": [], "workloads": shown["PQPolicy shop/db"]["workloads"]});
+    let mut state = world(&[gateway]);
+    let shown = statuses(&mut state);
+    assert_eq!(shown["PQPolicy shop/db"].get("workloads"), Some(&Value::Null));
 }
 
 #[test]
