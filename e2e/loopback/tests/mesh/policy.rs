@@ -35,7 +35,7 @@ use crate::trial;
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("a_classical_peer_comes_and_goes_with_one_field_of_a_policy", key_exchange),
-        trial("each_rung_is_enforced_on_both_sides_and_seen", rungs),
+        trial("each_rung_of_a_policy_is_enforced_on_both_sides_and_seen", rungs),
         trial("plaintext_ends_when_policy_comes_to_be_strict", plaintext),
         trial("a_policy_that_is_not_understood_closes", closed),
         trial("what_a_policy_said_last_holds_without_discovery", outage),
