@@ -40,10 +40,15 @@ pub async fn run(
     jitter: impl Fn() -> f64,
 ) {
     let mut backoff = BACKOFF;
+    let mut older = false;
     loop {
         let begun = Instant::now();
         let mut client = DiscoveryClient::new(channel.clone());
-        match stream(&mut client, &directory, &mut wishes, &health).await {
+        let ended = stream(&mut client, &directory, &mut wishes, &health, older).await;
+        // One from before there were policies takes the question for nonsense. Everything else it answers, and
+        // the policies of before hold.
+        older = !older && matches!(&ended, Err(status) if status.code() == tonic::Code::InvalidArgument);
+        match ended {
             Ok(Ended::DirectoryGone) => return,
             Ok(Ended::ByPeer) => info!("discovery ended the stream; connecting again"),
             Err(status) => warn!(
@@ -73,6 +78,7 @@ async fn stream(
     directory: &Directory,
     wishes: &mut mpsc::UnboundedReceiver<Wish>,
     health: &Health,
+    older: bool,
 ) -> Result<Ended, tonic::Status> {
     while wishes.try_recv().is_ok() {}
     let (requests, outgoing) = mpsc::channel(QUEUE);
@@ -81,6 +87,7 @@ async fn stream(
     health.set(CONDITION, Ok(()));
     // First everything that was wanted before, then wishes as they come.
     let mut again = directory.subjects();
+    again.retain(|subject| !older || !matches!(subject, Subject::Pod(_)));
     let mut sweep = time::interval(SWEEP_EVERY);
     loop {
         // Nothing is taken from either before there is room to send it.

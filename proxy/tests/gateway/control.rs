@@ -57,6 +57,8 @@ struct Inner {
 struct World {
     gateway: wire::Gateway,
     policy: wire::Policy,
+    /// It is from before there were policies.
+    older: bool,
     backends: HashMap<String, wire::Service>,
     workloads: HashMap<SocketAddr, wire::Endpoint>,
     /// Who asked, and what they asked for.
@@ -115,6 +117,15 @@ impl Control {
     /// What the gateway serves from now on.
     pub fn gateway(&self, listeners: Vec<wire::Listener>) {
         self.change(|world| world.gateway = wire::Gateway { listeners });
+    }
+
+    /// Knows nothing of policies from now on, and ends every stream.
+    pub fn older(&self) {
+        let mut world = self.0.world.lock();
+        world.older = true;
+        for (to, _) in std::mem::take(&mut world.asked) {
+            let _ = to.send(Err(Status::unavailable("rolled back")));
+        }
     }
 
     /// What connections of every proxy must be from now on.
@@ -213,6 +224,12 @@ impl Discovery for Control {
         tokio::spawn(async move {
             while let Some(Ok(ResolveRequest { action: Some(action) })) = requests.next().await {
                 let mut world = control.0.world.lock();
+                if world.older && matches!(action, Action::SubscribePolicy(_)) {
+                    let _ =
+                        answers.send(Err(Status::invalid_argument("action: none that this version knows")));
+                    world.asked.retain(|(to, _)| !to.same_channel(&answers));
+                    return;
+                }
                 if let Some(answer) = world.answer(&action) {
                     let _ = answers.send(Ok(answer));
                 }

@@ -82,3 +82,25 @@ async fn nobody_without_a_proxy_is_reached_once_policy_lets_nothing_out_in_plain
     let served = async { while status().await != 200 {} };
     tokio::time::timeout(PATIENCE, served).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_control_plane_from_before_policies_answers_everything_else() {
+    let stage = Stage::new().await;
+    let at = stage.application(1, 8080);
+    application("one", at, None).await;
+    stage.control.backend(stage.plain("one", at));
+    let web = |name: &str, port| http(listener(name, port, Kind::Http, ""), vec![route(&[], "/", "one")]);
+    stage.control.gateway(vec![web("before", 80)]);
+    let inbound = wire::Demands {
+        signatures: Some(wire::Demand { level: Level::Prefer.into(), source: "edge/open".into() }),
+        ..Default::default()
+    };
+    stage.control.policy(wire::Policy { inbound: Some(inbound), outbound: None });
+    let gateway = stage.gateway(&[]).await;
+    stage.control.older();
+    stage.control.gateway(vec![web("before", 80), web("after", 8081)]);
+    let served =
+        async { while curl(gateway.at(8081), "http://shop.example:8081/", &[]).await.status != 200 {} };
+    tokio::time::timeout(PATIENCE, served).await.unwrap();
+    assert_eq!(gateway.metric(&["trellis_policy", "source=\"edge/open\"", "level=\"prefer\""]).await, 1.0);
+}
