@@ -317,7 +317,7 @@ impl Reader {
             };
             self.problem(
                 UNKNOWN_FIELD,
-                format!("{within}{}: there is no such field; {remedy}", short(field)),
+                format!("{within}{}: there is no such field; {remedy}", clipped(field)),
             );
         }
     }
@@ -332,12 +332,12 @@ impl Reader {
             }
             _ => "write names such as kyber768, X25519MLKEM768, dilithium3, ML-DSA-65 or ECDSA-P256",
         };
-        let given = short(&given.to_string());
+        let given = clipped(&given.to_string());
         self.problem(UNKNOWN_ALGORITHM, format!("algorithms: {given} is not offered here; {remedy}"));
     }
 
     fn value(&mut self, field: &str, given: &Value, remedy: &str) {
-        let given = short(&given.to_string());
+        let given = clipped(&given.to_string());
         self.problem(UNKNOWN_VALUE, format!("{field}: {given} means nothing here; {remedy}"));
     }
 
@@ -352,7 +352,7 @@ fn given<'a>(fields: &'a Map<String, Value>, field: &str) -> Option<&'a Value> {
 }
 
 /// As much of it as a message has place for.
-fn short(text: &str) -> String {
+fn clipped(text: &str) -> String {
     text.chars().take(64).collect()
 }
 

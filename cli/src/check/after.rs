@@ -482,6 +482,7 @@ mod tests {
         facts.root = Err(denied());
         facts.webhook = Err(denied());
         facts.pods = Err(denied());
+        facts.policies = Err(denied());
         facts.before.namespaces = Err(denied());
         facts.bundles = BTreeMap::from([("trellis-system".to_owned(), Err(denied()))]);
         facts.trial = None;
