@@ -128,7 +128,6 @@ impl Run {
             opaque_ports: self.opaque_ports.clone(),
             probe_ports: self.probe_ports.clone(),
             node_ips: self.node_ips.iter().copied().chain(gateways).collect::<HashSet<_>>(),
-            plaintext: self.plaintext,
             egress: self.egress.clone(),
             own_ports,
             removal_grace: self.member.drain(),

@@ -20,6 +20,7 @@ use tokio::{
     time,
 };
 use tracing::{info, warn};
+use trellis_api::annotations::Plaintext;
 use trellis_telemetry::{log, shutdown};
 
 use crate::{
@@ -72,7 +73,12 @@ async fn live(config: Config, reload: log::Reload) -> anyhow::Result<()> {
     let Some(renewal) = member.identify().await? else { return Ok(()) };
     let (own, stop, metrics) =
         (member.own.clone(), member.stop.clone(), keep::Metrics::new(&member.registry));
-    let joined = member.join(renewal, Rotate::default())?;
+    // Its clients are the world, of whom its listeners say what they must be.
+    let joined = member.join(renewal, Rotate::default(), Plaintext::Permissive)?;
+    if !joined.policed().await {
+        joined.leave().await;
+        return Ok(());
+    }
 
     let (stage, staged) = watch::channel(Stage { epoch: joined.base.tls.epoch(), draining: false });
     let (handshaker, handshakes) = Handshaker::new();

@@ -13,21 +13,18 @@ use std::{
 use http::StatusCode;
 use tokio::{
     net::TcpStream,
-    sync::{Notify, OwnedSemaphorePermit},
+    sync::{Notify, OwnedSemaphorePermit, watch},
     time::{self, Instant},
 };
 use tracing::debug;
-use trellis_api::{
-    annotations::Plaintext,
-    evidence::{Class, KUBELET_PROBE},
-};
+use trellis_api::evidence::{Class, KUBELET_PROBE};
 
 use crate::{
     handshake::Secured,
     ledger::{Direction, Flow, Row},
     original, quota,
     relay::End,
-    standing::fallen,
+    standing::{POLICY, fallen},
     tunnel::{self, Asked, Target},
     worker::{self, Stage, Worker},
 };
@@ -47,6 +44,8 @@ struct Session {
     streams: AtomicUsize,
     /// A stream came or went.
     changed: Notify,
+    /// The tunnel is to end soon.
+    falling: watch::Sender<bool>,
 }
 
 /// Serves the streams of one tunnel until it ends.
@@ -74,6 +73,7 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         row,
         streams: AtomicUsize::new(0),
         changed: Notify::new(),
+        falling: watch::Sender::new(false),
     });
     let (remote, epoch) = (secured.remote, secured.epoch);
     // A peer's certificate ends, and with it what we may believe about new streams.
@@ -83,9 +83,15 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         Err(error) => return debug!(%remote, %error, "no HTTP/2 on the tunnel"),
     };
     let ending = ending(worker.shared.stage.clone(), epoch, lifetime);
-    let fallen = fallen(shared, &posture, || {});
+    // Of an anchor that is removed the peer hears as we do, and knows better where its requests end.
+    let fallen = fallen(shared, Direction::Inbound, &posture, |reason| {
+        if reason == POLICY {
+            session.falling.send_replace(true);
+        }
+    });
+    let mut falls = session.falling.subscribe();
     tokio::pin!(ending, fallen);
-    let mut retired: Option<Instant> = None;
+    let (mut retired, mut falling): (Option<Instant>, bool) = (None, false);
     loop {
         let asked = tokio::select! {
             asked = accepted.next() => asked,
@@ -94,13 +100,24 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
                 accepted.retire();
                 continue;
             }
+            Ok(_) = falls.wait_for(|falls| *falls), if !falling => {
+                falling = true;
+                shared.ledger.tunnel_ended(Direction::Inbound, POLICY);
+                if retired.is_none() {
+                    retired = Some(Instant::now());
+                    accepted.retire();
+                }
+                continue;
+            }
             () = session.unused(IDLE), if retired.is_none() => {
                 retired = Some(Instant::now());
                 accepted.retire();
                 continue;
             }
             reason = &mut fallen => {
-                shared.ledger.tunnel_ended(Direction::Inbound, reason);
+                if !falling {
+                    shared.ledger.tunnel_ended(Direction::Inbound, reason);
+                }
                 return debug!(%remote, peer = session.peer, reason, "tunnel ended");
             }
             // A peer that never acknowledges the goodbye is left without it.
@@ -195,8 +212,9 @@ async fn stream(worker: &Worker, session: &Session, asked: Asked) {
         Err(error) => return debug!(peer = session.peer, %error, "peer left before its answer"),
     };
     let _open = session.row.opened();
+    let falling = Some(session.falling.subscribe());
     let carried =
-        worker::carry(worker, Direction::Inbound, target.port(), &session.flow, near, far, None).await;
+        worker::carry(worker, Direction::Inbound, target.port(), &session.flow, near, far, falling).await;
     if let Err(error) = carried {
         debug!(peer = session.peer, %target, %error, "connection broke");
     }
@@ -212,7 +230,7 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
         return far.abort();
     }
     let probe = shared.rules.is_probe(remote.ip(), target.port());
-    if shared.rules.plaintext == Plaintext::Strict && !probe {
+    if shared.demands.is_strict(Direction::Inbound) && !probe {
         count_refused(worker, remote.ip(), "plaintext");
         return far.abort();
     }
@@ -226,9 +244,22 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
     };
     let counted = count(worker, remote.ip(), probe);
     let flow = shared.ledger.flow(Direction::Inbound, Class::Plaintext);
-    let carried = worker::carry(worker, Direction::Inbound, target.port(), &flow, near, far, None);
+    let (demands, direction) = (&shared.demands, Direction::Inbound);
+    let falling = (!probe).then(|| demands.strict(direction));
+    let carried = worker::carry(worker, direction, target.port(), &flow, near, far, falling);
+    let carried = async {
+        // Boxed: what hardly ever comes must not make every connection larger.
+        let over = Box::pin(demands.strict_for(direction, shared.rules.removal_grace));
+        tokio::select! {
+            carried = carried => carried,
+            () = over, if !probe => Ok(()),
+        }
+    };
     // Asking who the peer is must not delay its bytes, nor end with them.
     let (carried, _open) = tokio::join!(carried, counted);
+    if !probe && demands.is_strict(direction) {
+        demands.plaintext_ended(direction, &shared.directory.name(remote.ip()).await);
+    }
     if let Err(error) = carried {
         debug!(%remote, %target, %error, "connection broke");
     }

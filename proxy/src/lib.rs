@@ -25,6 +25,7 @@ mod member;
 mod node;
 mod original;
 mod outbound;
+mod policy;
 mod pool;
 mod quota;
 mod reach;

@@ -10,7 +10,11 @@ use tokio::{
     time,
 };
 use tracing::warn;
-use trellis_api::{annotations::Switch, names, proto::ca::Holding};
+use trellis_api::{
+    annotations::{Plaintext, Switch},
+    names,
+    proto::ca::Holding,
+};
 use trellis_channel::identity::{self, IdentityConfig, IdentityTask, Resting};
 use trellis_pki::{
     clock::{Clock, SystemClock},
@@ -30,6 +34,7 @@ use crate::{
     directory::{Directory, Wish},
     discovery,
     ledger::Ledger,
+    policy::{self, Demands, Side},
     requests::Requests,
     webroots::WebRoots,
     worker::{Base, Stage},
@@ -64,6 +69,7 @@ pub struct Joined {
     pub health: Health,
     pub holding: watch::Receiver<Holding>,
     otlp: Option<otlp::Otlp>,
+    stop: Shutdown,
     /// What shows the proxy answers until the very end, so that a drain can be watched.
     _serving: watch::Sender<bool>,
 }
@@ -74,8 +80,9 @@ impl Member {
         let stop = shutdown::signal()?;
         let registry = Registry::new();
         registry.build_info(env!("CARGO_PKG_VERSION"));
-        let health =
-            Health::new(&[&[identity::CONDITION, discovery::CONDITION, DRAINING], conditions].concat());
+        let health = Health::new(
+            &[&[identity::CONDITION, discovery::CONDITION, policy::CONDITION, DRAINING], conditions].concat(),
+        );
         health.set(DRAINING, Ok(()));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ready = http::bind(config.ready_listen)?;
@@ -135,8 +142,9 @@ impl Member {
         })
     }
 
-    /// Lives by `renewal`, asks discovery, and shows itself.
-    pub fn join(self, renewal: IdentityTask, rotate: Rotate) -> anyhow::Result<Joined> {
+    /// Lives by `renewal`, asks discovery, and shows itself. `plaintext` is what becomes of peers without a
+    /// certificate where no policy says it.
+    pub fn join(self, renewal: IdentityTask, rotate: Rotate, plaintext: Plaintext) -> anyhow::Result<Joined> {
         let Self {
             config,
             stop,
@@ -157,7 +165,12 @@ impl Member {
         let workload = format!("{}/{}", config.pod_namespace, config.pod_name);
         let ledger = Arc::new(Ledger::new(&own, workload, directory.clone(), &registry));
         let requests = Arc::new(Requests::new(&registry));
+        let ladders = config.policy();
+        let inbound = Side { ladders, plaintext };
+        let outbound = Side { ladders, plaintext: Plaintext::Permissive };
+        let demands = Demands::new(&tls, [inbound, outbound], &registry);
         ask(&config, &tls, &directory, wishes, &health)?;
+        tokio::spawn(demands.clone().follow(directory.clone(), config.pod(), health.clone()));
         let routes = admin::public(&registry, &ledger, &tls);
         tokio::spawn(http::serve(metrics, routes.clone(), serving.subscribe()));
         let local = routes.merge(admin::local(rotator, rotate, reload, &directory));
@@ -167,12 +180,22 @@ impl Member {
             None => None,
         };
         let web_roots = Arc::new(WebRoots::new(config.web_roots.clone()));
-        let base = Base { tls, clock, directory, ledger, requests, resting, web_roots };
-        Ok(Joined { base, health, holding, otlp, _serving: serving })
+        let base = Base { tls, clock, directory, ledger, requests, demands, resting, web_roots };
+        Ok(Joined { base, health, holding, otlp, stop, _serving: serving })
     }
 }
 
 impl Joined {
+    /// Waits until policies are known: nobody is served by less than they demand. False where the proxy was
+    /// asked to stop before.
+    pub async fn policed(&self) -> bool {
+        let mut changes = self.base.demands.known();
+        tokio::select! {
+            known = changes.wait_for(|known| *known) => known.is_ok(),
+            () = shutdown::requested(self.stop.clone()) => false,
+        }
+    }
+
     /// Readiness ends, and nothing else yet.
     pub fn unready(&self) {
         self.health.set(DRAINING, Err("the proxy is shutting down".into()));

@@ -37,7 +37,7 @@ pub struct Reached {
 
 enum Far {
     Tunnel { stream: Tunnelled, peer: Arc<Peer>, place: Place, identity: String },
-    Plain { socket: TcpStream, open: OpenConnection },
+    Plain { socket: TcpStream, open: OpenConnection, peer: Arc<str> },
 }
 
 /// Who is behind the backend that a route for bytes names for the next connection.
@@ -94,7 +94,7 @@ async fn far(worker: &Worker, endpoint: &Endpoint) -> Result<Far, ConnectError> 
         }
         Reach::Plaintext { reason } => {
             let (socket, open) = plaintext(worker, endpoint, reason).await?;
-            Ok(Far::Plain { socket, open })
+            Ok(Far::Plain { socket, open, peer: endpoint.peer.clone() })
         }
     }
 }
@@ -105,6 +105,9 @@ pub async fn plaintext(
     endpoint: &Endpoint,
     reason: &'static str,
 ) -> Result<(TcpStream, OpenConnection), ConnectError> {
+    if worker.shared.demands.is_strict(Direction::Outbound) {
+        return Err(ConnectError::PlaintextDenied { address: endpoint.address });
+    }
     let socket = socket(endpoint.address).await?;
     let row = worker.shared.ledger.plaintext(Direction::Outbound, endpoint.peer.to_string(), reason);
     Ok((socket, row.opened()))
@@ -164,12 +167,22 @@ impl Reached {
                     }
                 }
             }
-            Far::Plain { socket, open: _open } => {
+            Far::Plain { socket, open: _open, peer: name } => {
                 let flow = worker.shared.ledger.flow(direction, Class::Plaintext);
                 let far = Begun::new(said, socket);
-                let carried = worker::carry(worker, direction, port, &flow, near, far, None).await;
-                if let Err(error) = carried {
-                    debug!(%destination, endpoint = %address, %error, "connection broke");
+                let demands = &worker.shared.demands;
+                let falling = Some(demands.strict(direction));
+                let carried = worker::carry(worker, direction, port, &flow, near, far, falling);
+                // Boxed: what hardly ever comes must not make every connection larger.
+                let over = Box::pin(demands.strict_for(direction, worker.shared.rules.removal_grace));
+                tokio::select! {
+                    carried = carried => if let Err(error) = carried {
+                        debug!(%destination, endpoint = %address, %error, "connection broke");
+                    },
+                    () = over => {}
+                }
+                if demands.is_strict(direction) {
+                    demands.plaintext_ended(direction, &name);
                 }
             }
         }
@@ -208,7 +221,10 @@ pub async fn open(
             .get(
                 &(address, identity.clone()),
                 // Asked anew each time: identity and trust may change while a tunnel is being made.
-                |tunnel| tunnel.is_current(shared.clock.now(), shared.tls.epoch()),
+                |tunnel| {
+                    tunnel.is_current(shared.clock.now(), shared.tls.epoch())
+                        && shared.demands.admits(Direction::Outbound, &tunnel.peer.posture)
+                },
                 |tunnel| tunnel.has_room().then(|| (tunnel.opener(), tunnel.peer.clone(), tunnel.place())),
                 || make(worker, identity.clone(), address),
             )
@@ -243,6 +259,7 @@ fn make(
             flow: shared.ledger.flow(Direction::Outbound, ledger::class(secured.posture.class)),
             expires: secured.expires,
             epoch: secured.epoch,
+            posture: secured.posture.clone(),
         };
         let expected = identity.to_string();
         tunnel::connect(&shared, secured, peer, TUNNEL_IDLE).await.map_err(|error| match error {

@@ -21,13 +21,13 @@ use tokio::{
     time,
 };
 use tracing::debug;
-use trellis_pki::refusal::Refusal;
+use trellis_pki::{posture::Posture, refusal::Refusal};
 
 use crate::{
     handshake::Secured,
     ledger::Direction,
     relay::Tunnelled,
-    standing::{SILENT, fallen, taken},
+    standing::{POLICY, SILENT, fallen, taken},
     transport::{self, Drain, Driven, Transport},
     worker::Shared,
 };
@@ -66,6 +66,7 @@ pub struct Peer {
     pub expires: SystemTime,
     /// The state of our own identity and trust when the tunnel was made.
     pub epoch: u64,
+    pub posture: Posture,
 }
 
 #[derive(Default)]
@@ -166,11 +167,16 @@ pub async fn connect(
                 reason = life => {
                     state.closed.store(true, Relaxed);
                     drop(rests);
-                    (reason, cuts(&state).await.then(|| taken(&shared, &posture)))
+                    (reason, cuts(&state).await.then(|| taken(&shared, Direction::Outbound, &posture)))
                 }
                 () = silent(&state, ping) => (Some("the peer no longer answers".to_owned()), Some(SILENT)),
-                reason = fallen(&shared, &posture, || { state.falling.send_replace(true); }) => {
-                    (Some(reason.to_owned()), Some(reason))
+                reason = fallen(&shared, Direction::Outbound, &posture, |reason| {
+                    let before = state.falling.send_replace(true);
+                    if reason == POLICY && !before {
+                        shared.ledger.tunnel_ended(Direction::Outbound, POLICY);
+                    }
+                }) => {
+                    (Some(reason.to_owned()), Some(reason).filter(|reason| *reason != POLICY))
                 }
             };
             if let Some(cut) = cut {

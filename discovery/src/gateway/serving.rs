@@ -3,8 +3,10 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use trellis_api::{
+    annotations::Plaintext,
     gateway::{GatewaySpec, Listener},
-    proto::discovery::{self as proto, listener::Kind},
+    pq_policy::Ladder,
+    proto::discovery::{self as proto, listener::Kind, listener_tls::KeyExchange},
 };
 
 use super::{
@@ -158,7 +160,7 @@ impl Serving {
         let accepted = accepted(&gateway.spec);
         let proof = proof(name, &gateway.spec, world);
         let answer = match &accepted {
-            Ok(()) => answer(&judged, &places, proof.as_ref()),
+            Ok(()) => answer(name, &judged, &places, world, proof.as_ref()),
             // What its author asked for cannot be done, so nothing else is.
             Err(_) => proto::Gateway::default(),
         };
@@ -297,21 +299,38 @@ fn proof(
 }
 
 fn answer(
+    gateway: &Name,
     judged: &[Judged<'_>],
     places: &[Place<'_>],
+    world: &World<'_>,
     proof: Option<&Result<proto::Certificate, Problem>>,
 ) -> proto::Gateway {
     let served = judged.iter().zip(places).filter(|(judged, _)| judged.serves());
-    let listeners = served.map(|(judged, place)| proto::Listener {
-        name: match judged.entry.owner {
+    let listeners = served.map(|(judged, place)| {
+        let name = match judged.entry.owner {
             Owner::Gateway(_) => judged.entry.listener.name.clone(),
             Owner::ListenerSet(set) => format!("{set}/{}", judged.entry.listener.name),
-        },
-        port: judged.entry.port().into(),
-        kind: judged.kind.unwrap_or(Kind::Unspecified).into(),
-        hostname: judged.entry.hostname().to_ascii_lowercase(),
-        tls: judged.tls.clone(),
-        routes: Some(place.answer.clone()),
+        };
+        let (key_exchange, plaintext) = world.policing.of_listener(gateway, &name);
+        let mut tls = judged.tls.clone();
+        // A policy wins over what the listener says itself.
+        if let (Some(tls), Some(ladder)) = (&mut tls, key_exchange) {
+            tls.key_exchange = match ladder {
+                Ladder::Classical => KeyExchange::Classical,
+                Ladder::Prefer => KeyExchange::Prefer,
+                Ladder::Require => KeyExchange::Require,
+            }
+            .into();
+        }
+        proto::Listener {
+            name,
+            port: judged.entry.port().into(),
+            kind: judged.kind.unwrap_or(Kind::Unspecified).into(),
+            hostname: judged.entry.hostname().to_ascii_lowercase(),
+            tls,
+            routes: Some(place.answer.clone()),
+            plaintext_denied: plaintext == Some(Plaintext::Strict),
+        }
     });
     proto::Gateway {
         listeners: listeners.collect(),

@@ -16,6 +16,8 @@ mod foreign;
 mod hostile;
 #[path = "mesh/outage.rs"]
 mod outage;
+#[path = "mesh/policy.rs"]
+mod policy;
 #[path = "mesh/program.rs"]
 mod program;
 #[path = "mesh/restarts.rs"]
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         web::trials(),
         workload::trials(),
         federation::trials(),
+        policy::trials(),
         program::trials(),
         clocks::trials(),
         churn::trials(),

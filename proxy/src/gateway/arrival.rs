@@ -96,6 +96,9 @@ async fn plain(
     let mut first = BytesMut::new();
     let client = port.edge.proxied.client(&mut socket, &mut first, remote).await?;
     let _held = port.edge.sources.enter(client.ip()).ok_or(TOO_MANY)?;
+    if port.now().denies_plaintext() {
+        return Err("plaintext");
+    }
     let ledger = &worker.shared.ledger;
     let row = |reason| ledger.plaintext(Direction::Inbound, CLIENT.to_owned(), reason);
     let flow = ledger.flow(Direction::Inbound, Class::Plaintext);
@@ -107,8 +110,12 @@ async fn plain(
     }
     let http2 = speaks_http2(&mut socket, &mut first).await?;
     let _open = row("http_listener").opened();
-    let entrance = Entrance { port, listener: None, client };
+    let serves = port.clone();
+    let entrance = Entrance { port, listener: None, client, class: Class::Plaintext };
     serve_http(worker, entrance, Side::Plain(socket), flow, first.freeze(), http2).await;
+    if serves.now().denies_plaintext() {
+        worker.shared.demands.plaintext_ended(Direction::Inbound, CLIENT);
+    }
     Ok(())
 }
 
@@ -148,7 +155,7 @@ pub async fn serve(worker: Arc<Worker>, arrival: Arrival) {
     match listener.kind {
         Kind::Https => {
             let _open = row.opened();
-            let entrance = Entrance { port, listener: Some(listener), client };
+            let entrance = Entrance { port, listener: Some(listener), client, class };
             serve_http(&worker, entrance, side, flow, first, http2).await;
         }
         _ => {

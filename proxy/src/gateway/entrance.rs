@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use http::request::Parts;
+use trellis_api::evidence::Class;
 
 use super::{forwarded, listener::Listener, port::Port};
 use crate::{http::Failure, route::Routes};
@@ -12,6 +13,8 @@ pub struct Entrance {
     /// The listener that the handshake chose; without TLS each request chooses its own.
     pub listener: Option<Arc<Listener>>,
     pub client: SocketAddr,
+    /// What its connection came to.
+    pub class: Class,
 }
 
 impl Entrance {
@@ -26,15 +29,15 @@ impl Entrance {
 
     /// The routes for requests to `host`.
     pub fn routes(&self, host: &str) -> Result<Arc<Routes>, Failure> {
-        let listener = self.port.listener(host, self.listener.as_deref())?;
+        let listener = self.port.listener(host, self.listener.as_deref(), self.class)?;
         Ok(listener.routes.clone())
     }
 
     /// Resolves when the connection may not go on.
     pub async fn gone(&self) {
         match &self.listener {
-            Some(listener) => self.port.gone(listener).await,
-            None => self.port.closed().await,
+            Some(listener) => self.port.gone(listener, self.class).await,
+            None => self.port.denies_plaintext().await,
         }
     }
 }

@@ -130,7 +130,7 @@ impl Context {
                 seen.towards(&answer);
                 let routes = match &*answer {
                     Answer::Service(service) => service.routes.clone().filter(|routes| routes.has_http()),
-                    Answer::Workload(_) | Answer::Gateway(_) | Answer::Unknown => None,
+                    Answer::Workload(_) | Answer::Gateway(_) | Answer::Policy(_) | Answer::Unknown => None,
                 };
                 Ok(routes.map_or(Way::Direct(answer), Way::Routed))
             }

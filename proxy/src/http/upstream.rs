@@ -83,8 +83,13 @@ pub struct Connection {
 
 impl Connection {
     fn is_current(&self, common: &Common) -> bool {
-        let tunnel = |peer: &Arc<Peer>| peer.epoch == common.tls.epoch() && common.clock.now() < peer.expires;
-        !self.retired.load(Relaxed) && self.peer.as_ref().is_none_or(tunnel)
+        let tunnel = |peer: &Arc<Peer>| {
+            peer.epoch == common.tls.epoch()
+                && common.clock.now() < peer.expires
+                && common.demands.admits(Direction::Outbound, &peer.posture)
+        };
+        let plaintext = || self.class != Class::Plaintext || !common.demands.is_strict(Direction::Outbound);
+        !self.retired.load(Relaxed) && self.peer.as_ref().map_or_else(plaintext, tunnel)
     }
 }
 

@@ -11,6 +11,7 @@ mod bytes;
 mod hostile;
 mod life;
 mod listeners;
+mod policy;
 mod proxied;
 mod requests;
 mod secured;
