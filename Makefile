@@ -5,8 +5,7 @@
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/trellis
 export CARGO_TARGET_DIR ?= $(cache)/target
 
-binaries := trellis-proxy trellis-ca trellis-discovery trellis-injector trellis
-crates := trellis-proxy trellis-ca trellis-discovery trellis-injector trellis-cli
+services := trellis-ca trellis-discovery trellis-injector trellis-cli
 
 .PHONY: build demo test bench images fmt lint help
 
@@ -14,9 +13,11 @@ help: ## Show this list.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
 
 build: ## Build the release binaries into bin/.
-	cargo build --release --locked $(addprefix -p ,$(crates))
+	cargo build --profile proxy --locked -p trellis-proxy
+	cargo build --release --locked $(addprefix -p ,$(services))
 	@mkdir -p bin
-	@for name in $(binaries); do install -s -m 0755 "$(CARGO_TARGET_DIR)/release/$$name" "bin/$$name" || exit 1; done
+	@install -m 0755 "$(CARGO_TARGET_DIR)/proxy/trellis-proxy" bin/
+	@cd "$(CARGO_TARGET_DIR)/release" && install -m 0755 $(services:trellis-cli=trellis) "$(CURDIR)/bin/"
 
 demo: build ## Run the mesh as plain processes on loopback, with a page that shows what was negotiated.
 	bin/trellis demo
@@ -26,7 +27,7 @@ test: ## Run every check, the cluster suite included. `ci/test STAGE...` runs so
 
 bench: build ## Measure, print a table and write bench-results.json; BENCH="--quick --only envoy" does less.
 	@# Named together with the others, it shares what they were built from.
-	cargo build --release --locked $(addprefix -p ,$(crates) trellis-bench)
+	cargo build --release --locked $(addprefix -p ,$(services) trellis-bench)
 	envoy=$$(ci/envoy); $(CARGO_TARGET_DIR)/release/trellis-bench $${envoy:+--envoy "$$envoy"} $(BENCH)
 
 images: build ## Write the OCI images into bin/images/.

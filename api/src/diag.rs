@@ -26,7 +26,9 @@ pub struct Diag {
     pub companion: Option<Leaf>,
     /// Who is believed, our own trust domain first.
     pub trust: Vec<Anchor>,
-    /// What the operator decided, as the proxy was told.
+    /// What is demanded of connections now, policies included.
+    pub demands: Vec<Demand>,
+    /// What the operator decided, as the proxy was told when it started.
     pub settings: BTreeMap<String, String>,
     pub tunnels: Vec<Tunnel>,
     pub destinations: Vec<Destination>,
@@ -40,6 +42,16 @@ pub struct Anchor {
     pub algorithm: String,
     pub fingerprint: String,
     pub not_after: String,
+}
+
+/// What connections of one direction must come to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Demand {
+    pub direction: Direction,
+    pub key_exchange: String,
+    pub signatures: String,
+    pub plaintext: String,
 }
 
 /// One tunnel that is open.
@@ -81,6 +93,8 @@ pub enum Kind {
     Workload,
     /// What this proxy itself serves.
     Gateway,
+    /// What is demanded of a workload's connections.
+    Policy,
     /// The mesh does not know it.
     Outside,
     /// Discovery has not said yet.

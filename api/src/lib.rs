@@ -10,6 +10,7 @@ pub mod federation;
 pub mod gateway;
 pub mod injection;
 pub mod names;
+pub mod pq_policy;
 pub mod source;
 pub mod trust;
 

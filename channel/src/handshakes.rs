@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use trellis_pki::{
     algorithm::Algorithm,
-    posture::{Class, Fallback, Posture},
+    posture::{Class, Posture},
     public::Negotiated,
 };
 use trellis_telemetry::{Counter, Family, Histogram, Registry};
@@ -78,7 +78,7 @@ impl Handshakes {
                 peer: peer.as_deref().unwrap_or(UNVERIFIED),
                 resumed: posture.resumed,
                 // Why it was weaker than it could have been.
-                reason: posture.fallback.map_or("", Fallback::as_str),
+                reason: posture.weakness().unwrap_or_default(),
             },
         );
     }

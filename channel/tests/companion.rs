@@ -149,6 +149,21 @@ async fn the_workloads_word_goes_before_the_meshs_and_policy_before_both() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn it_follows_what_policy_comes_to_allow() {
+    let workload = Workload::start(Some(true), Ladder::Require, with_companion).await;
+    let policy = |signatures| Policy { signatures, ..Policy::default() };
+    let under = async |inbound, outbound| {
+        workload.tls.serve_under(&[policy(inbound), policy(outbound)]);
+        sleep(Duration::from_secs(61)).await;
+        (workload.tls.companion().is_some(), workload.holding.borrow().refuses_classical)
+    };
+    assert_eq!(under(Ladder::Require, Ladder::Require).await, (false, true));
+    assert_eq!(under(Ladder::Prefer, Ladder::Require).await, (true, true));
+    assert_eq!(under(Ladder::Prefer, Ladder::Prefer).await, (true, false));
+    assert_eq!(under(Ladder::Require, Ladder::Require).await, (false, true));
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_follows_the_companion_anchor_and_goes_with_it() {
     let workload = Workload::start(None, Ladder::Prefer, |ca| ca.dual.store(true, Ordering::SeqCst)).await;
     assert_eq!(workload.serial(), None, "the mesh has no companion yet");

@@ -4,6 +4,7 @@ mod after;
 mod before;
 mod facts;
 mod gather;
+mod policies;
 mod proxies;
 mod report;
 #[cfg(test)]

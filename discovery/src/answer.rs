@@ -21,6 +21,8 @@ pub enum Answer {
     Workload(Endpoint),
     /// For the gateway itself; to anybody else there is none.
     Gateway(Name, Arc<Serving>),
+    /// For pods of this ServiceAccount; to anybody else there is none.
+    Policy(Name, Arc<proto::Policy>),
     Unknown,
 }
 
@@ -119,7 +121,10 @@ impl Answer {
                 Wire::Workload(proto::Workload { endpoint: Some(endpoint.to_proto(trust_domain)) })
             }
             Self::Gateway(name, serving) if is_it(name, viewer) => Wire::Serving(serving.answer.clone()),
-            Self::Gateway(..) | Self::Unknown => Wire::Unknown(proto::Unknown {}),
+            Self::Policy(account, policy) if viewer.runs_as(&account.namespace, &account.name) => {
+                Wire::Policy(policy.as_ref().clone())
+            }
+            Self::Gateway(..) | Self::Policy(..) | Self::Unknown => Wire::Unknown(proto::Unknown {}),
         };
         proto::ResolveResponse { subject: Some(subject.to_proto()), answer: Some(answer) }
     }

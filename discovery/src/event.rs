@@ -8,6 +8,7 @@ use trellis_api::{
         BackendTlsPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet, ReferenceGrant, TcpRoute,
         TlsRoute,
     },
+    pq_policy::PqPolicy,
     source::{Change, Sight},
 };
 
@@ -27,6 +28,7 @@ pub enum Event {
     Gateways(Change<Gateway>),
     ListenerSets(Change<ListenerSet>),
     Policies(Change<BackendTlsPolicy>),
+    PqPolicies(Change<PqPolicy>),
     /// Of one namespace.
     Secrets(Arc<str>, Sight<core::Secret>),
     ConfigMaps(Arc<str>, Sight<core::ConfigMap>),
@@ -34,7 +36,7 @@ pub enum Event {
 
 impl Event {
     /// Every kind that is watched as a whole.
-    pub const KINDS: [&str; 14] = [
+    pub const KINDS: [&str; 15] = [
         "Service",
         "EndpointSlice",
         "Pod",
@@ -49,6 +51,7 @@ impl Event {
         "Gateway",
         "ListenerSet",
         "BackendTLSPolicy",
+        "PQPolicy",
     ];
 
     pub fn kind(&self) -> &'static str {
@@ -67,6 +70,7 @@ impl Event {
             Self::Gateways(_) => "Gateway",
             Self::ListenerSets(_) => "ListenerSet",
             Self::Policies(_) => "BackendTLSPolicy",
+            Self::PqPolicies(_) => "PQPolicy",
             Self::Secrets(..) => "Secret",
             Self::ConfigMaps(..) => "ConfigMap",
         }
@@ -92,6 +96,7 @@ impl Event {
             Self::Gateways(change) => whole(change),
             Self::ListenerSets(change) => whole(change),
             Self::Policies(change) => whole(change),
+            Self::PqPolicies(change) => whole(change),
             Self::Secrets(..) | Self::ConfigMaps(..) => false,
         }
     }

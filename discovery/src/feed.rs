@@ -52,6 +52,7 @@ pub async fn run(source: &impl Source, hub: &Hub, report: impl Fn(&[&'static str
         watch("Gateways", source.watch_if_known(), Event::Gateways),
         watch("ListenerSets", source.watch_if_known(), Event::ListenerSets),
         watch("BackendTLSPolicies", source.watch_if_known(), Event::Policies),
+        watch("PQPolicies", source.watch_if_known(), Event::PqPolicies),
     ]);
     let mut drawers = Drawers::default();
     report(&hub.missing());

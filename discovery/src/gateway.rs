@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use self::{grant::Grants, namespace::Namespaces, vault::Vault};
-use crate::{name::Name, service::Service};
+use crate::{name::Name, policing::Policing, service::Service};
 
 pub mod attachment;
 pub mod duration;
@@ -34,4 +34,5 @@ pub struct World<'a> {
     pub namespaces: &'a Namespaces,
     pub grants: &'a Grants,
     pub vault: &'a Vault,
+    pub policing: &'a Policing,
 }

@@ -76,6 +76,12 @@ pub struct Figures {
 }
 
 impl Hub {
+    /// Of a mesh whose own namespace this is.
+    pub fn of(system: &str) -> Self {
+        let inner = Inner { state: State::of(system), ..Inner::default() };
+        Self { inner: Mutex::new(inner), to_do: Notify::new() }
+    }
+
     /// Applies changes that came together, then tells those whom they concern.
     pub fn apply(&self, events: impl IntoIterator<Item = Event>) {
         let mut inner = self.inner.lock();
@@ -131,7 +137,7 @@ impl Hub {
 
     /// What every status is to be, by object.
     pub fn statuses(&self, now: &str) -> BTreeMap<String, serde_json::Value> {
-        self.inner.lock().state.board().wanted(now).into_iter().collect()
+        self.inner.lock().state.wanted_statuses(now).into_iter().collect()
     }
 
     /// The gateways that are ours.
@@ -229,7 +235,11 @@ impl Inner {
             let gateway = Subject::Gateway(gateway.clone());
             gateway.clone()..=gateway
         });
-        for range in addresses.chain(services).chain(gateways) {
+        let pods = touched.pods.iter().map(|pod| {
+            let pod = Subject::Pod(pod.clone());
+            pod.clone()..=pod
+        });
+        for range in addresses.chain(services).chain(gateways).chain(pods) {
             for (subject, watched) in self.watched.range_mut(range) {
                 watched.learn(subject, self.state.lookup(subject));
             }

@@ -19,6 +19,7 @@ pub mod name;
 pub mod node;
 pub mod outbox;
 pub mod pod;
+pub mod policing;
 pub mod protocol;
 pub mod serve;
 pub mod service;

@@ -53,7 +53,7 @@ async fn run(flags: Flags) -> Result<()> {
     // These answer until the very end, so that an end can be watched.
     let (_until_the_end, end) = watch::channel(false);
     tokio::spawn(http::serve(http::bind(flags.ready_listen)?, health.routes(), end.clone()));
-    let hub = Arc::new(Hub::default());
+    let hub = Arc::new(Hub::of(&flags.namespace));
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let shown = (hub.clone(), clock.clone());
     let routes = http::metrics_routes(&registry)

@@ -30,7 +30,7 @@ pub struct Pod {
     pub created: i64,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Sidecar {
     Injected,
     Absent,
@@ -52,18 +52,10 @@ impl Pod {
             return None;
         }
         let account = spec.service_account_name.as_deref().filter(|account| !account.is_empty());
-        let notes = pod.metadata.annotations.as_ref();
-        let sidecar = if spec.host_network.unwrap_or(false) {
-            Sidecar::HostNetwork
-        } else if notes.is_some_and(|notes| notes.contains_key(names::INJECTED)) {
-            Sidecar::Injected
-        } else {
-            Sidecar::Absent
-        };
         Some(Self {
             addresses,
             service_account: account.unwrap_or("default").into(),
-            sidecar,
+            sidecar: sidecar(pod, spec),
             // The injector refuses what is malformed. Where it was not asked, nothing is skipped: a tunnel
             // that fails is seen, plaintext that nobody wanted is not.
             skipped: ports(&pod.metadata, SKIP_INBOUND_PORTS, "no port is skipped"),
@@ -86,5 +78,17 @@ impl Pod {
             Sidecar::Injected if self.skipped.contains(port) => Some(Reason::PortSkipped),
             Sidecar::Injected => None,
         }
+    }
+}
+
+/// Whether the pod has a proxy.
+pub fn sidecar(pod: &k8s::Pod, spec: &k8s::PodSpec) -> Sidecar {
+    let notes = pod.metadata.annotations.as_ref();
+    if spec.host_network.unwrap_or(false) {
+        Sidecar::HostNetwork
+    } else if notes.is_some_and(|notes| notes.contains_key(names::INJECTED)) {
+        Sidecar::Injected
+    } else {
+        Sidecar::Absent
     }
 }

@@ -62,6 +62,7 @@ where
             Some(Action::SubscribeBackend(backend)) => self.subscribe(backend),
             Some(Action::UnsubscribeBackend(backend)) => self.unsubscribe(backend),
             Some(Action::SubscribeGateway(gateway)) => self.subscribe(gateway),
+            Some(Action::SubscribePolicy(pod)) => self.subscribe(pod),
             None => Err(Status::invalid_argument(
                 "action: none that this version knows; send `subscribe` or `unsubscribe`",
             )),

@@ -27,6 +27,7 @@ use crate::{
     name::Name,
     node,
     pod::{Pod, Sidecar},
+    policing::{Policing, members::Member},
     service::Service,
     slice::Slice,
     subject::{Backend, Subject},
@@ -34,6 +35,7 @@ use crate::{
 
 mod endpoints;
 mod gateway_api;
+mod policed;
 mod statuses;
 
 /// Subjects whose answers may have changed.
@@ -43,6 +45,8 @@ pub struct Touched {
     /// Services, whatever the port.
     pub services: HashSet<Name>,
     pub gateways: HashSet<Name>,
+    /// Pods whose connections may have to be something else.
+    pub pods: HashSet<Name>,
 }
 
 #[derive(Debug, Default)]
@@ -64,6 +68,7 @@ pub struct State {
     residents: Index<Arc<str>>,
     routing: Routing,
     policies: Policies,
+    policing: Policing,
     gateways: Gateways,
     namespaces: Namespaces,
     grants: Grants,
@@ -89,6 +94,11 @@ struct Stale {
 }
 
 impl State {
+    /// Of a mesh whose own namespace this is.
+    pub fn of(system: &str) -> Self {
+        Self { policing: Policing::new(system), ..Self::default() }
+    }
+
     pub fn apply(&mut self, event: Event, touched: &mut Touched) {
         match event {
             Event::Services(change) => {
@@ -102,6 +112,10 @@ impl State {
                 }
             }
             Event::Pods(change) => {
+                let members = puts(change.clone(), self.policing.pods(), Name::of, Member::of);
+                for (name, member) in members {
+                    self.put_member(name, member, touched);
+                }
                 for (name, pod) in puts(change, self.pods.keys(), Name::of, Pod::of) {
                     self.put_pod(name, pod, touched);
                 }
@@ -111,6 +125,7 @@ impl State {
                     self.put_zone(node, zone, touched);
                 }
             }
+            Event::PqPolicies(change) => self.apply_policies(change, touched),
             other => self.apply_gateway_api(other),
         }
     }
@@ -141,6 +156,7 @@ impl State {
                 Some(serving) => Answer::Gateway(name.clone(), serving.clone()),
                 None => Answer::Unknown,
             },
+            Subject::Pod(name) => self.policy_of(name),
         }
     }
 
@@ -152,7 +168,8 @@ impl State {
             ("Pod", self.pods.len()),
         ];
         let gateways = [("Gateway", self.gateways.names().count())];
-        own.into_iter().chain(self.routing.counts()).chain(gateways).collect()
+        let policies = [("PQPolicy", self.policing.count())];
+        own.into_iter().chain(self.routing.counts()).chain(gateways).chain(policies).collect()
     }
 
     /// What the destination is. An address that a Service has for itself is the Service's; one that a pod

@@ -1,4 +1,4 @@
-//! What a proxy asks about: an address, a port of a Service, or a gateway.
+//! What a proxy asks about: an address, a port of a Service, a gateway, or its own pod.
 
 use thiserror::Error;
 use trellis_api::proto::discovery::{self as proto, resolve_response};
@@ -17,6 +17,8 @@ pub enum Subject {
     Destination(Destination),
     Backend(Backend),
     Gateway(Name),
+    /// A pod, about what its connections must be.
+    Pod(Name),
 }
 
 /// A port of a Service, as routes name it.
@@ -46,6 +48,10 @@ impl Subject {
                 port: (*port).into(),
             }),
             Self::Gateway(name) => resolve_response::Subject::Gateway(proto::GatewayName {
+                namespace: name.namespace.to_string(),
+                name: name.name.to_string(),
+            }),
+            Self::Pod(name) => resolve_response::Subject::Pod(proto::PodName {
                 namespace: name.namespace.to_string(),
                 name: name.name.to_string(),
             }),
@@ -84,6 +90,14 @@ impl TryFrom<&proto::GatewayName> for Subject {
 
     fn try_from(asked: &proto::GatewayName) -> Result<Self, InvalidSubject> {
         name("gateway.namespace", &asked.namespace, "gateway.name", &asked.name).map(Self::Gateway)
+    }
+}
+
+impl TryFrom<&proto::PodName> for Subject {
+    type Error = InvalidSubject;
+
+    fn try_from(asked: &proto::PodName) -> Result<Self, InvalidSubject> {
+        name("pod.namespace", &asked.namespace, "pod.name", &asked.name).map(Self::Pod)
     }
 }
 

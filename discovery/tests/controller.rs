@@ -16,6 +16,7 @@ use trellis_election::Role;
 use trellis_fake_api::FakeApi;
 use trellis_pki::clock::SystemClock;
 
+const POLICY: &str = "/apis/policy.trellis.dev/v1/namespaces/shop/pqpolicies/first";
 const CLASS: &str = "/apis/gateway.networking.k8s.io/v1/gatewayclasses/trellis";
 const GATEWAY: &str = "/apis/gateway.networking.k8s.io/v1/namespaces/edge/gateways/main";
 const DEPLOYMENT: &str = "/apis/apps/v1/namespaces/edge/deployments/main-trellis";
@@ -54,6 +55,13 @@ impl Running {
                 "spec": {"gatewayClassName": "trellis", "listeners": [listener]}
             }),
         );
+        api.put(
+            POLICY,
+            json!({
+                "metadata": {"name": "first", "namespace": "shop", "generation": 2},
+                "spec": {"keyexchange": "Prefer"}
+            }),
+        );
         let hub = Arc::new(Hub::default());
         fn none<K: Watched>() -> Change<K> {
             Change::Reset(Vec::new())
@@ -71,6 +79,7 @@ impl Running {
             Event::Grants(none()),
             Event::ListenerSets(none()),
             Event::Policies(none()),
+            Event::PqPolicies(Change::Reset(vec![read(&api.get(POLICY).unwrap())])),
             Event::Classes(Change::Reset(vec![read(&api.get(CLASS).unwrap())])),
             Event::Gateways(Change::Reset(vec![read(&api.get(GATEWAY).unwrap())])),
         ]);
@@ -92,6 +101,7 @@ impl Running {
         self.hub.apply([
             Event::Classes(Change::Applied(read(&self.api.get(CLASS).unwrap()))),
             Event::Gateways(Change::Applied(read(&self.api.get(GATEWAY).unwrap()))),
+            Event::PqPolicies(Change::Applied(read(&self.api.get(POLICY).unwrap()))),
         ]);
     }
 
@@ -124,6 +134,13 @@ async fn only_the_leader_writes_and_only_what_is_not_there() {
     assert_eq!(class["conditions"][0]["type"], "Accepted");
     let gateway = running.status(GATEWAY).unwrap();
     assert_eq!(gateway["conditions"][1]["reason"], "AddressNotAssigned");
+    let policy = running.status(POLICY).unwrap();
+    assert_eq!(
+        (&policy["conditions"][0]["status"], &policy["conditions"][0]["reason"]),
+        (&json!("False"), &json!("UnknownField"))
+    );
+    assert_eq!(policy["conditions"][0]["observedGeneration"], 2);
+    assert_eq!(policy["workloads"]["selected"], 0);
     let writes = running.api.writes();
     running.show();
     pass().await;

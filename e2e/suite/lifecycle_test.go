@@ -47,31 +47,38 @@ func TestJobBeginsAfterItsProxyAndEndsWithIt(t *testing.T) {
 	}
 }
 
-// Drain: all replicas of a service are replaced under load, over kept and over new connections.
+// Drain: all replicas of a service, and their proxies, are replaced under load, over kept and over new
+// connections.
 func TestRolloutLosesNoRequest(t *testing.T) {
 	client := pod(t, "shop", "client")
 	before := pods(t, "shop", "app=web")
-	kept := underLoad(t, client, []string{"--workers=2", "http://web/echo/kept"}, func() {
-		fresh := underLoad(t, client, []string{"--workers=2", "--fresh", "http://web/echo/fresh"}, func() {
-			if _, err := cluster.Run(t.Context(), "rollout", "restart", "-n", "shop", "deployment/web"); err != nil {
+	underRequests(t, client, "http://web/echo/rollout", func() {
+		if _, err := cluster.Run(t.Context(), "rollout", "restart", "-n", "shop", "deployment/web"); err != nil {
+			t.Fatal(err)
+		}
+		if err := rolledOut(t.Context(), "shop", "web"); err != nil {
+			t.Fatal(err)
+		}
+		for _, old := range before {
+			if _, err := cluster.Run(t.Context(), "wait", "-n", "shop", "pod/"+old.Metadata.Name, "--for=delete", "--timeout=60s"); err != nil && !strings.Contains(err.Error(), "not found") {
 				t.Fatal(err)
 			}
-			if err := rolledOut(t.Context(), "shop", "web"); err != nil {
-				t.Fatal(err)
-			}
-			for _, old := range before {
-				if _, err := cluster.Run(t.Context(), "wait", "-n", "shop", "pod/"+old.Metadata.Name, "--for=delete", "--timeout=60s"); err != nil && !strings.Contains(err.Error(), "not found") {
-					t.Fatal(err)
-				}
-			}
-		})
-		if fresh.Failed != 0 {
-			t.Errorf("new connections: %d of %d requests failed: %v", fresh.Failed, fresh.Sent, fresh.Errors)
 		}
 	})
-	if kept.Failed != 0 {
-		t.Errorf("kept connections: %d of %d requests failed: %v", kept.Failed, kept.Sent, kept.Errors)
-	}
+}
+
+// The whole control plane is replaced, one part after the other, and no request notices.
+func TestControlPlaneIsReplacedUnderRequests(t *testing.T) {
+	underRequests(t, pod(t, "shop", "client"), "http://web/echo/control", func() {
+		for _, name := range []string{"trellis-ca", "trellis-discovery", "trellis-injector"} {
+			if _, err := cluster.Run(t.Context(), "rollout", "restart", "-n", bed.System, "deployment/"+name); err != nil {
+				t.Fatal(err)
+			}
+			if err := rolledOut(t.Context(), bed.System, name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 // Without a single injector the cluster's own components start as ever, and so does everything outside the

@@ -214,7 +214,9 @@ type Load struct {
 	Errors map[string]int64 `json:"errors"`
 	P50    float64          `json:"p50ms"`
 	P99    float64          `json:"p99ms"`
-	Last   string           `json:"last"`
+	// Took is in seconds.
+	Took float64 `json:"seconds"`
+	Last string  `json:"last"`
 }
 
 func readLoad(t *testing.T, text string) Load {
@@ -258,6 +260,30 @@ func underLoad(t *testing.T, from *kube.Pod, args []string, do func()) Load {
 		t.Error("there was no load")
 	}
 	return load
+}
+
+// rate is how many requests come in a second while parts of the mesh are replaced: half of them on connections
+// that are kept, half on new ones.
+const rate = 500
+
+// underRequests pours requests on a URL, as many as rate says however long answers take, while the test does
+// something. None of them may fail.
+func underRequests(t *testing.T, from *kube.Pod, url string, do func()) {
+	t.Helper()
+	half := fmt.Sprintf("--rate=%d", rate/2)
+	var fresh Load
+	kept := underLoad(t, from, []string{half, url + "?kept"}, func() {
+		fresh = underLoad(t, from, []string{half, "--fresh", url + "?fresh"}, do)
+	})
+	for connections, load := range map[string]Load{"kept": kept, "new": fresh} {
+		if load.Failed != 0 {
+			t.Errorf("%s connections: %d of %d requests failed: %v", connections, load.Failed, load.Sent, load.Errors)
+		}
+		if due := load.Took * rate / 2; float64(load.Sent) < 0.95*due {
+			t.Errorf("%s connections: %d requests in %.0f s, of %.0f that were due: the load itself is too slow", connections, load.Sent, load.Took, due)
+		}
+		t.Logf("%s connections: %d requests in %.0f s, %d failed", connections, load.Sent, load.Took, load.Failed)
+	}
 }
 
 func identity(namespace, account string) string {

@@ -45,6 +45,17 @@ impl Service {
         })
     }
 
+    /// The Service without endpoints: those come and go by themselves.
+    pub fn alone(&self, namespace: &str) -> Value {
+        let Self { name, address, port } = self;
+        json!({
+            "apiVersion": "v1", "kind": "Service",
+            "metadata": {"namespace": namespace, "name": name, "uid": format!("{name}-uid")},
+            "spec": {"clusterIP": address, "clusterIPs": [address],
+                     "ports": [{"name": "main", "port": port, "targetPort": port, "protocol": "TCP"}]},
+        })
+    }
+
     /// The Service without a selector, and its one endpoint, which is a workload of another trust domain.
     pub fn elsewhere(&self, namespace: &str, endpoint: Ipv4Addr, identity: &str) -> Vec<Value> {
         let Self { name, address, port } = self;

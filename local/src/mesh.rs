@@ -30,6 +30,7 @@ use crate::{
 /// How long a process may take to become ready.
 const PATIENCE: Duration = Duration::from_secs(30);
 const CA_NAME: &str = "ca";
+const DISCOVERY_NAME: &str = "discovery";
 /// Longer than anybody runs a mesh on loopback.
 const TOKEN_VALIDITY: Duration = Duration::from_secs(30 * 24 * 3600);
 
@@ -215,6 +216,11 @@ impl Mesh {
         self.apply(&name, vec![service.also(workload)])
     }
 
+    /// Makes a workload that was put behind a Service no endpoint of it any more.
+    pub fn apart(&self, service: &Service, workload: &Workload) -> Result<(), MeshError> {
+        self.apply(&format!("behind-{}-{}", service.name, workload.name), Vec::new())
+    }
+
     /// Gives a Service of a workload one more endpoint: the same workload at another port.
     pub fn add_endpoint(&self, workload: &Workload, service: &str, port: u16) -> Result<(), MeshError> {
         let name = format!("{}-{service}-{port}", workload.namespace);
@@ -360,6 +366,27 @@ impl Mesh {
         Ok(done)
     }
 
+    /// Ends the whole control plane, runs `work` while there is none, and starts it again.
+    pub async fn without_control_plane<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&Self) -> T,
+    ) -> Result<T, MeshError> {
+        self.end(DISCOVERY_NAME).await;
+        self.end(CA_NAME).await;
+        let done = work(self).await;
+        self.start_ca().await?;
+        self.start_discovery().await?;
+        Ok(done)
+    }
+
+    /// Replaces the whole control plane, one part after the other.
+    pub async fn restart_control_plane(&mut self) -> Result<(), MeshError> {
+        self.end(CA_NAME).await;
+        self.start_ca().await?;
+        self.end(DISCOVERY_NAME).await;
+        self.start_discovery().await
+    }
+
     /// Where the CA keeps trust.
     pub fn root(&self) -> PathBuf {
         self.path("root")
@@ -408,7 +435,7 @@ impl Mesh {
         let address = self.network.address(Role::Control, 2);
         let own = Workload {
             namespace: SYSTEM_NAMESPACE.to_owned(),
-            name: "discovery".to_owned(),
+            name: DISCOVERY_NAME.to_owned(),
             service_account: DISCOVERY.to_owned(),
             uid: "discovery-uid".to_owned(),
             pod: address,
@@ -432,7 +459,7 @@ impl Mesh {
             ("log", self.options.log.clone()),
         ]
         .map(|(flag, value)| format!("--{flag}={value}"));
-        let mut process = self.spawn("trellis-discovery", "discovery", arguments.to_vec())?;
+        let mut process = self.spawn("trellis-discovery", DISCOVERY_NAME, arguments.to_vec())?;
         process.ready(at(READY_PORT), PATIENCE).await?;
         self.processes.push(process);
         Ok(())

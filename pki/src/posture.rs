@@ -8,6 +8,7 @@ use rustls::NamedGroup;
 use crate::algorithm::Algorithm;
 use crate::credential::Credential;
 use crate::leaf::Leaf;
+use crate::policy::{Ladder, Policy};
 use crate::spiffe::SpiffeId;
 
 /// How well a TLS connection resists a quantum computer.
@@ -26,6 +27,8 @@ pub enum Class {
 pub enum Fallback {
     /// None of the signatures that the peer can verify is one of ML-DSA.
     PeerCannotVerifyMlDsa,
+    /// Our policy wants classical signatures, and the peer verifies them.
+    PolicyIsClassical,
 }
 
 /// What one connection negotiated, read from the connection.
@@ -50,6 +53,8 @@ pub struct Posture {
     pub resumed: bool,
     /// Why we presented something weaker than our own identity.
     pub fallback: Option<Fallback>,
+    /// What was demanded of the handshake.
+    pub policy: Policy,
     pub class: Class,
 }
 
@@ -57,6 +62,29 @@ impl Fallback {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::PeerCannotVerifyMlDsa => "peer_cannot_verify_ml_dsa",
+            Self::PolicyIsClassical => POLICY_IS_CLASSICAL,
+        }
+    }
+}
+
+const POLICY_IS_CLASSICAL: &str = "policy_is_classical";
+
+impl Posture {
+    /// Why it is weaker than the strongest, as the metric's label.
+    pub fn weakness(&self) -> Option<&'static str> {
+        let classical = |one: Option<Algorithm>| one.is_some_and(|one| !one.is_post_quantum());
+        match (self.class, self.fallback) {
+            (Class::Pq, _) => None,
+            (Class::Classical, _) if self.policy.key_exchange == Ladder::Classical => {
+                Some(POLICY_IS_CLASSICAL)
+            }
+            (Class::Classical, _) => Some("peer_offered_no_hybrid_group"),
+            (Class::Hybrid, Some(fallback)) => Some(fallback.as_str()),
+            (Class::Hybrid, None) if classical(self.peer_signature) || !self.peer_issuer_post_quantum => {
+                Some("classical_signature")
+            }
+            (Class::Hybrid, None) if self.local_signature.is_some() => Some("own_classical_signature"),
+            (Class::Hybrid, None) => Some("classical_signature"),
         }
     }
 }

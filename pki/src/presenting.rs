@@ -11,6 +11,7 @@ use rustls::sign::CertifiedKey;
 
 use crate::algorithm::Algorithm;
 use crate::identity::Identity;
+use crate::policy::Ladder;
 use crate::posture::Fallback;
 use crate::record::Recorder;
 
@@ -34,13 +35,18 @@ impl Presenting {
         }
     }
 
-    /// The companion goes only to who can verify it and none of ML-DSA. Who can verify another level of
-    /// ML-DSA than ours is not weakened for that, but refused.
-    fn stand_in(&self, schemes: &[SignatureScheme]) -> Option<&Arc<Identity>> {
+    /// The companion goes only to who can verify it and none of ML-DSA, unless policy wants nothing else. Who
+    /// can verify another level of ML-DSA than ours is not weakened for that, but refused.
+    fn stand_in(&self, schemes: &[SignatureScheme]) -> Option<(&Arc<Identity>, Fallback)> {
         let verifies = |algorithm: Algorithm| schemes.contains(&algorithm.scheme());
         let companion = self.companion.as_ref()?;
         let weaker = !Algorithm::ALL.into_iter().any(|one| one.is_post_quantum() && verifies(one));
-        (weaker && verifies(companion.leaf().algorithm)).then_some(companion)
+        let fallback = match (weaker, self.recorder.policy().signatures) {
+            (true, _) => Fallback::PeerCannotVerifyMlDsa,
+            (false, Ladder::Classical) => Fallback::PolicyIsClassical,
+            (false, Ladder::Require | Ladder::Prefer) => return None,
+        };
+        verifies(companion.leaf().algorithm).then_some((companion, fallback))
     }
 
     fn present(&self, identity: &Identity, fallback: Option<Fallback>) -> Arc<CertifiedKey> {
@@ -56,7 +62,7 @@ impl ResolvesServerCert for Presenting {
         let schemes = hello.signature_schemes();
         self.recorder.offers(hello.named_groups().unwrap_or_default(), schemes);
         Some(match self.stand_in(schemes) {
-            Some(companion) => self.present(companion, Some(Fallback::PeerCannotVerifyMlDsa)),
+            Some((companion, fallback)) => self.present(companion, Some(fallback)),
             None => self.present(&self.primary, None),
         })
     }
@@ -64,8 +70,8 @@ impl ResolvesServerCert for Presenting {
 
 impl ResolvesClientCert for Presenting {
     fn resolve(&self, _hints: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
-        if let Some(companion) = self.stand_in(schemes) {
-            return Some(self.present(companion, Some(Fallback::PeerCannotVerifyMlDsa)));
+        if let Some((companion, fallback)) = self.stand_in(schemes) {
+            return Some(self.present(companion, Some(fallback)));
         }
         self.primary.certified().key.choose_scheme(schemes)?;
         Some(self.present(&self.primary, None))

@@ -8,6 +8,7 @@ use rustls::{CommonState, HandshakeKind, NamedGroup, ProtocolVersion, SignatureS
 use crate::algorithm::Algorithm;
 use crate::credential::Credential;
 use crate::leaf::Leaf;
+use crate::policy::Policy;
 use crate::posture::{Class, Fallback, Posture, group_name, is_post_quantum_group};
 use crate::refusal::Refusal;
 use crate::spiffe::SpiffeId;
@@ -18,6 +19,8 @@ pub struct Recorder(Arc<Notes>);
 
 #[derive(Default)]
 struct Notes {
+    /// What was demanded of it.
+    policy: Policy,
     own: OnceLock<Arc<Leaf>>,
     peer: OnceLock<Arc<Leaf>>,
     credential: OnceLock<Arc<Credential>>,
@@ -48,6 +51,15 @@ pub struct Offer {
 }
 
 impl Recorder {
+    pub(crate) fn under(policy: Policy) -> Self {
+        Self(Arc::new(Notes { policy, ..Notes::default() }))
+    }
+
+    /// What was demanded of the handshake.
+    pub fn policy(&self) -> Policy {
+        self.0.policy
+    }
+
     /// What the connection negotiated, or `None` before its handshake has ended.
     pub fn posture(&self, connection: &CommonState) -> Option<Posture> {
         if connection.is_handshaking() || connection.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
@@ -68,6 +80,7 @@ impl Recorder {
             credential: self.0.credential.get().cloned(),
             own_anchor: self.0.own_anchor.get().cloned(),
             resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            policy: self.0.policy,
             fallback: self.0.fallback.get().copied(),
             class: Class::of(is_post_quantum_group(group), own.map(Arc::as_ref), peer.map(Arc::as_ref)),
         })

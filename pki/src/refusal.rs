@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io;
 
-use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible};
+use rustls::{AlertDescription, CertificateError, Error, InvalidMessage, PeerIncompatible, PeerMisbehaved};
 
 use crate::record::Recorder;
 
@@ -62,6 +62,10 @@ refusals! {
     NoCommonVersion => "no_common_version",
     NoCommonCipher => "no_common_cipher",
     NoCommonProtocol => "no_common_protocol",
+    /// What the peer gave for the key exchange is none of its group.
+    BadKeyShare => "bad_key_share",
+    /// What arrived does not open with the keys that were agreed on.
+    Undecipherable => "undecipherable",
     /// What arrived was not TLS.
     NotTls => "not_tls",
     Oversize => "oversize",
@@ -113,6 +117,8 @@ fn of_tls(error: &Error) -> Refusal {
         Error::AlertReceived(alert) => of_alert(*alert),
         Error::NoApplicationProtocol => Refusal::NoCommonProtocol,
         Error::PeerSentOversizedRecord => Refusal::Oversize,
+        Error::PeerMisbehaved(PeerMisbehaved::InvalidKeyShare) => Refusal::BadKeyShare,
+        Error::DecryptError => Refusal::Undecipherable,
         Error::InvalidMessage(error) => match error {
             InvalidMessage::HandshakePayloadTooLarge | InvalidMessage::CertificatePayloadTooLarge => {
                 Refusal::Oversize

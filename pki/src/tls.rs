@@ -23,7 +23,7 @@ use crate::credential::{Denials, Standing};
 use crate::foreign::Foreign;
 use crate::identity::Identity;
 use crate::leaf::Leaf;
-use crate::policy::Policy;
+use crate::policy::{Ladder, Policy};
 use crate::posture::Posture;
 use crate::presenting::Presenting;
 use crate::provider;
@@ -33,14 +33,23 @@ use crate::verify::{PeerVerifier, check_policy};
 
 /// One workload's side of every handshake. Share it behind an `Arc`.
 pub struct MeshTls {
-    policy: Policy,
+    demand: ArcSwap<Demand>,
+    /// What was demanded in the beginning.
+    begun: Policy,
     trust_domain: String,
     clock: Arc<dyn Clock>,
-    provider: Arc<CryptoProvider>,
     alpn: Vec<Vec<u8>>,
     /// Whether peers of other trust domains may come.
     federated: bool,
     held: Arc<ArcSwap<Held>>,
+}
+
+/// What is demanded of handshakes at this moment.
+struct Demand {
+    policy: Policy,
+    provider: Arc<CryptoProvider>,
+    /// Some of our handshakes accept nothing classical, whatever may be installed.
+    refuses_classical: bool,
 }
 
 #[derive(Clone, Default)]
@@ -116,10 +125,10 @@ impl MeshTls {
     /// unless [`MeshTls::with_alpn`] says otherwise.
     pub fn new(policy: Policy, trust_domain: impl Into<String>, clock: Arc<dyn Clock>) -> Self {
         Self {
-            policy,
+            demand: ArcSwap::from_pointee(Demand::of(policy)),
+            begun: policy,
             trust_domain: trust_domain.into(),
             clock,
-            provider: provider::mesh(policy),
             alpn: vec![b"h2".to_vec()],
             federated: false,
             held: Arc::default(),
@@ -130,10 +139,10 @@ impl MeshTls {
     /// domains are admitted only by what says so itself.
     pub fn under(&self, policy: Policy) -> Self {
         Self {
-            policy,
+            demand: ArcSwap::from_pointee(Demand::of(policy)),
+            begun: policy,
             trust_domain: self.trust_domain.clone(),
             clock: Arc::clone(&self.clock),
-            provider: provider::mesh(policy),
             alpn: self.alpn.clone(),
             federated: false,
             held: Arc::clone(&self.held),
@@ -153,11 +162,30 @@ impl MeshTls {
         self
     }
 
+    /// Demands `policy` from the next handshake on. Connections that are open are their owner's business, who
+    /// asks [`Policy::admits`] about them.
+    pub fn demand(&self, policy: Policy) {
+        self.demand.store(Arc::new(Demand::of(policy)));
+    }
+
+    /// Has what is installed here serve handshakes under several policies: those that were made by
+    /// [`MeshTls::under`], and the one of the beginning.
+    pub fn serve_under(&self, policies: &[Policy]) {
+        let policy = policies.iter().copied().fold(self.begun, Policy::either);
+        let refuses_classical = policies.iter().any(|one| one.signatures == Ladder::Require);
+        self.demand.store(Arc::new(Demand { refuses_classical, ..Demand::of(policy) }));
+    }
+
+    /// Whether a peer with a classical certificate is turned away by some of our handshakes.
+    pub fn refuses_classical(&self) -> bool {
+        self.demand.load().refuses_classical
+    }
+
     /// Serves with `identity` and believes `bundle` from the next handshake on.
     pub fn install(&self, identity: Identity, bundle: Bundle) -> Result<(), InstallError> {
         self.check_domain("certificate", identity.leaf().identity.trust_domain())?;
         self.check_domain("trust bundle", bundle.trust_domain())?;
-        check_policy(identity.leaf(), self.policy)?;
+        check_policy(identity.leaf(), self.policy())?;
         let (identity, bundle) = (Arc::new(identity), Arc::new(bundle));
         self.swap(|held| {
             held.identity = Some(Arc::clone(&identity));
@@ -176,7 +204,7 @@ impl MeshTls {
                 return Err(InstallError::NotClassical { what, found });
             }
         }
-        check_policy(leaf, self.policy)?;
+        check_policy(leaf, self.policy())?;
         let held = self.held.load();
         let primary = held.identity.as_ref().map(|identity| identity.leaf());
         let primary = primary.filter(|leaf| leaf.algorithm.is_post_quantum());
@@ -231,7 +259,7 @@ impl MeshTls {
     }
 
     pub fn policy(&self) -> Policy {
-        self.policy
+        self.demand.load().policy
     }
 
     pub fn trust_domain(&self) -> &str {
@@ -285,7 +313,8 @@ impl MeshTls {
         let held = self.held.load();
         let identity = usable(&held, self.clock.now())?;
         let bundle = held.bundle.as_ref().ok_or(NotReady::NoBundle)?;
-        let recorder = Recorder::default();
+        let demand = self.demand.load();
+        let recorder = Recorder::under(demand.policy);
         let verifier: Arc<dyn ClientCertVerifier> = match client_auth {
             ClientAuth::Required => Arc::new(self.verifier(&held, bundle, None, &recorder)),
             ClientAuth::Optional => {
@@ -293,7 +322,7 @@ impl MeshTls {
             }
             ClientAuth::None => Arc::new(NoClientAuth),
         };
-        let mut config = ServerConfig::builder_with_details(Arc::clone(&self.provider), self.time())
+        let mut config = ServerConfig::builder_with_details(Arc::clone(&demand.provider), self.time())
             .with_protocol_versions(&[&TLS13])
             .map_err(NotReady::Config)?
             .with_client_cert_verifier(verifier)
@@ -309,9 +338,10 @@ impl MeshTls {
     pub fn connect(&self, expected: Vec<SpiffeId>, present: bool) -> Result<Connecting, NotReady> {
         let held = self.held.load();
         let bundle = held.bundle.as_ref().ok_or(NotReady::NoBundle)?;
-        let recorder = Recorder::default();
+        let demand = self.demand.load();
+        let recorder = Recorder::under(demand.policy);
         let verifier = Arc::new(self.verifier(&held, bundle, Some(expected), &recorder));
-        let builder = ClientConfig::builder_with_details(Arc::clone(&self.provider), self.time())
+        let builder = ClientConfig::builder_with_details(Arc::clone(&demand.provider), self.time())
             .with_protocol_versions(&[&TLS13])
             .map_err(NotReady::Config)?
             .dangerous()
@@ -338,7 +368,7 @@ impl MeshTls {
         recorder: &Recorder,
     ) -> PeerVerifier {
         PeerVerifier {
-            policy: self.policy,
+            policy: recorder.policy(),
             bundle: Arc::clone(bundle),
             foreign: if self.federated { held.foreign.clone() } else { Foreign::default() },
             denials: held.denials.clone(),
@@ -352,7 +382,7 @@ impl MeshTls {
         let now = self.clock.now();
         let companion = held.companion.as_ref().filter(|companion| {
             let leaf = companion.leaf();
-            leaf.is_valid_at(now) && self.policy.allows(leaf.algorithm)
+            leaf.is_valid_at(now) && recorder.policy().allows(leaf.algorithm)
         });
         Presenting::new(identity, companion, recorder)
     }
@@ -375,6 +405,13 @@ impl MeshTls {
             held.epoch += 1;
             held
         });
+    }
+}
+
+impl Demand {
+    fn of(policy: Policy) -> Self {
+        let refuses_classical = policy.signatures == Ladder::Require;
+        Self { policy, provider: provider::mesh(policy), refuses_classical }
     }
 }
 

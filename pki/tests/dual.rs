@@ -124,6 +124,31 @@ fn a_client_shows_the_weaker_identity_only_where_nothing_better_is_asked_for() {
 }
 
 #[test]
+fn a_policy_that_wants_classical_signatures_shows_them_to_whoever_verifies_them() {
+    let domain = Domain::new();
+    let dual = domain.workload("pay", true, OPEN);
+    let classical = Policy { signatures: Ladder::Classical, ..OPEN };
+    let schemes = [MlDsa65.scheme(), EcdsaP256.scheme()];
+    let shown = |server: &MeshTls, schemes: &[SignatureScheme]| {
+        let (meeting, accepting) = call(server, schemes);
+        let posture = accepting.recorder.posture(&meeting.server).unwrap();
+        (posture.local_signature, posture.weakness())
+    };
+    let server = dual.under(OPEN);
+    assert_eq!(shown(&server, &schemes), (Some(MlDsa65), None));
+    // From the very next handshake on.
+    server.demand(classical);
+    assert_eq!(shown(&server, &schemes), (Some(EcdsaP256), Some("policy_is_classical")));
+    assert_eq!(
+        shown(&server, &[MlDsa65.scheme()]),
+        (Some(MlDsa65), None),
+        "it has nothing else for this one"
+    );
+    server.demand(OPEN);
+    assert_eq!(shown(&server, &schemes), (Some(MlDsa65), None));
+}
+
+#[test]
 fn each_direction_says_what_it_was_signed_with() {
     let domain = Domain::new();
     let classical = Policy { signatures: Ladder::Classical, ..Policy::default() };

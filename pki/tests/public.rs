@@ -271,7 +271,7 @@ fn an_application_is_known_by_its_authority_and_by_one_of_its_names() {
         (&authority, "web.example", vec![Name::Uri(format!("{ID}c"))], false),
     ] {
         let call = Call::new(hostname, [trusted.pem.as_bytes()], &names, clock()).unwrap();
-        let config = call.config(&[b"http/1.1"]).unwrap();
+        let config = call.config(&[b"http/1.1"], None).unwrap();
         let accepting = front.accept(&(clock() as Arc<dyn Clock>), true).unwrap();
         let meeting = Meeting::new(
             ClientConnection::new(config, call.server_name.clone()).unwrap(),

@@ -106,6 +106,27 @@ fn bent_certificates() -> Vec<Case> {
         Case::new("a SPIFFE ID of other shape", BadIdentity, PeerAlertCertificateUnknown, false, |params| {
             params.subject_alt_names = vec![uri("spiffe://cluster.local/workload/pay")];
         }),
+        Case::new("a SPIFFE ID with a NUL", BadIdentity, PeerAlertCertificateUnknown, false, |params| {
+            params.subject_alt_names = vec![uri("spiffe://cluster.local/ns/shop/sa/pay\0.evil")];
+        }),
+        Case::new(
+            "a SPIFFE ID with a slash at its end",
+            BadIdentity,
+            PeerAlertCertificateUnknown,
+            false,
+            |p| {
+                p.subject_alt_names = vec![uri("spiffe://cluster.local/ns/shop/sa/pay/")];
+            },
+        ),
+        Case::new("a scheme in upper case", BadIdentity, PeerAlertCertificateUnknown, false, |params| {
+            params.subject_alt_names = vec![uri("SPIFFE://cluster.local/ns/shop/sa/pay")];
+        }),
+        Case::new("an escaped SPIFFE ID", BadIdentity, PeerAlertCertificateUnknown, false, |params| {
+            params.subject_alt_names = vec![uri("spiffe://cluster.local/ns/shop/sa/%70ay")];
+        }),
+        Case::new("a SPIFFE ID and another URI", BadIdentity, PeerAlertCertificateUnknown, false, |params| {
+            params.subject_alt_names.push(uri("https://cluster.local/ns/shop/sa/pay"));
+        }),
         Case::new("a CA", NotALeaf, PeerAlertUnsupportedCertificate, false, |params| {
             params.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
         }),

@@ -138,7 +138,6 @@ impl Run {
             opaque_ports: self.opaque_ports.clone(),
             probe_ports: self.probe_ports.clone(),
             node_ips: self.node_ips.iter().copied().chain(gateways).collect::<HashSet<_>>(),
-            plaintext: self.plaintext,
             egress: self.egress.clone(),
             own_ports,
             removal_grace: self.member.drain(),
@@ -216,6 +215,14 @@ mod tests {
         assert!(rules.is_probe("10.0.0.254".parse().unwrap(), 8080));
         assert!(!rules.is_probe("192.0.2.1".parse().unwrap(), 80));
         assert!(!rules.is_probe("10.0.0.7".parse().unwrap(), 8080));
+    }
+
+    /// What it tells there is its own pod's business.
+    #[test]
+    fn the_admin_port_is_for_the_pod_alone() {
+        let member = run(&[]).member;
+        assert!(member.admin_listen.ip().is_loopback());
+        assert!(!member.metrics_listen.ip().is_loopback() && !member.ready_listen.ip().is_loopback());
     }
 
     #[test]

@@ -3,12 +3,18 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
-use trellis_api::diag::{API_VERSION, Anchor, Destination, Diag, Endpoint, Kind};
+use trellis_api::{
+    annotations::Plaintext,
+    diag::{API_VERSION, Anchor, Demand, Destination, Diag, Endpoint, Kind},
+};
 use trellis_pki::{bundle::Bundle, clock::rfc3339, spiffe::SpiffeId, tls::MeshTls};
 
 use crate::{
+    account::as_said,
     admin::leaves,
     directory::{Answer, Directory, Reach, Subject},
+    ledger::Direction,
+    policy::Demands,
     roster::Roster,
 };
 
@@ -24,6 +30,7 @@ pub struct Knowledge {
     pub tls: Arc<MeshTls>,
     pub directory: Directory,
     pub roster: Arc<Roster>,
+    pub demands: Demands,
     /// What the operator decided.
     pub settings: BTreeMap<String, String>,
 }
@@ -48,9 +55,23 @@ impl Knowledge {
             leaf,
             companion,
             trust: self.trust(),
+            demands: [Direction::Inbound, Direction::Outbound].map(|one| self.demand(one)).into(),
             settings: self.settings.clone(),
             tunnels: self.roster.describe(),
             destinations,
+        }
+    }
+
+    fn demand(&self, direction: Direction) -> Demand {
+        let policy = self.demands.tls(direction).policy();
+        Demand {
+            direction: as_said(direction),
+            key_exchange: policy.key_exchange.to_string(),
+            signatures: policy.signatures.to_string(),
+            plaintext: match self.demands.is_strict(direction) {
+                true => Plaintext::Strict.to_string(),
+                false => Plaintext::Permissive.to_string(),
+            },
         }
     }
 
@@ -75,6 +96,7 @@ fn destination(subject: &Subject, answer: Option<&Answer>, now: Instant) -> Dest
         None => (Kind::Unanswered, None, None),
         Some(Answer::Unknown) => (Kind::Outside, None, None),
         Some(Answer::Gateway(_)) => (Kind::Gateway, None, None),
+        Some(Answer::Policy(_)) => (Kind::Policy, None, None),
         Some(Answer::Workload(_)) => (Kind::Workload, None, None),
         Some(Answer::Service(service)) => {
             (Kind::Service, Some(service.backend.to_string()), Some(service.protocol))
@@ -87,7 +109,7 @@ fn destination(subject: &Subject, answer: Option<&Answer>, now: Instant) -> Dest
         Some(Answer::Gateway(serving)) => {
             serving.listeners().flat_map(|listener| listener.routes.describe().names()).collect()
         }
-        Some(Answer::Workload(_) | Answer::Unknown) | None => Vec::new(),
+        Some(Answer::Workload(_) | Answer::Policy(_) | Answer::Unknown) | None => Vec::new(),
     };
     Destination {
         subject: subject.to_string(),

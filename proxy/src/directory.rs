@@ -55,6 +55,14 @@ pub enum Subject {
     Backend(Backend),
     /// What the gateway of this name serves, which this proxy is.
     Gateway(GatewayName),
+    /// What connections of the pod of this name must be, which is ours.
+    Pod(PodName),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PodName {
+    pub namespace: Arc<str>,
+    pub name: Arc<str>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -227,6 +235,7 @@ impl Directory {
             let endpoints = match answer.as_deref() {
                 None => vec!["not answered yet".to_owned()],
                 Some(Answer::Unknown) => vec!["outside the mesh".to_owned()],
+                Some(Answer::Policy(policy)) => vec![format!("{policy:?}")],
                 Some(known) => known.endpoints().iter().map(Endpoint::to_string).collect(),
             };
             (subject.to_string(), endpoints)
@@ -302,6 +311,7 @@ impl fmt::Display for Subject {
             Self::Address(address) => address.fmt(f),
             Self::Backend(backend) => backend.fmt(f),
             Self::Gateway(gateway) => write!(f, "gateway {gateway}"),
+            Self::Pod(PodName { namespace, name }) => write!(f, "pod {namespace}/{name}"),
         }
     }
 }

@@ -10,12 +10,12 @@ use tokio::{
 use tonic::transport::Channel;
 use tracing::{info, warn};
 use trellis_api::proto::discovery::{
-    Destination, GatewayName as WireGateway, ResolveRequest, ResolveResponse,
+    Destination, GatewayName as WireGateway, PodName as WirePod, ResolveRequest, ResolveResponse,
     discovery_client::DiscoveryClient, resolve_request::Action, resolve_response as wire,
 };
 use trellis_telemetry::health::Health;
 
-use crate::directory::{Backend, Directory, GatewayName, Subject, Wish};
+use crate::directory::{Backend, Directory, GatewayName, PodName, Subject, Wish};
 
 /// The condition that holds once discovery has answered; it is not lost again, because what is known
 /// stays in use.
@@ -40,10 +40,15 @@ pub async fn run(
     jitter: impl Fn() -> f64,
 ) {
     let mut backoff = BACKOFF;
+    let mut older = false;
     loop {
         let begun = Instant::now();
         let mut client = DiscoveryClient::new(channel.clone());
-        match stream(&mut client, &directory, &mut wishes, &health).await {
+        let ended = stream(&mut client, &directory, &mut wishes, &health, older).await;
+        // One from before there were policies takes the question for nonsense. Everything else it answers, and
+        // the policies of before hold.
+        older = !older && matches!(&ended, Err(status) if status.code() == tonic::Code::InvalidArgument);
+        match ended {
             Ok(Ended::DirectoryGone) => return,
             Ok(Ended::ByPeer) => info!("discovery ended the stream; connecting again"),
             Err(status) => warn!(
@@ -73,6 +78,7 @@ async fn stream(
     directory: &Directory,
     wishes: &mut mpsc::UnboundedReceiver<Wish>,
     health: &Health,
+    older: bool,
 ) -> Result<Ended, tonic::Status> {
     while wishes.try_recv().is_ok() {}
     let (requests, outgoing) = mpsc::channel(QUEUE);
@@ -81,6 +87,7 @@ async fn stream(
     health.set(CONDITION, Ok(()));
     // First everything that was wanted before, then wishes as they come.
     let mut again = directory.subjects();
+    again.retain(|subject| !older || !matches!(subject, Subject::Pod(_)));
     let mut sweep = time::interval(SWEEP_EVERY);
     loop {
         // Nothing is taken from either before there is room to send it.
@@ -122,8 +129,12 @@ fn request(wish: Wish) -> Option<ResolveRequest> {
             namespace: gateway.namespace.to_string(),
             name: gateway.name.to_string(),
         }),
-        // A gateway wants to know what it serves for as long as it lives.
-        Wish::Unsubscribe(Subject::Gateway(_)) => return None,
+        Wish::Subscribe(Subject::Pod(pod)) => Action::SubscribePolicy(WirePod {
+            namespace: pod.namespace.to_string(),
+            name: pod.name.to_string(),
+        }),
+        // What a proxy serves and demands it wants to know for as long as it lives.
+        Wish::Unsubscribe(Subject::Gateway(_) | Subject::Pod(_)) => return None,
     };
     Some(ResolveRequest { action: Some(action) })
 }
@@ -138,6 +149,10 @@ fn learn(directory: &Directory, response: ResolveResponse) {
             let (namespace, name) = (namespace.as_str().into(), name.as_str().into());
             Some(Subject::Gateway(GatewayName { namespace, name }))
         }
+        Some(wire::Subject::Pod(WirePod { namespace, name })) => {
+            let (namespace, name) = (namespace.as_str().into(), name.as_str().into());
+            Some(Subject::Pod(PodName { namespace, name }))
+        }
         None => None,
     };
     match known {
@@ -149,3 +164,6 @@ fn learn(directory: &Directory, response: ResolveResponse) {
 fn address(destination: &Destination) -> Option<SocketAddr> {
     Some(SocketAddr::new(destination.address.parse().ok()?, u16::try_from(destination.port).ok()?))
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,7 @@ use tokio::{
     time,
 };
 use tracing::{info, warn};
+use trellis_api::annotations::Plaintext;
 use trellis_telemetry::{log, shutdown};
 
 use crate::{
@@ -40,6 +41,7 @@ mod forwarded;
 mod keep;
 mod listener;
 mod port;
+mod proof;
 pub(crate) mod proxied;
 mod secured;
 mod sources;
@@ -49,6 +51,7 @@ pub(crate) use self::{
     entrance::Entrance,
     listener::Serving,
     port::Opening,
+    proof::Proof,
     secured::{Thread, secured},
 };
 use self::{keep::Keeper, port::Edge, proxied::Proxied, sources::Sources};
@@ -71,7 +74,12 @@ async fn live(config: Config, reload: log::Reload) -> anyhow::Result<()> {
     let (own, stop, metrics) =
         (member.own.clone(), member.stop.clone(), keep::Metrics::new(&member.registry));
     let served = [("gateway", format!("{}/{}", config.gateway_namespace, config.gateway_name))];
-    let joined = member.join(renewal, Rotate::default(), served)?;
+    // Its clients are the world, of whom its listeners say what they must be.
+    let joined = member.join(renewal, Rotate::default(), Plaintext::Permissive, served)?;
+    if !joined.policed().await {
+        joined.leave().await;
+        return Ok(());
+    }
 
     let (stage, staged) = watch::channel(Stage { epoch: joined.base.tls.epoch(), draining: false });
     let (handshaker, handshakes) = Handshaker::new();
@@ -90,11 +98,13 @@ async fn live(config: Config, reload: log::Reload) -> anyhow::Result<()> {
         gateway: name.to_string().into(),
         proxied: Proxied { mode: config.proxy_protocol, sources: config.proxy_protocol_sources.clone() },
         sources: Sources::new(usize::try_from(config.connections_per_source).unwrap_or(usize::MAX)),
+        stall: config.client_stall(),
     };
     let keeper = Keeper {
         directory: joined.base.directory.clone(),
         subject: Subject::Gateway(name.clone()),
         edge: Arc::new(edge),
+        proof: shared.proof.clone(),
         address: config.gateway_listen,
         workers: threads.workers.clone(),
         secured: openings,

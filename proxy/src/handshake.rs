@@ -87,6 +87,8 @@ pub enum ConnectError {
     Application { address: SocketAddr, reason: &'static str },
     #[error("the TLS of the application at {address} failed: {reason}")]
     ApplicationTls { address: SocketAddr, reason: &'static str },
+    #[error("{address} has no proxy, and policy allows no plaintext")]
+    PlaintextDenied { address: SocketAddr },
     #[error("the mesh does not federate with trust domain {0}")]
     NotFederated(String),
     #[error("this proxy has no valid certificate")]
@@ -105,6 +107,7 @@ impl ConnectError {
             Self::Refused { refusal, .. } => refusal.as_str(),
             Self::NotFederated(_) => "trust_domain_not_federated",
             Self::Application { reason, .. } | Self::ApplicationTls { reason, .. } => reason,
+            Self::PlaintextDenied { .. } => "plaintext_denied",
             Self::NotReady => NOT_READY,
             Self::Unavailable(Unavailable::Abandoned) => "shutting_down",
             Self::Unavailable(Unavailable::Unsettled) => "tunnel_unsettled",

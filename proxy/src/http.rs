@@ -14,6 +14,7 @@ mod pace;
 mod rest;
 mod seal;
 mod serve;
+mod stall;
 mod upgrade;
 mod upstream;
 

@@ -13,14 +13,11 @@ use std::{
 use http::StatusCode;
 use tokio::{
     net::TcpStream,
-    sync::{Notify, OwnedSemaphorePermit},
+    sync::{Notify, OwnedSemaphorePermit, watch},
     time::{self, Instant},
 };
 use tracing::debug;
-use trellis_api::{
-    annotations::Plaintext,
-    evidence::{Class, KUBELET_PROBE},
-};
+use trellis_api::evidence::{Class, KUBELET_PROBE};
 use trellis_telemetry::otlp::spans::{self, Span, Value};
 
 use crate::{
@@ -30,7 +27,7 @@ use crate::{
     original, quota,
     relay::{End, Tunnelled},
     roster,
-    standing::fallen,
+    standing::{POLICY, fallen},
     trace::Open,
     tunnel::{self, Asked, Target},
     worker::{self, BROKE, Stage, Tally, Worker},
@@ -52,6 +49,8 @@ struct Session {
     streams: AtomicUsize,
     /// A stream came or went.
     changed: Notify,
+    /// The tunnel is to end soon.
+    falling: watch::Sender<bool>,
 }
 
 /// Serves the streams of one tunnel until it ends.
@@ -80,6 +79,7 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         row,
         streams: AtomicUsize::new(0),
         changed: Notify::new(),
+        falling: watch::Sender::new(false),
     });
     let counted = session.clone();
     let _enrolled = shared.roster.enrol(roster::Tunnel {
@@ -98,9 +98,15 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         Err(error) => return debug!(%remote, %error, "no HTTP/2 on the tunnel"),
     };
     let ending = ending(worker.shared.stage.clone(), epoch, lifetime);
-    let fallen = fallen(shared, &posture, || {});
+    // Of an anchor that is removed the peer hears as we do, and knows better where its requests end.
+    let fallen = fallen(shared, Direction::Inbound, &posture, |reason| {
+        if reason == POLICY {
+            session.falling.send_replace(true);
+        }
+    });
+    let mut falls = session.falling.subscribe();
     tokio::pin!(ending, fallen);
-    let mut retired: Option<Instant> = None;
+    let (mut retired, mut falling): (Option<Instant>, bool) = (None, false);
     loop {
         let asked = tokio::select! {
             asked = accepted.next() => asked,
@@ -109,13 +115,24 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
                 accepted.retire();
                 continue;
             }
+            Ok(_) = falls.wait_for(|falls| *falls), if !falling => {
+                falling = true;
+                shared.ledger.tunnel_ended(Direction::Inbound, POLICY);
+                if retired.is_none() {
+                    retired = Some(Instant::now());
+                    accepted.retire();
+                }
+                continue;
+            }
             () = session.unused(IDLE), if retired.is_none() => {
                 retired = Some(Instant::now());
                 accepted.retire();
                 continue;
             }
             reason = &mut fallen => {
-                shared.ledger.tunnel_ended(Direction::Inbound, reason);
+                if !falling {
+                    shared.ledger.tunnel_ended(Direction::Inbound, reason);
+                }
                 return debug!(%remote, peer = session.peer, reason, "tunnel ended");
             }
             // A peer that never acknowledges the goodbye is left without it.
@@ -169,14 +186,7 @@ fn place(worker: &Worker, session: &Session) -> Result<(quota::Stream, OwnedSema
 impl Session {
     /// Ends once no stream has lived for `time`.
     async fn unused(&self, time: Duration) {
-        loop {
-            let changed = self.changed.notified();
-            if self.streams.load(Relaxed) > 0 {
-                changed.await;
-            } else if time::timeout(time, changed).await.is_err() && self.streams.load(Relaxed) == 0 {
-                return;
-            }
-        }
+        tunnel::unused(&self.streams, &self.changed, time).await;
     }
 }
 
@@ -204,7 +214,8 @@ async fn stream(worker: &Worker, session: &Session, asked: Asked) {
         account.at(session.remote);
     }
     let tally = Tally::of(&session.flow, account.as_deref());
-    let carried = worker::carry(worker, Direction::Inbound, target.port(), tally, near, far, None).await;
+    let falling = Some(session.falling.subscribe());
+    let carried = worker::carry(worker, Direction::Inbound, target.port(), tally, near, far, falling).await;
     if let Err(error) = carried {
         debug!(peer = session.peer, %target, %error, "connection broke");
         if let Some(account) = &mut account {
@@ -296,7 +307,7 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
         return far.abort();
     }
     let probe = shared.rules.is_probe(remote.ip(), target.port());
-    if shared.rules.plaintext == Plaintext::Strict && !probe {
+    if shared.demands.is_strict(Direction::Inbound) && !probe {
         count_refused(worker, remote.ip(), "plaintext");
         return far.abort();
     }
@@ -316,11 +327,24 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
         false => shared.ledger.audience().plaintext(remote, target),
     };
     let tally = Tally::of(&flow, account.as_deref());
-    let carried = worker::carry(worker, Direction::Inbound, target.port(), tally, near, far, None);
+    let (demands, direction) = (&shared.demands, Direction::Inbound);
+    let falling = (!probe).then(|| demands.strict(direction));
+    let carried = worker::carry(worker, direction, target.port(), tally, near, far, falling);
+    let carried = async {
+        // Boxed: what hardly ever comes must not make every connection larger.
+        let over = Box::pin(demands.strict_for(direction, shared.rules.removal_grace));
+        tokio::select! {
+            carried = carried => carried,
+            () = over, if !probe => Ok(()),
+        }
+    };
     // Asking who the peer is must not delay its bytes, nor end with them.
     let (carried, (row, _open)) = tokio::join!(carried, counted);
     if let Some(account) = &mut account {
         account.of(&row);
+    }
+    if !probe && demands.is_strict(direction) {
+        demands.plaintext_ended(direction, &shared.directory.name(remote.ip()).await);
     }
     if let Err(error) = carried {
         debug!(%remote, %target, %error, "connection broke");

@@ -15,12 +15,7 @@ use parking_lot::Mutex;
 use trellis_api::evidence::{Bytes, Class, Connections, ProxyEvidence, REFUSED, Signatures};
 pub use trellis_channel::handshakes::Direction;
 use trellis_channel::handshakes::{Handshakes, UNVERIFIED};
-use trellis_pki::{
-    posture,
-    posture::{Fallback, Posture},
-    public::Negotiated,
-    spiffe::SpiffeId,
-};
+use trellis_pki::{posture, posture::Posture, public::Negotiated, spiffe::SpiffeId};
 use trellis_telemetry::{Counter, Family, Gauge, Registry};
 
 use crate::{account::Audience, detect::Protocol, directory::Directory};
@@ -144,7 +139,7 @@ impl Ledger {
                 signatures: signatures(direction, posture),
                 class,
                 resumed: posture.resumed,
-                reason: weakness(posture),
+                reason: posture.weakness().map(ToOwned::to_owned),
                 count: 0,
             },
         )
@@ -408,16 +403,5 @@ fn signatures(direction: Direction, posture: &Posture) -> Signatures {
     match direction {
         Direction::Inbound => Signatures { client: peer, server: local },
         Direction::Outbound => Signatures { client: local, server: peer },
-    }
-}
-
-/// Why an accepted connection is weaker than `pq`.
-fn weakness(posture: &Posture) -> Option<String> {
-    match posture.class {
-        posture::Class::Pq => None,
-        posture::Class::Hybrid => {
-            Some(posture.fallback.map_or("classical_signature", Fallback::as_str).into())
-        }
-        posture::Class::Classical => Some("peer_offered_no_hybrid_group".into()),
     }
 }

@@ -27,6 +27,7 @@ mod member;
 mod node;
 mod original;
 mod outbound;
+mod policy;
 mod pool;
 mod quota;
 mod reach;

@@ -11,7 +11,7 @@ use tokio::{
 };
 use tracing::warn;
 use trellis_api::{
-    annotations::{Switch, TraceSampling},
+    annotations::{Plaintext, Switch, TraceSampling},
     names,
     proto::ca::Holding,
 };
@@ -40,6 +40,7 @@ use crate::{
     directory::{Directory, Wish},
     discovery,
     ledger::Ledger,
+    policy::{self, Demands, Side},
     requests::Requests,
     roster::Roster,
     trace::Tracer,
@@ -78,6 +79,7 @@ pub struct Joined {
     otlp: Option<otlp::Otlp>,
     spans: Option<Arc<Spans>>,
     audience: Arc<Audience>,
+    stop: Shutdown,
     /// What shows the proxy answers until the very end, so that a drain can be watched.
     _serving: watch::Sender<bool>,
 }
@@ -88,8 +90,9 @@ impl Member {
         let stop = shutdown::signal()?;
         let registry = Registry::new();
         registry.build_info(env!("CARGO_PKG_VERSION"));
-        let health =
-            Health::new(&[&[identity::CONDITION, discovery::CONDITION, DRAINING], conditions].concat());
+        let health = Health::new(
+            &[&[identity::CONDITION, discovery::CONDITION, policy::CONDITION, DRAINING], conditions].concat(),
+        );
         health.set(DRAINING, Ok(()));
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let ready = http::bind(config.ready_listen)?;
@@ -149,13 +152,14 @@ impl Member {
         })
     }
 
-    /// Lives by `renewal`, asks discovery, and shows itself.
-    ///
-    /// `settings` are what the operator decided beside what every proxy is told, for who asks.
+    /// Lives by `renewal`, asks discovery, and shows itself. `plaintext` is what becomes of peers without a
+    /// certificate where no policy says it, `settings` are what the operator decided beside what every proxy
+    /// is told, for who asks.
     pub fn join(
         self,
         renewal: IdentityTask,
         rotate: Rotate,
+        plaintext: Plaintext,
         settings: impl IntoIterator<Item = (&'static str, String)>,
     ) -> anyhow::Result<Joined> {
         let Self {
@@ -188,7 +192,12 @@ impl Member {
         };
         let tracer = Tracer::new(spans.clone(), config.trace_sampling);
         let requests = Arc::new(Requests::new(&ledger, tracer, &registry));
+        let ladders = config.policy();
+        let inbound = Side { ladders, plaintext };
+        let outbound = Side { ladders, plaintext: Plaintext::Permissive };
+        let demands = Demands::new(&tls, [inbound, outbound], &registry);
         ask(&config, &tls, &directory, wishes, &health)?;
+        tokio::spawn(demands.clone().follow(directory.clone(), config.pod(), health.clone()));
         let roster = Arc::<Roster>::default();
         let settings = config.settings().into_iter().chain(settings);
         let knowledge = Knowledge {
@@ -197,6 +206,7 @@ impl Member {
             tls: tls.clone(),
             directory: directory.clone(),
             roster: roster.clone(),
+            demands: demands.clone(),
             settings: settings.map(|(name, value)| (name.to_owned(), value)).collect(),
         };
         let routes = admin::public(&registry, &ledger, &tls);
@@ -208,12 +218,22 @@ impl Member {
             None => None,
         };
         let web_roots = Arc::new(WebRoots::new(config.web_roots.clone()));
-        let base = Base { tls, clock, directory, ledger, requests, resting, roster, web_roots };
-        Ok(Joined { base, health, holding, otlp, spans, audience, _serving: serving })
+        let base = Base { tls, clock, directory, ledger, requests, demands, resting, roster, web_roots };
+        Ok(Joined { base, health, holding, otlp, spans, audience, stop, _serving: serving })
     }
 }
 
 impl Joined {
+    /// Waits until policies are known: nobody is served by less than they demand. False where the proxy was
+    /// asked to stop before.
+    pub async fn policed(&self) -> bool {
+        let mut changes = self.base.demands.known();
+        tokio::select! {
+            known = changes.wait_for(|known| *known) => known.is_ok(),
+            () = shutdown::requested(self.stop.clone()) => false,
+        }
+    }
+
     /// Readiness ends, and nothing else yet.
     pub fn unready(&self) {
         self.health.set(DRAINING, Err("the proxy is shutting down".into()));

@@ -107,6 +107,9 @@ pub async fn plaintext(
     endpoint: &Endpoint,
     reason: &'static str,
 ) -> Result<(TcpStream, Arc<Row>), ConnectError> {
+    if worker.shared.demands.is_strict(Direction::Outbound) {
+        return Err(ConnectError::PlaintextDenied { address: endpoint.address });
+    }
     let socket = socket(endpoint.address).await?;
     let row = worker.shared.ledger.plaintext(Direction::Outbound, endpoint.peer.to_string(), reason);
     Ok((socket, row))
@@ -194,13 +197,24 @@ impl Reached {
                 let mut account = account(&row);
                 let flow = worker.shared.ledger.flow(direction, Class::Plaintext);
                 let far = Begun::new(said, socket);
+                let demands = &worker.shared.demands;
+                let falling = Some(demands.strict(direction));
                 let tally = Tally::of(&flow, account.as_deref());
-                let carried = worker::carry(worker, direction, port, tally, near, far, None).await;
+                let carried = worker::carry(worker, direction, port, tally, near, far, falling);
+                // Boxed: what hardly ever comes must not make every connection larger.
+                let over = Box::pin(demands.strict_for(direction, worker.shared.rules.removal_grace));
+                let carried = tokio::select! {
+                    carried = carried => carried,
+                    () = over => Ok(()),
+                };
                 if let Err(error) = carried {
                     debug!(%destination, endpoint = %address, %error, "connection broke");
                     if let Some(account) = &mut account {
                         account.broke(BROKE);
                     }
+                }
+                if demands.is_strict(direction) {
+                    demands.plaintext_ended(direction, &row.terms.destination);
                 }
             }
         }
@@ -240,7 +254,10 @@ pub async fn open(
             .get(
                 &(address, identity.clone()),
                 // Asked anew each time: identity and trust may change while a tunnel is being made.
-                |tunnel| tunnel.is_current(shared.clock.now(), shared.tls.epoch()),
+                |tunnel| {
+                    tunnel.is_current(shared.clock.now(), shared.tls.epoch())
+                        && shared.demands.admits(Direction::Outbound, &tunnel.peer.posture)
+                },
                 |tunnel| tunnel.has_room().then(|| (tunnel.opener(), tunnel.peer.clone(), tunnel.place())),
                 || make(worker, identity.clone(), address),
             )
@@ -275,6 +292,7 @@ fn make(
             flow: shared.ledger.flow(Direction::Outbound, ledger::class(secured.posture.class)),
             expires: secured.expires,
             epoch: secured.epoch,
+            posture: secured.posture.clone(),
         };
         let expected = identity.to_string();
         tunnel::connect(&shared, secured, peer, TUNNEL_IDLE).await.map_err(|error| match error {

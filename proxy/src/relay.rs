@@ -94,10 +94,12 @@ impl<N: End, F: End, M> Relay<N, F, M> {
         self.moves
     }
 
-    /// Finishes both ways in good order, if nothing is under way and nothing is owed to the application.
-    pub fn finish_at_rest(&mut self) -> bool {
+    /// Finishes both ways in good order, if nothing is under way and nothing is owed to the client, who has an
+    /// answer once its server had the last word.
+    pub fn finish_at_rest(&mut self, server_is_near: bool) -> bool {
         let rests = matches!((&self.outward, &self.inward), (Way::Receiving, Way::Receiving));
-        if !rests || self.outward_last {
+        let owed = self.moves > 0 && self.outward_last != server_is_near;
+        if !rests || owed {
             return false;
         }
         (self.outward, self.inward) = (Way::Finishing, Way::Finishing);

@@ -49,7 +49,11 @@ async fn live(config: Run, reload: log::Reload) -> anyhow::Result<()> {
     }
     let own = member.own.clone();
     let rotate = workload_api.as_ref().map_or_else(Rotate::default, WorkloadApi::rotate);
-    let joined = member.join(renewal, rotate, config.settings())?;
+    let joined = member.join(renewal, rotate, config.plaintext, config.settings())?;
+    if !joined.policed().await {
+        joined.leave().await;
+        return Ok(());
+    }
     if let Some(own) = config.pod_ips.first().map(std::net::IpAddr::to_canonical) {
         let directory = joined.base.directory.clone();
         tokio::spawn(async move { directory.locate(own).await });

@@ -80,6 +80,25 @@ impl Metered {
         }
     }
 
+    /// What a client took of what was written, if it takes any.
+    fn took(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
+        let bytes = match &written {
+            Poll::Ready(Ok(bytes)) => *bytes,
+            _ => 0,
+        };
+        self.heard(written.is_ready(), bytes);
+        self.wrote(bytes);
+        written
+    }
+
+    fn heard(&self, taken: bool, bytes: usize) {
+        match &self.pace {
+            Some(pace) if taken => pace.took(bytes),
+            Some(pace) => pace.blocked(),
+            None => {}
+        }
+    }
+
     fn wrote(&self, bytes: usize) {
         if let Some(flow) = &self.flow {
             flow.add(true, bytes);
@@ -111,9 +130,8 @@ impl AsyncRead for Metered {
 
 impl AsyncWrite for Metered {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.side).poll_write(cx, buf))?;
-        self.wrote(written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.side).poll_write(cx, buf);
+        self.took(written)
     }
 
     fn poll_write_vectored(
@@ -121,9 +139,8 @@ impl AsyncWrite for Metered {
         cx: &mut Context<'_>,
         bufs: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.side).poll_write_vectored(cx, bufs))?;
-        self.wrote(written);
-        Poll::Ready(Ok(written))
+        let written = Pin::new(&mut self.side).poll_write_vectored(cx, bufs);
+        self.took(written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -131,7 +148,9 @@ impl AsyncWrite for Metered {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.side).poll_flush(cx)
+        let flushed = Pin::new(&mut self.side).poll_flush(cx);
+        self.heard(flushed.is_ready(), 0);
+        flushed
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

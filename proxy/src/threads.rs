@@ -15,6 +15,7 @@ use tracing::warn;
 use crate::{
     gateway::{self, Opening},
     handshake::{self, Limits},
+    ledger::Direction,
     worker::{self, Delivery, Listeners, Shared},
 };
 
@@ -117,15 +118,17 @@ fn handshakes(
     deliveries: Deliveries,
 ) -> std::io::Result<()> {
     runtime::Builder::new_current_thread().enable_all().build()?.block_on(async move {
-        let Shared { tls, clock, ledger, mut stage, handshaker, .. } = shared;
+        let Shared { demands, clock, ledger, mut stage, handshaker, .. } = shared;
         // Only workers may keep the requests open.
         drop(handshaker);
         let limits = Limits::default();
-        let serving = handshake::serve(requests, tls.clone(), ledger.clone(), limits);
+        let serving =
+            handshake::serve(requests, demands.tls(Direction::Outbound).clone(), ledger.clone(), limits);
         match door {
             Door::Tunnel(tunnel) => {
                 let listener = TcpListener::from_std(tunnel)?;
                 let deliver = move |secured| deliveries.deliver(Delivery::Tunnel(Box::new(secured)));
+                let tls = demands.tls(Direction::Inbound).clone();
                 let listening = handshake::listen(listener, tls, ledger, limits, deliver);
                 let accepting = async move {
                     tokio::select! {

@@ -21,14 +21,14 @@ use tokio::{
     time,
 };
 use tracing::debug;
-use trellis_pki::refusal::Refusal;
+use trellis_pki::{posture::Posture, refusal::Refusal};
 
 use crate::{
     handshake::Secured,
     ledger::Direction,
     relay::Tunnelled,
     roster,
-    standing::{SILENT, fallen, taken},
+    standing::{POLICY, SILENT, fallen, taken},
     trace::{
         self, Open,
         context::{Said, TRACEPARENT},
@@ -36,6 +36,9 @@ use crate::{
     transport::{self, Drain, Driven, Transport},
     worker::Shared,
 };
+
+#[cfg(test)]
+mod silence;
 
 const STREAM_WINDOW: u32 = 512 * 1024;
 /// As much as all streams together may have: one whose reader stalls takes nothing from the others.
@@ -68,6 +71,7 @@ pub struct Peer {
     pub expires: SystemTime,
     /// The state of our own identity and trust when the tunnel was made.
     pub epoch: u64,
+    pub posture: Posture,
 }
 
 #[derive(Default)]
@@ -161,7 +165,7 @@ pub async fn connect(
             let life = async {
                 tokio::select! {
                     result = &mut driven => return result.err().map(|error| error.to_string()),
-                    () = unused(&state, idle) => state.closed.store(true, Relaxed),
+                    () = unused(&state.streams, &state.changed, idle) => state.closed.store(true, Relaxed),
                 }
                 // The pool drops the tunnel at its next sweep; with the last sender and stream gone the
                 // connection says goodbye and ends.
@@ -177,11 +181,16 @@ pub async fn connect(
                 reason = life => {
                     state.closed.store(true, Relaxed);
                     drop(rests);
-                    (reason, cuts(&state).await.then(|| taken(&shared, &posture)))
+                    (reason, cuts(&state).await.then(|| taken(&shared, Direction::Outbound, &posture)))
                 }
                 () = silent(&state, ping) => (Some("the peer no longer answers".to_owned()), Some(SILENT)),
-                reason = fallen(&shared, &posture, || { state.falling.send_replace(true); }) => {
-                    (Some(reason.to_owned()), Some(reason))
+                reason = fallen(&shared, Direction::Outbound, &posture, |reason| {
+                    let before = state.falling.send_replace(true);
+                    if reason == POLICY && !before {
+                        shared.ledger.tunnel_ended(Direction::Outbound, POLICY);
+                    }
+                }) => {
+                    (Some(reason.to_owned()), Some(reason).filter(|reason| *reason != POLICY))
                 }
             };
             if let Some(cut) = cut {
@@ -299,13 +308,14 @@ async fn cuts(state: &State) -> bool {
     state.cut.load(Relaxed)
 }
 
-/// Ends once no stream has used the tunnel for `idle`.
-async fn unused(state: &State, idle: Duration) {
+/// Ends once no stream has used a tunnel for `idle`: one that is open uses it, whether or not it says anything.
+/// `changed` tells when their number did.
+pub async fn unused(streams: &AtomicUsize, changed: &Notify, idle: Duration) {
     loop {
-        let changed = state.changed.notified();
-        if state.streams.load(Relaxed) > 0 {
+        let changed = changed.notified();
+        if streams.load(Relaxed) > 0 {
             changed.await;
-        } else if time::timeout(idle, changed).await.is_err() && state.streams.load(Relaxed) == 0 {
+        } else if time::timeout(idle, changed).await.is_err() && streams.load(Relaxed) == 0 {
             return;
         }
     }

@@ -15,6 +15,7 @@ use std::{
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     net::{TcpListener, TcpStream},
     runtime,
@@ -29,12 +30,13 @@ use crate::{
     account::Carried,
     detect::Protocol,
     directory::Directory,
-    gateway,
+    gateway::{self, Proof},
     handshake::{self, ConnectError, Handshaker, Secured},
     http::Upstreams,
     inbound,
     ledger::{Direction, Flow, Ledger},
     outbound,
+    policy::Demands,
     pool::Pool,
     quota::Quota,
     relay::{End, Relay},
@@ -70,7 +72,6 @@ pub struct Rules {
     pub probe_ports: trellis_api::annotations::Ports,
     /// Addresses from which the node's kubelet probes the application.
     pub node_ips: HashSet<IpAddr>,
-    pub plaintext: trellis_api::annotations::Plaintext,
     pub egress: trellis_api::annotations::Egress,
     /// Ports of the proxy itself, which nobody reaches through it.
     pub own_ports: HashSet<u16>,
@@ -87,6 +88,8 @@ pub struct Shared {
     pub directory: Directory,
     pub ledger: Arc<Ledger>,
     pub requests: Arc<Requests>,
+    /// What connections must be.
+    pub demands: Demands,
     pub rules: Arc<Rules>,
     pub quota: Quota,
     /// What the tunnels that are open rest on.
@@ -94,6 +97,8 @@ pub struct Shared {
     /// The tunnels themselves, for who asks.
     pub roster: Arc<Roster>,
     pub web_roots: Arc<WebRoots>,
+    /// What a gateway proves itself with to applications.
+    pub proof: Arc<Mutex<Proof>>,
     /// Changes when tunnels must be retired: a new leaf, a new bundle, or the end of this process.
     pub stage: watch::Receiver<Stage>,
 }
@@ -105,6 +110,7 @@ pub struct Base {
     pub directory: Directory,
     pub ledger: Arc<Ledger>,
     pub requests: Arc<Requests>,
+    pub demands: Demands,
     pub resting: Resting,
     pub roster: Arc<Roster>,
     pub web_roots: Arc<WebRoots>,
@@ -125,11 +131,13 @@ impl Shared {
             directory: base.directory.clone(),
             ledger: base.ledger.clone(),
             requests: base.requests.clone(),
+            demands: base.demands.clone(),
             rules,
             quota,
             resting: base.resting.clone(),
             roster: base.roster.clone(),
             web_roots: base.web_roots.clone(),
+            proof: Arc::default(),
             stage,
         }
     }
@@ -332,10 +340,12 @@ async fn accept(listener: TcpListener, worker: Arc<Worker>, direction: Direction
 /// Closes what is no longer of use.
 async fn sweep(worker: Arc<Worker>) {
     let mut stage = worker.shared.stage.clone();
+    let mut demands = worker.shared.demands.changes();
     loop {
         tokio::select! {
             () = time::sleep(SWEEP_EVERY) => {}
             changed = stage.changed() => if changed.is_err() { return },
+            Ok(()) = demands.changed() => {}
         }
         let (now, epoch) = (worker.shared.clock.now(), worker.shared.tls.epoch());
         worker.upstreams.sweep(&worker.shared);
@@ -369,7 +379,7 @@ impl<'a> Tally<'a> {
 }
 
 /// Carries a connection to its end and counts what it moved. `near` is always the application. `falling`
-/// turns true when the tunnel under it is going; where there is none, the other side sees to that.
+/// turns true when it is to end at the next moment of rest.
 pub async fn carry<N: End, F: End>(
     worker: &Worker,
     direction: Direction,
@@ -398,7 +408,7 @@ pub async fn carry<N: End, F: End>(
             ledger.protocol(direction, protocol);
         }
     });
-    standing::carry(&mut relay, falling).await
+    standing::carry(&mut relay, falling, direction == Direction::Inbound).await
 }
 
 /// Whether the first bytes went by. A relay is polled by one thread at a time.

@@ -330,8 +330,8 @@ fn warnings(
     let mut warnings = Vec::new();
     if annotations.dual_identity == Some(Switch::Enabled) && settings.signatures == Ladder::Require {
         warnings.push(format!(
-            "trellis: `{}: enabled` has no effect while the mesh's `signatures` is `require`: nothing classical \
-             is presented; set it to `prefer`",
+            "trellis: `{}: enabled` has no effect while the mesh's `signatures` is `require` and no PQPolicy \
+             prefers: nothing classical is presented; set it to `prefer`",
             annotations::DUAL_IDENTITY
         ));
     }

@@ -194,6 +194,8 @@ impl IdentityTask {
         let mut attempt: Option<Attempt> = None;
         loop {
             let pause = self.advance(&mut attempt).await.min(self.companion.advance(&self.lifecycle));
+            // Policy may refuse something else by now, which nobody says.
+            self.tell();
             tokio::select! {
                 biased;
                 () = &mut stop => break,

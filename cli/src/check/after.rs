@@ -10,7 +10,7 @@ use trellis_pki::bundle::Bundle;
 use super::{
     before::{self, is_labelled, name},
     facts::{After, Trial},
-    proxies,
+    policies, proxies,
     report::{Check, few},
 };
 use crate::stat::{Workload, meshed};
@@ -31,6 +31,7 @@ pub fn all(facts: &After, now: Timestamp) -> Vec<Check> {
     checks.extend([root(facts, now), trust(facts), ca_bundle(facts), trial(facts.trial.as_ref())]);
     checks.extend(pods(facts));
     checks.extend(proxies::all(facts, now));
+    checks.extend(policies::all(facts));
     checks
 }
 
@@ -481,6 +482,7 @@ mod tests {
         facts.root = Err(denied());
         facts.webhook = Err(denied());
         facts.pods = Err(denied());
+        facts.policies = Err(denied());
         facts.before.namespaces = Err(denied());
         facts.bundles = BTreeMap::from([("trellis-system".to_owned(), Err(denied()))]);
         facts.trial = None;

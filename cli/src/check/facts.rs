@@ -8,6 +8,8 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Pod},
 };
 
+use trellis_api::pq_policy::PqPolicy;
+
 use crate::stat::Seen;
 
 /// What the cluster answered, or why it did not.
@@ -39,6 +41,8 @@ pub struct After {
     /// What became of a pod that was made on trial in a labelled namespace; nothing where none is labelled.
     pub trial: Option<Trial>,
     pub pods: Asked<Vec<Pod>>,
+    /// None where the cluster does not know the kind.
+    pub policies: Asked<Vec<PqPolicy>>,
     /// What the proxies of those pods say.
     pub proxies: Vec<Seen>,
 }

@@ -22,7 +22,7 @@ use kube::{
     client::Body,
 };
 use serde_json::json;
-use trellis_api::names;
+use trellis_api::{names, pq_policy::PqPolicy};
 use trellis_pki::clock::{Clock, SystemClock};
 
 use super::{
@@ -78,14 +78,16 @@ pub async fn after(client: &Client, before: Before, trust_domain: &str) -> After
     let deployments: Api<Deployment> = Api::namespaced(client.clone(), &system);
     let secrets: Api<Secret> = Api::namespaced(client.clone(), &system);
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
+    let policies: Api<PqPolicy> = Api::all(client.clone());
     let every = ListParams::default();
-    let (deployments, root, bundles, webhook, trial) = futures::join!(
+    let (deployments, root, bundles, webhook, trial, policies) = futures::join!(
         deployments.list(&every),
         // Its metadata alone: the seed in it stays in the cluster.
         secrets.get_metadata_opt(names::ROOT_SECRET),
         bundles(client, trusting),
         webhooks.get_opt(names::WEBHOOK_CONFIGURATION),
         trial(client, labelled.first()),
+        policies.list(&every),
     );
     let proxies = stat::of_pods(client, &meshed).await;
     After {
@@ -97,6 +99,10 @@ pub async fn after(client: &Client, before: Before, trust_domain: &str) -> After
         webhook: webhook.map_err(text),
         trial,
         pods,
+        policies: match policies {
+            Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
+            policies => policies.map(|list| list.items).map_err(text),
+        },
         proxies,
     }
 }
@@ -247,6 +253,7 @@ mod tests {
                         pod
                     }
                     "/api/v1/pods" => list("PodList"),
+                    "/apis/policy.trellis.dev/v1/pqpolicies" => list("PQPolicyList"),
                     other => panic!("asked for {other}"),
                 };
                 http::Response::builder()

@@ -65,6 +65,10 @@ pub fn after() -> After {
         })))),
         trial: Some(Trial { namespace: "shop".into(), outcome: Ok(mesh_pod("shop", "trial")) }),
         pods: Ok(vec![mesh_pod("shop", "web-0")]),
+        policies: Ok(vec![object(json!({
+            "apiVersion": "policy.trellis.dev/v1", "kind": "PQPolicy",
+            "metadata": {"name": "first", "namespace": "shop"}, "spec": {"keyExchange": "Prefer"},
+        }))]),
         proxies: vec![stat::samples::seen(
             "web-0",
             "deployment/web",

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use trellis_api::{
     access::Direction,
-    diag::{Backend, Destination, Diag, Endpoint, Explanation, Failure, Kind, Tunnel},
+    diag::{Backend, Demand, Destination, Diag, Endpoint, Explanation, Failure, Kind, Tunnel},
     evidence::Leaf,
 };
 
@@ -42,7 +42,17 @@ pub fn knowledge(diag: &Diag) -> String {
             ),
         );
     }
-    text.line(0, "settings");
+    text.line(0, "policy in force");
+    for Demand { direction, key_exchange, signatures, plaintext } in &diag.demands {
+        let direction = direction.as_str();
+        text.line(
+            1,
+            format!(
+                "{direction}: key exchange {key_exchange}, signatures {signatures}, plaintext {plaintext}"
+            ),
+        );
+    }
+    text.line(0, "settings at the start");
     for (name, value) in &diag.settings {
         text.line(1, format!("{name}: {}", if value.is_empty() { "none" } else { value }));
     }
@@ -78,6 +88,7 @@ fn destination(text: &mut Text, one: &Destination) {
         Kind::Service => "Service",
         Kind::Workload => "a pod",
         Kind::Gateway => "what this gateway serves",
+        Kind::Policy => "what is demanded of its connections",
         Kind::Outside => "outside of the mesh",
         Kind::Unanswered => "discovery has not answered yet",
     };

@@ -8,8 +8,11 @@ use kube::{
     api::{ApiResource, DynamicObject, Patch, PatchParams},
 };
 use serde_json::json;
-use trellis_api::gateway::{
-    BackendTlsPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet, TcpRoute, TlsRoute,
+use trellis_api::{
+    gateway::{
+        BackendTlsPolicy, Gateway, GatewayClass, GrpcRoute, HttpRoute, ListenerSet, TcpRoute, TlsRoute,
+    },
+    pq_policy::PqPolicy,
 };
 use trellis_pki::clock::Clock;
 
@@ -63,6 +66,7 @@ fn resource(object: &Object) -> ApiResource {
         Object::Gateway(_) => ApiResource::erase::<Gateway>(&()),
         Object::ListenerSet(_) => ApiResource::erase::<ListenerSet>(&()),
         Object::Policy(_) => ApiResource::erase::<BackendTlsPolicy>(&()),
+        Object::PqPolicy(_) => ApiResource::erase::<PqPolicy>(&()),
         Object::Route(key) => match key.kind {
             Kind::Http => ApiResource::erase::<HttpRoute>(&()),
             Kind::Grpc => ApiResource::erase::<GrpcRoute>(&()),

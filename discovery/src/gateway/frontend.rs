@@ -27,7 +27,7 @@ pub fn tls(entry: &Entry<'_>, from: From<'_>, spec: &GatewaySpec, gateway: &Name
     let mut certificates = Vec::new();
     let mut resolved = Ok(());
     for reference in given.iter().flat_map(|tls| tls.certificate_refs.iter().flatten()) {
-        match certificate(reference, from, world) {
+        match certificate(reference, from, world, "tls.certificateRefs", "InvalidCertificateRef") {
             Ok(certificate) => certificates.push(certificate),
             Err(problem) => resolved = resolved.and(Err(problem)),
         }
@@ -77,23 +77,24 @@ fn key_exchange<'a>(options: impl Iterator<Item = (&'a String, &'a String)>) -> 
     Ok(found)
 }
 
-fn certificate(given: &SecretRef, from: From<'_>, world: &World<'_>) -> Result<proto::Certificate, Problem> {
+/// The certificate that a field refers to; `reason` is why there is none, where the field permits it.
+pub fn certificate(
+    given: &SecretRef,
+    from: From<'_>,
+    world: &World<'_>,
+    field: &str,
+    reason: &'static str,
+) -> Result<proto::Certificate, Problem> {
     let (group, kind) =
         (given.group.as_deref().unwrap_or_default(), given.kind.as_deref().unwrap_or("Secret"));
     if (group, kind) != ("", "Secret") {
-        return Err(Problem::new(
-            "InvalidCertificateRef",
-            format!(
-                "tls.certificateRefs: kind {kind:?} of group {group:?} holds no certificate; use a Secret"
-            ),
-        ));
+        let message = format!("{field}: kind {kind:?} of group {group:?} holds no certificate; use a Secret");
+        return Err(Problem::new(reason, message));
     }
     let name = Name::new(given.namespace.as_deref().unwrap_or(from.namespace), &given.name);
-    permitted(from, "Secret", &name, world, "tls.certificateRefs")?;
-    let certificate = world
-        .vault
-        .certificate(&name)
-        .map_err(|why| Problem::new("InvalidCertificateRef", format!("tls.certificateRefs: {}", why.0)))?;
+    permitted(from, "Secret", &name, world, field)?;
+    let certificate =
+        world.vault.certificate(&name).map_err(|why| Problem::new(reason, format!("{field}: {}", why.0)))?;
     Ok(proto::Certificate {
         source: name.to_string(),
         chain_pem: certificate.chain_pem.clone(),

@@ -152,6 +152,9 @@ impl Gateways {
         let mut wanted = BTreeSet::new();
         let gateways = self.gateways.iter().filter(|(_, one)| self.is_ours(one));
         for (name, gateway) in gateways {
+            let backend = gateway.spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
+            let proof = backend.and_then(|backend| backend.client_certificate_ref.as_ref());
+            wanted.extend(proof.and_then(|one| secret(one, &name.namespace)));
             let own = gateway.spec.listeners.iter().map(|listener| (&name.namespace, listener));
             let sets = self.extensions.get(name).iter().filter_map(|set| Some((set, self.sets.get(set)?)));
             let more = sets.flat_map(|(name, set)| set.listeners.iter().map(|one| (&name.namespace, one)));

@@ -44,7 +44,8 @@ pub fn means(
     }
 }
 
-fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
+/// Whether labels are those that a selector means.
+pub fn selects(selector: &LabelSelector, labels: &Labels) -> bool {
     let mut exact = selector.match_labels.iter().flatten();
     let mut expressions = selector.match_expressions.iter().flatten();
     exact.all(|(key, value)| labels.get(key) == Some(value))

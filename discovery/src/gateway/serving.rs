@@ -3,14 +3,17 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use trellis_api::{
+    annotations::Plaintext,
     gateway::{GatewaySpec, Listener},
     injection::gateway_annotations,
-    proto::discovery::{self as proto, listener::Kind},
+    pq_policy::Ladder,
+    proto::discovery::{self as proto, listener::Kind, listener_tls::KeyExchange},
 };
 
 use super::{
     World,
     attachment::{attach, is},
+    frontend::certificate,
     grant::From,
     listener::{Entry, Judged, Owner, Problem, judge},
     mesh::push,
@@ -49,6 +52,8 @@ pub struct Serving {
     pub routes: Vec<RouteVerdict>,
     /// That clients without a certificate that verifies are let in somewhere.
     pub insecure_fallback: bool,
+    /// Whether it can prove itself to applications, where it was to.
+    pub proves: Option<Result<(), Problem>>,
     /// Services that its routes lead to.
     pub backends: BTreeSet<Name>,
 }
@@ -154,8 +159,9 @@ impl Serving {
         let backends =
             backends.flat_map(|one| one.route.references.iter().map(|one| one.to.clone())).collect();
         let accepted = accepted(&gateway.spec);
+        let proof = proof(name, &gateway.spec, world);
         let answer = match &accepted {
-            Ok(()) => answer(&judged, &places),
+            Ok(()) => answer(name, &judged, &places, world, proof.as_ref()),
             // What its author asked for cannot be done, so nothing else is.
             Err(_) => proto::Gateway::default(),
         };
@@ -196,6 +202,7 @@ impl Serving {
             sets: allowed.chain(refused).collect(),
             routes: verdicts,
             insecure_fallback: judged.iter().any(|one| one.insecure_fallback),
+            proves: proof.map(|proof| proof.map(drop)),
             backends,
         }
     }
@@ -281,28 +288,62 @@ fn accepted(spec: &GatewaySpec) -> Result<(), Problem> {
         let message = format!("addresses: type {kind} cannot be had; use IPAddress");
         return Err(Problem::new("UnsupportedAddress", message));
     }
-    let backend = spec.tls.as_ref().and_then(|tls| tls.backend.as_ref());
-    if backend.is_some_and(|backend| backend.client_certificate_ref.is_some()) {
-        let message = "tls.backend.clientCertificateRef: Trellis shows backends no certificate of the gateway; remove it";
-        return Err(Problem::new("Invalid", message));
-    }
     Ok(())
 }
 
-fn answer(judged: &[Judged<'_>], places: &[Place<'_>]) -> proto::Gateway {
+/// What a gateway proves itself with to applications that are spoken to in TLS, where it is to.
+fn proof(
+    gateway: &Name,
+    spec: &GatewaySpec,
+    world: &World<'_>,
+) -> Option<Result<proto::Certificate, Problem>> {
+    let reference = spec.tls.as_ref()?.backend.as_ref()?.client_certificate_ref.as_ref()?;
+    let from = From { kind: "Gateway", namespace: &gateway.namespace };
+    let field = "tls.backend.clientCertificateRef";
+    Some(certificate(reference, from, world, field, "InvalidClientCertificateRef"))
+}
+
+fn answer(
+    gateway: &Name,
+    judged: &[Judged<'_>],
+    places: &[Place<'_>],
+    world: &World<'_>,
+    proof: Option<&Result<proto::Certificate, Problem>>,
+) -> proto::Gateway {
     let served = judged.iter().zip(places).filter(|(judged, _)| judged.serves());
-    let listeners = served.map(|(judged, place)| proto::Listener {
-        name: match judged.entry.owner {
+    let listeners = served.map(|(judged, place)| {
+        let name = match judged.entry.owner {
             Owner::Gateway(_) => judged.entry.listener.name.clone(),
             Owner::ListenerSet(set) => format!("{set}/{}", judged.entry.listener.name),
-        },
-        port: judged.entry.port().into(),
-        kind: judged.kind.unwrap_or(Kind::Unspecified).into(),
-        hostname: judged.entry.hostname().to_ascii_lowercase(),
-        tls: judged.tls.clone(),
-        routes: Some(place.answer.clone()),
+        };
+        let (key_exchange, plaintext) = world.policing.of_listener(gateway, &name);
+        let mut tls = judged.tls.clone();
+        // A policy wins over what the listener says itself.
+        if let (Some(tls), Some(ladder)) = (&mut tls, key_exchange) {
+            tls.key_exchange = match ladder {
+                Ladder::Classical => KeyExchange::Classical,
+                Ladder::Prefer => KeyExchange::Prefer,
+                Ladder::Require => KeyExchange::Require,
+            }
+            .into();
+        }
+        proto::Listener {
+            name,
+            port: judged.entry.port().into(),
+            kind: judged.kind.unwrap_or(Kind::Unspecified).into(),
+            hostname: judged.entry.hostname().to_ascii_lowercase(),
+            tls,
+            routes: Some(place.answer.clone()),
+            plaintext_denied: plaintext == Some(Plaintext::Strict),
+        }
     });
-    proto::Gateway { listeners: listeners.collect() }
+    proto::Gateway {
+        listeners: listeners.collect(),
+        client_certificate: proof.and_then(|proof| proof.as_ref().ok()).cloned(),
+        client_certificate_invalid: proof
+            .and_then(|proof| proof.as_ref().err())
+            .map_or_else(String::new, |problem| problem.message.clone()),
+    }
 }
 
 impl Gateway {

@@ -6,6 +6,7 @@ use serde_json::{Map, Value, json};
 use trellis_api::{
     gateway::{GROUP, ParentRef},
     names::GATEWAY_CONTROLLER,
+    pq_policy::Workloads,
 };
 
 use super::{
@@ -27,6 +28,7 @@ pub enum Object {
     ListenerSet(Name),
     Route(Key),
     Policy(Name),
+    PqPolicy(Name),
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,11 @@ pub enum Says {
     Route(Vec<(ParentRef, Vec<Condition>)>),
     /// Of each gateway that it is obeyed by.
     Policy(Vec<(ParentRef, Vec<Condition>)>),
+    PqPolicy {
+        conditions: Vec<Condition>,
+        /// Whom it means, where those are workloads.
+        workloads: Option<Workloads>,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -106,6 +113,7 @@ impl Object {
             Self::ListenerSet(_) => "ListenerSet",
             Self::Route(key) => key.kind.name(),
             Self::Policy(_) => "BackendTLSPolicy",
+            Self::PqPolicy(_) => "PQPolicy",
         }
     }
 
@@ -113,7 +121,9 @@ impl Object {
     pub fn namespace(&self) -> Option<&str> {
         match self {
             Self::Class(_) => None,
-            Self::Gateway(name) | Self::ListenerSet(name) | Self::Policy(name) => Some(&name.namespace),
+            Self::Gateway(name) | Self::ListenerSet(name) | Self::Policy(name) | Self::PqPolicy(name) => {
+                Some(&name.namespace)
+            }
             Self::Route(key) => Some(&key.name.namespace),
         }
     }
@@ -121,7 +131,9 @@ impl Object {
     pub fn name(&self) -> &str {
         match self {
             Self::Class(name) => name,
-            Self::Gateway(name) | Self::ListenerSet(name) | Self::Policy(name) => &name.name,
+            Self::Gateway(name) | Self::ListenerSet(name) | Self::Policy(name) | Self::PqPolicy(name) => {
+                &name.name
+            }
             Self::Route(key) => &key.name.name,
         }
     }
@@ -172,6 +184,15 @@ impl Status {
             Says::Route(parents) => json!({
                 "parents": self.among(parents, "parentRef", &shown["parents"], usize::MAX, now),
             }),
+            Says::PqPolicy { conditions: ours, workloads } => {
+                let mut status = Map::new();
+                status.insert("conditions".to_owned(), json!(conditions(ours, &shown["conditions"])));
+                // A patch keeps what it does not name.
+                if workloads.is_some() || !shown["workloads"].is_null() {
+                    status.insert("workloads".to_owned(), json!(workloads));
+                }
+                Value::Object(status)
+            }
             Says::Policy(ancestors) => json!({
                 "ancestors": self.among(ancestors, "ancestorRef", &shown["ancestors"], MAX_ANCESTORS, now),
             }),

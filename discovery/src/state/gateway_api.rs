@@ -97,7 +97,11 @@ impl State {
                 }
             }
             // The others are no part of it.
-            Event::Services(_) | Event::Slices(_) | Event::Pods(_) | Event::Nodes(_) => {}
+            Event::Services(_)
+            | Event::Slices(_)
+            | Event::Pods(_)
+            | Event::Nodes(_)
+            | Event::PqPolicies(_) => {}
         }
     }
 
@@ -130,6 +134,7 @@ impl State {
                 namespaces: &self.namespaces,
                 grants: &self.grants,
                 vault: &self.vault,
+                policing: &self.policing,
             };
             if self.gateways.renew(gateway, &self.routing, &world) {
                 touched.gateways.insert(gateway.clone());
@@ -138,7 +143,10 @@ impl State {
         let own = touched.services.iter().filter_map(|service| self.gateways.behind(service));
         reported.gateways.extend(own.cloned());
         self.report(&stale, reported);
-        !stale.gateways.is_empty() || self.board.is_due()
+        if !stale.gateways.is_empty() {
+            self.policing.suspect();
+        }
+        !stale.gateways.is_empty() || self.board.is_due() || self.policing.is_unreported()
     }
 
     /// Notes that the routes of these may be others.

@@ -74,7 +74,14 @@ impl State {
 
     /// What has to be written. `now` in RFC 3339.
     pub fn due(&mut self, now: &str) -> Vec<Due> {
+        self.report_policies();
         self.board.take(now)
+    }
+
+    /// What every status shall be.
+    pub fn wanted_statuses(&mut self, now: &str) -> Vec<(String, serde_json::Value)> {
+        self.report_policies();
+        self.board.wanted(now)
     }
 
     /// The gateways that are ours.

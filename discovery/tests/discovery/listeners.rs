@@ -225,7 +225,6 @@ fn what_a_gateway_asks_for_and_cannot_have_is_said() {
             "InvalidParameters",
         ),
         (json!({"addresses": [{"type": "Hostname", "value": "a.org"}]}), "UnsupportedAddress"),
-        (json!({"tls": {"backend": {"clientCertificateRef": {"name": "a"}}}}), "Invalid"),
         (json!({"addresses": [{"value": "192.0.2.1"}]}), ""),
         (json!({"addresses": [{"type": "IPAddress"}]}), ""),
     ] {
@@ -236,5 +235,48 @@ fn what_a_gateway_asks_for_and_cannot_have_is_said() {
         let serving = serving(&world(&[gateway]));
         assert_eq!(serving.accepted.as_ref().err().map_or("", |problem| problem.reason), reason, "{spec}");
         assert_eq!(serving.answer.listeners.is_empty(), !reason.is_empty());
+    }
+}
+
+/// What a gateway proves itself with is given to it, or it is told why it cannot, so that it does not go without.
+#[test]
+fn a_gateway_proves_itself_to_applications_or_says_why_it_cannot() {
+    let pair = pair();
+    let grant = &manifests(
+        "
+kind: ReferenceGrant
+metadata: {name: g, namespace: far}
+spec: {from: [{group: gateway.networking.k8s.io, kind: Gateway, namespace: edge}], to: [{group: '', kind: Secret}]}",
+    )[0];
+    for (reference, granted, expected) in [
+        (json!({"name": "proof"}), false, Ok("edge/proof")),
+        (json!({"name": "proof", "namespace": "far"}), true, Ok("far/proof")),
+        (json!({"name": "proof", "namespace": "far"}), false, Err("RefNotPermitted")),
+        (json!({"name": "none"}), false, Err("InvalidClientCertificateRef")),
+        (json!({"name": "bad"}), false, Err("InvalidClientCertificateRef")),
+        (json!({"name": "proof", "kind": "ConfigMap"}), false, Err("InvalidClientCertificateRef")),
+    ] {
+        let mut gateway = gateway("{name: a, port: 80, protocol: HTTP}");
+        gateway["spec"]["tls"] = json!({"backend": {"clientCertificateRef": reference}});
+        let mut objects = vec![
+            gateway,
+            secret("edge", "proof", &pair.certificate, &pair.key),
+            secret("far", "proof", &pair.certificate, &pair.key),
+            secret("edge", "bad", "Hello world", "Hello world"),
+        ];
+        objects.extend(granted.then(|| grant.clone()));
+        let serving = serving(&world(&objects));
+        // Whatever becomes of it, listeners are served.
+        assert!(serving.accepted.is_ok() && serving.answer.listeners.len() == 1, "{reference}");
+        let proves = serving.proves.as_ref().unwrap().as_ref();
+        let given = serving.answer.client_certificate.as_ref().map(|one| one.source.as_str());
+        let invalid = &serving.answer.client_certificate_invalid;
+        assert_eq!(
+            proves.map(|()| given.unwrap()).map_err(|problem| problem.reason),
+            expected,
+            "{reference}"
+        );
+        assert_eq!(given.is_some(), expected.is_ok(), "{reference}");
+        assert_eq!(invalid.starts_with("tls.backend.clientCertificateRef: "), expected.is_err(), "{invalid}");
     }
 }

@@ -8,6 +8,7 @@ mod gateways;
 mod listeners;
 mod lookup;
 mod mesh;
+mod policies;
 mod properties;
 mod push;
 mod rerouting;

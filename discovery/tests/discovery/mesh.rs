@@ -158,6 +158,7 @@ impl Proxy {
                 Subject::Destination(Destination { address, port }) => format!("{address} {port}"),
                 Subject::Backend(Backend { namespace, name, port }) => format!("{namespace}/{name} {port}"),
                 Subject::Gateway(GatewayName { namespace, name }) => format!("{namespace}/{name}"),
+                Subject::Pod(pod) => format!("{}/{}", pod.namespace, pod.name),
             };
             format!("{subject}: {}", line(answer.answer.unwrap()))
         }))

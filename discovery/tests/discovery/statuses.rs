@@ -104,6 +104,16 @@ fn a_gateway_that_serves_says_so() {
 }
 
 #[test]
+fn a_gateway_that_cannot_prove_itself_says_so_and_is_accepted() {
+    let mut main = crate::edge::gateway("{name: http, port: 80, protocol: HTTP}");
+    main["spec"]["tls"] = json!({"backend": {"clientCertificateRef": {"name": "none"}}});
+    let status = &due(&mut crate::edge::world(&[main]))["Gateway edge/main"];
+    let said = said(&status["conditions"]);
+    assert!(said.contains(&"Accepted=True Accepted".to_owned()), "{said:?}");
+    assert!(said.contains(&"ResolvedRefs=False InvalidClientCertificateRef".to_owned()), "{said:?}");
+}
+
+#[test]
 fn a_gateway_that_cannot_serve_says_why() {
     for (from, to, accepted, programmed) in [
         ("protocol: HTTP", "protocol: UDP", "Accepted=False ListenersNotValid", "Programmed=False Invalid"),
@@ -129,6 +139,12 @@ fn a_gateway_that_cannot_serve_says_why() {
         ),
         (
             "listeners:",
+            "addresses: [{value: 192.0.2.2}, {value: 192.0.2.1}], listeners:",
+            "Accepted=True Accepted",
+            "Programmed=False AddressNotUsable",
+        ),
+        (
+            "listeners:",
             "addresses: [{type: x/y, value: z}], listeners:",
             "Accepted=False UnsupportedAddress",
             "Programmed=False Invalid",
@@ -143,6 +159,15 @@ fn a_gateway_that_cannot_serve_says_why() {
         let status = &due(&mut world(&MAIN.replace(from, to)))["Gateway edge/main"];
         assert_eq!(said(&status["conditions"]), [accepted, programmed], "{to}");
     }
+    // One that was asked for and is not there is named, though there is none at all.
+    let none = MAIN.replace("[{ip: 192.0.2.1}]", "[]");
+    let asks = |text: &str| text.replace("listeners:", "addresses: [{value: 192.0.2.1}], listeners:");
+    let status = &due(&mut world(&asks(&none)))["Gateway edge/main"];
+    assert_eq!(said(&status["conditions"])[1], "Programmed=False AddressNotUsable");
+    // Who asks is shown what it asked for, whatever else its Service has.
+    let more = MAIN.replace("[{ip: 192.0.2.1}]", "[{ip: 192.0.2.1}, {ip: '2001:db8::1'}]");
+    let of = |text: &str| due(&mut world(text))["Gateway edge/main"]["addresses"].as_array().unwrap().len();
+    assert_eq!((of(&more), of(&asks(&more))), (2, 1));
     // A listener that could be served waits for the gateway.
     let status = &due(&mut world(&MAIN.replace("ready: true", "ready: false")))["Gateway edge/main"];
     assert_eq!(said(&status["listeners"][0]["conditions"])[1], "Programmed=False Pending");

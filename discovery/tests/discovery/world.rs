@@ -64,6 +64,7 @@ fn change(object: &Value, gone: bool) -> Event {
         "Gateway" => Event::Gateways(how(object, gone)),
         "ListenerSet" => Event::ListenerSets(how(object, gone)),
         "BackendTLSPolicy" => Event::Policies(how(object, gone)),
+        "PQPolicy" => Event::PqPolicies(how(object, gone)),
         "Secret" => Event::Secrets(namespace(object), Sight::Seen(how(object, gone))),
         "ConfigMap" => Event::ConfigMaps(namespace(object), Sight::Seen(how(object, gone))),
         other => panic!("no {other} in discovery"),
@@ -90,6 +91,7 @@ pub fn resets(objects: &[Value]) -> Vec<Event> {
         Event::Gateways(all("Gateway", objects)),
         Event::ListenerSets(all("ListenerSet", objects)),
         Event::Policies(all("BackendTLSPolicy", objects)),
+        Event::PqPolicies(all("PQPolicy", objects)),
     ]
 }
 
@@ -155,6 +157,7 @@ pub fn line(answer: proto::resolve_response::Answer) -> String {
         Wire::Workload(workload) => format!("workload {}", endpoint(&workload.endpoint.unwrap())),
         Wire::Unknown(_) => "unknown".into(),
         Wire::Serving(_) => "a gateway".into(),
+        Wire::Policy(policy) => format!("{policy:?}"),
     }
 }
 

@@ -30,7 +30,9 @@ type Result struct {
 	Errors map[string]int64 `json:"errors,omitempty"`
 	P50    float64          `json:"p50ms"`
 	P99    float64          `json:"p99ms"`
-	Last   string           `json:"last"`
+	// Took is in seconds, from the first request to the last answer.
+	Took float64 `json:"seconds"`
+	Last string  `json:"last"`
 }
 
 type tally struct {
@@ -64,6 +66,7 @@ func (t *tally) fault(err error) {
 
 type plan struct {
 	count   int
+	rate    int
 	pause   time.Duration
 	fresh   bool
 	timeout time.Duration
@@ -73,6 +76,7 @@ func run(ctx context.Context, args []string) error {
 	flags := flag.NewFlagSet("run", flag.ContinueOnError)
 	workers := flags.Int("workers", 1, "workers for each target")
 	count := flags.Int("count", 100, "requests of each worker; 0 means until standard input ends")
+	rate := flags.Int("rate", 0, "requests a second for each target, however long answers take; 0 means that workers wait for them")
 	pause := flags.Duration("pause", 0, "between two requests of a worker")
 	fresh := flags.Bool("fresh", false, "a new connection for each request")
 	timeout := flags.Duration("timeout", 10*time.Second, "for each request")
@@ -92,7 +96,8 @@ func run(ctx context.Context, args []string) error {
 	}
 
 	total := &tally{}
-	wanted := plan{*count, *pause, *fresh, *timeout}
+	begin := time.Now()
+	wanted := plan{*count, *rate, *pause, *fresh, *timeout}
 	var all sync.WaitGroup
 	for _, target := range flags.Args() {
 		work := web
@@ -100,6 +105,12 @@ func run(ctx context.Context, args []string) error {
 			work = line
 		} else if !strings.HasPrefix(target, "http://") {
 			return fmt.Errorf("target %q: write http://... or tcp://host:port", target)
+		}
+		if *rate > 0 {
+			if strings.HasPrefix(target, "tcp://") {
+				return fmt.Errorf("target %q: only http://... is asked at a rate", target)
+			}
+			*workers = 1
 		}
 		for range *workers {
 			total.first.Add(1)
@@ -112,6 +123,7 @@ func run(ctx context.Context, args []string) error {
 	}()
 	all.Wait()
 
+	total.result.Took = time.Since(begin).Seconds()
 	slices.Sort(total.latency)
 	if n := len(total.latency); n > 0 {
 		total.result.P50 = float64(total.latency[n/2].Microseconds()) / 1000
@@ -120,8 +132,49 @@ func run(ctx context.Context, args []string) error {
 	return json.NewEncoder(os.Stdout).Encode(total.result)
 }
 
+// under is how many requests may be under way at a rate: more than that, and nobody answers any more.
+const under = 4096
+
+// pour calls ask at a rate, in time even where answers are late: clients that do not know of one another do not
+// wait for one another. What was due is counted from then on, not from when it was sent.
+func pour(ctx context.Context, wanted plan, total *tally, ask func(context.Context) (string, error)) {
+	var once sync.Once
+	started := func() { once.Do(total.first.Done) }
+	defer started()
+	places := make(chan struct{}, under)
+	var all sync.WaitGroup
+	defer all.Wait()
+	begin := time.Now()
+	for i := 0; wanted.count == 0 || i < wanted.count; i++ {
+		due := begin.Add(time.Duration(i) * time.Second / time.Duration(wanted.rate))
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Until(due)):
+		}
+		select {
+		case places <- struct{}{}:
+		default:
+			total.asked(0, "", errors.New("too many requests are under way"))
+			continue
+		}
+		all.Go(func() {
+			defer func() { <-places }()
+			one, cancel := context.WithTimeout(context.WithoutCancel(ctx), wanted.timeout)
+			defer cancel()
+			answer, err := ask(one)
+			total.asked(time.Since(due), answer, err)
+			started()
+		})
+	}
+}
+
 // repeat calls ask as often as planned; what ends together with the whole run is no failure.
 func repeat(ctx context.Context, wanted plan, total *tally, ask func(context.Context) (string, error)) {
+	if wanted.rate > 0 {
+		pour(ctx, wanted, total, ask)
+		return
+	}
 	var once sync.Once
 	started := func() { once.Do(total.first.Done) }
 	defer started()
@@ -140,11 +193,13 @@ func repeat(ctx context.Context, wanted plan, total *tally, ask func(context.Con
 	}
 }
 
-// web asks over one connection of its own, which HTTP keeps open.
+// web asks over one connection of its own, which HTTP keeps open; at a rate, over as many as it takes.
 func web(ctx context.Context, target string, wanted plan, total *tally) {
 	dialer := &net.Dialer{Timeout: 5 * time.Second}
 	transport := &http.Transport{
 		DisableKeepAlives: wanted.fresh,
+		// At a rate, as many as are needed are kept.
+		MaxIdleConnsPerHost: under,
 		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
 			connection, err := dialer.DialContext(ctx, network, address)
 			if err != nil {

@@ -3,5 +3,6 @@
 #![forbid(unsafe_code)]
 
 pub mod hbone;
+pub mod load;
 pub mod stage;
 pub mod wire;

@@ -2,6 +2,8 @@
 
 #[path = "mesh/backup.rs"]
 mod backup;
+#[path = "mesh/churn.rs"]
+mod churn;
 #[path = "mesh/clocks.rs"]
 mod clocks;
 #[path = "mesh/egress.rs"]
@@ -14,8 +16,14 @@ mod foreign;
 mod hostile;
 #[path = "mesh/known.rs"]
 mod known;
+#[path = "mesh/outage.rs"]
+mod outage;
+#[path = "mesh/policy.rs"]
+mod policy;
 #[path = "mesh/program.rs"]
 mod program;
+#[path = "mesh/restarts.rs"]
+mod restarts;
 #[path = "mesh/routes.rs"]
 mod routes;
 #[path = "mesh/seen.rs"]
@@ -57,8 +65,12 @@ fn main() -> ExitCode {
         web::trials(),
         workload::trials(),
         federation::trials(),
+        policy::trials(),
         program::trials(),
         clocks::trials(),
+        churn::trials(),
+        outage::trials(),
+        restarts::trials(),
     ];
     let trials = trials.into_iter().flatten().collect();
     libtest_mimic::run(&arguments, trials).exit_code()

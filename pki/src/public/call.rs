@@ -3,17 +3,18 @@
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::server::ParsedCertificate;
+use rustls::sign::CertifiedKey;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
     CertificateError, ClientConfig, CommonState, DigitallySignedStruct, Error, RootCertStore, SignatureScheme,
 };
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 
-use super::certificate::Seen;
+use super::certificate::{Certificate, Seen};
 use super::{KeyExchange, Negotiated, PublicError, negotiated, roots, time};
 use crate::clock::Clock;
 use crate::provider;
@@ -62,16 +63,24 @@ impl Call {
         Ok(Self { server_name, verifier, clock })
     }
 
-    /// For one handshake, after which one of `protocols` is spoken.
-    pub fn config(&self, protocols: &[&[u8]]) -> Result<Arc<ClientConfig>, PublicError> {
+    /// For one handshake, after which one of `protocols` is spoken. `proof` is what the application is shown that
+    /// asks who calls.
+    pub fn config(
+        &self,
+        protocols: &[&[u8]],
+        proof: Option<&Certificate>,
+    ) -> Result<Arc<ClientConfig>, PublicError> {
         let verifier: Arc<dyn ServerCertVerifier> = Arc::clone(&self.verifier) as _;
-        let mut config =
+        let builder =
             ClientConfig::builder_with_details(provider::public(KeyExchange::Prefer), time(&self.clock))
                 .with_protocol_versions(&[&TLS13, &TLS12])
                 .map_err(PublicError::Config)?
                 .dangerous()
-                .with_custom_certificate_verifier(verifier)
-                .with_no_client_auth();
+                .with_custom_certificate_verifier(verifier);
+        let mut config = match proof {
+            None => builder.with_no_client_auth(),
+            Some(proof) => builder.with_client_cert_resolver(Arc::new(Proof(proof.certified.clone()))),
+        };
         config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
         config.resumption = Resumption::disabled();
         Ok(Arc::new(config))
@@ -82,6 +91,20 @@ impl Call {
         let leaf = connection.peer_certificates().and_then(<[_]>::first);
         let shown = leaf.and_then(|leaf| Seen::read(leaf).ok()).map(|seen| seen.shown);
         negotiated(connection, None, shown)
+    }
+}
+
+/// Shown to whoever asks, whatever authorities it lists: of several there is none to choose.
+#[derive(Debug)]
+struct Proof(Arc<CertifiedKey>);
+
+impl ResolvesClientCert for Proof {
+    fn resolve(&self, _: &[&[u8]], schemes: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        self.0.key.choose_scheme(schemes).map(|_| self.0.clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

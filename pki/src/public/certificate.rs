@@ -25,6 +25,7 @@ const MAX_CHAIN: usize = 10;
 pub struct Certificate {
     /// `namespace/name` of the Secret it is from.
     pub source: Arc<str>,
+    pub not_before: SystemTime,
     pub not_after: SystemTime,
     names: Vec<Box<str>>,
     pub(super) shown: Shown,
@@ -46,6 +47,7 @@ impl Certificate {
                 .map_err(PublicError::Unusable)?;
         Ok(Self {
             source: source.into(),
+            not_before: seen.not_before,
             not_after: seen.not_after,
             names: seen.names,
             shown: seen.shown,
@@ -111,6 +113,7 @@ pub(super) struct Seen {
     pub(super) uris: Vec<Box<str>>,
     pub(super) common_name: Option<Box<str>>,
     pub(super) shown: Shown,
+    pub(super) not_before: SystemTime,
     pub(super) not_after: SystemTime,
 }
 
@@ -141,6 +144,7 @@ impl Seen {
                 key,
                 post_quantum: key.starts_with("ML-DSA") && issuer.is_ok_and(|one| one.is_post_quantum()),
             },
+            not_before: x509::time(&certificate.validity().not_before).ok_or(PublicError::Malformed)?,
             not_after: x509::time(&certificate.validity().not_after).ok_or(PublicError::Malformed)?,
         })
     }

@@ -208,12 +208,17 @@ impl Stranger {
         Some(Shown(Arc::new(CertifiedKey::new(chain, key))))
     }
 
+    /// Takes whatever a server shows.
+    pub fn believer(&self) -> Arc<dyn ServerCertVerifier> {
+        Arc::new(BelievesAll(self.verifies.clone()))
+    }
+
     pub fn client(&self) -> ClientConnection {
         let builder = ClientConfig::builder_with_provider(provider::mesh(self.policy))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(Arc::new(BelievesAll(self.verifies.clone())));
+            .with_custom_certificate_verifier(self.believer());
         let mut config = match self.shown() {
             Some(shown) => builder.with_client_cert_resolver(Arc::new(shown)),
             None => builder.with_no_client_auth(),

@@ -31,6 +31,10 @@ pub struct Gateway {
     /// Connections that one client address may have open; of IPv6, one /64.
     #[arg(long, env = "TRELLIS_CONNECTIONS_PER_SOURCE", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub connections_per_source: u32,
+    /// How long a client may keep a request waiting: for more of its body, or with an answer that it does not
+    /// take. An application that is silent is waited for without end.
+    #[arg(long, env = "TRELLIS_CLIENT_STALL_SECONDS", default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..))]
+    pub client_stall_seconds: u32,
     /// How long connections are still accepted after SIGTERM, so that whoever sends them here has noticed.
     #[arg(long, env = "TRELLIS_DRAIN_DELAY_SECONDS", default_value_t = 5)]
     pub drain_delay_seconds: u32,
@@ -39,5 +43,9 @@ pub struct Gateway {
 impl Gateway {
     pub fn drain_delay(&self) -> Duration {
         Duration::from_secs(self.drain_delay_seconds.into())
+    }
+
+    pub fn client_stall(&self) -> Duration {
+        Duration::from_secs(self.client_stall_seconds.into())
     }
 }

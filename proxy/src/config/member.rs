@@ -18,6 +18,7 @@ use trellis_pki::{
 use trellis_telemetry::log::Format;
 
 use super::{any, local_v4};
+use crate::directory::PodName;
 
 #[derive(Clone, Debug, Args)]
 pub struct Member {
@@ -100,6 +101,11 @@ impl Member {
 
     pub fn policy(&self) -> Policy {
         Policy { key_exchange: self.key_exchange, signatures: self.signatures }
+    }
+
+    pub fn pod(&self) -> PodName {
+        let (namespace, name) = (self.pod_namespace.as_str().into(), self.pod_name.as_str().into());
+        PodName { namespace, name }
     }
 
     /// The policy towards the control plane: its key exchange is hybrid whatever that of peers is, and it

@@ -110,7 +110,7 @@ impl Knowledge {
                 told.say(format!("{address} is outside of the mesh: what goes there is carried as bytes"));
                 self.outside(address, asked, told);
             }
-            Answer::Gateway(_) => {}
+            Answer::Gateway(_) | Answer::Policy(_) => {}
             Answer::Workload(endpoint) => {
                 told.say(format!("{address} is a pod of {}, and no Service", endpoint.workload));
                 told.backends.push(of(address.to_string(), 1.0, &answer));

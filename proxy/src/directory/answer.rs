@@ -28,6 +28,8 @@ pub enum Answer {
     Workload(Endpoint),
     /// What this proxy itself serves.
     Gateway(Serving),
+    /// What connections of this proxy must be.
+    Policy(wire::Policy),
     /// Outside of what the mesh knows.
     Unknown,
 }
@@ -93,6 +95,7 @@ impl Answer {
                 };
                 Self::Gateway(Serving::read(&gateway, before))
             }
+            Wire::Policy(policy) => Self::Policy(policy),
             Wire::Unknown(_) => Self::Unknown,
         }
     }
@@ -101,7 +104,7 @@ impl Answer {
         match self {
             Self::Service(service) => &service.endpoints,
             Self::Workload(endpoint) => std::slice::from_ref(endpoint),
-            Self::Gateway(_) | Self::Unknown => &[],
+            Self::Gateway(_) | Self::Policy(_) | Self::Unknown => &[],
         }
     }
 
@@ -122,7 +125,7 @@ impl Answer {
         let endpoints = self.endpoints();
         let near = match self {
             Self::Service(service) => endpoints.get(..service.near).unwrap_or_default(),
-            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => &[],
+            Self::Workload(_) | Self::Gateway(_) | Self::Policy(_) | Self::Unknown => &[],
         };
         let fit = |(index, one): (usize, &Endpoint)| !tried.contains(&index) && !one.fitness.is_ejected(now);
         if near.iter().enumerate().any(fit) { near } else { endpoints }
@@ -147,7 +150,7 @@ impl Answer {
     pub fn tls(&self) -> Option<&Arc<ApplicationTls>> {
         match self {
             Self::Service(service) => service.tls.as_ref(),
-            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => None,
+            Self::Workload(_) | Self::Gateway(_) | Self::Policy(_) | Self::Unknown => None,
         }
     }
 
@@ -155,7 +158,7 @@ impl Answer {
     pub fn protocol(&self) -> wire::Protocol {
         match self {
             Self::Service(service) => service.protocol,
-            Self::Workload(_) | Self::Gateway(_) | Self::Unknown => wire::Protocol::Detect,
+            Self::Workload(_) | Self::Gateway(_) | Self::Policy(_) | Self::Unknown => wire::Protocol::Detect,
         }
     }
 }

@@ -96,6 +96,9 @@ async fn plain(
     let mut first = BytesMut::new();
     let client = port.edge.proxied.client(&mut socket, &mut first, remote).await?;
     let _held = port.edge.sources.enter(client.ip()).ok_or(TOO_MANY)?;
+    if port.now().denies_plaintext() {
+        return Err("plaintext");
+    }
     let ledger = &worker.shared.ledger;
     let row = |reason| ledger.plaintext(Direction::Inbound, CLIENT.to_owned(), reason);
     let flow = ledger.flow(Direction::Inbound, Class::Plaintext);
@@ -108,8 +111,12 @@ async fn plain(
     let http2 = speaks_http2(&mut socket, &mut first).await?;
     let row = row("http_listener");
     let _open = row.opened();
+    let serves = port.clone();
     let entrance = Entrance { port, listener: None, client, row };
     serve_http(worker, entrance, Side::Plain(socket), flow, first.freeze(), http2).await;
+    if serves.now().denies_plaintext() {
+        worker.shared.demands.plaintext_ended(Direction::Inbound, CLIENT);
+    }
     Ok(())
 }
 

@@ -6,13 +6,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tokio::time;
 use tracing::debug;
+use trellis_api::evidence::Class;
 
 use super::{
+    CLIENT,
     arrival::{Came, end, refused},
     listener::{Kind, Listener},
     port::Port,
 };
-use crate::{directory::Answer, reach, relay::End, sealed::Side, worker::Worker};
+use crate::{directory::Answer, ledger::Direction, reach, relay::End, sealed::Side, worker::Worker};
 
 pub async fn carry(
     worker: &Arc<Worker>,
@@ -31,6 +33,7 @@ pub async fn carry(
             return side.abort();
         }
     };
+    let class = came.row.class;
     let _open = came.row.opened();
     let Some(reached) = reach::endpoint(worker, came.client, &answer).await else { return side.abort() };
     drop(answer);
@@ -38,12 +41,17 @@ pub async fn carry(
     let carried = Box::pin(reached.carry(worker, end(side, came.flow, first), came.client, client));
     // Those of a listener that is gone have as long as those of a proxy that drains.
     let over = async {
-        port.gone(listener).await;
+        port.gone(listener, class).await;
         time::sleep(worker.shared.rules.removal_grace).await;
     };
     tokio::select! {
         () = carried => {}
-        () = over => debug!(client = %came.client, listener = %listener.name, "the listener is gone, and its connection"),
+        () = over => {
+            if class == Class::Plaintext && port.now().denies_plaintext() {
+                worker.shared.demands.plaintext_ended(Direction::Inbound, CLIENT);
+            }
+            debug!(client = %came.client, listener = %listener.name, "the listener is gone, and its connection");
+        }
     }
 }
 

@@ -28,15 +28,15 @@ impl Entrance {
 
     /// The routes for requests to `host`.
     pub fn routes(&self, host: &str) -> Result<Arc<Routes>, Failure> {
-        let listener = self.port.listener(host, self.listener.as_deref())?;
+        let listener = self.port.listener(host, self.listener.as_deref(), self.row.class)?;
         Ok(listener.routes.clone())
     }
 
     /// Resolves when the connection may not go on.
     pub async fn gone(&self) {
         match &self.listener {
-            Some(listener) => self.port.gone(listener).await,
-            None => self.port.closed().await,
+            Some(listener) => self.port.gone(listener, self.row.class).await,
+            None => self.port.denies_plaintext().await,
         }
     }
 }

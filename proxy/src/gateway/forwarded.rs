@@ -10,9 +10,10 @@ use crate::http::Failure;
 const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-/// Others that applications believe, and that nobody but a client has set.
-const PREFIX: &str = "x-forwarded-";
-const REAL_IP: &str = "x-real-ip";
+/// Others that applications believe, and that nobody but a client has set: who it is, what the mesh says of
+/// it, and what the first of a chain of calls hands on to all of them.
+const CLAIMS: [&str; 2] = ["x-real-ip", "baggage"];
+const PREFIXES: [&str; 2] = ["x-forwarded-", "trellis-"];
 
 /// Makes a request say where it came from.
 pub fn mark(parts: &mut Parts, client: SocketAddr, tls: bool) -> Result<(), Failure> {
@@ -56,7 +57,10 @@ pub fn mark(parts: &mut Parts, client: SocketAddr, tls: bool) -> Result<(), Fail
 }
 
 fn is_claim(name: &HeaderName) -> bool {
-    name == header::FORWARDED || name.as_str().starts_with(PREFIX) || name.as_str() == REAL_IP
+    let text = name.as_str();
+    name == header::FORWARDED
+        || PREFIXES.iter().any(|prefix| text.starts_with(prefix))
+        || CLAIMS.contains(&text)
 }
 
 /// A client may not have them dropped again as what belongs to its connection.
@@ -116,8 +120,11 @@ mod tests {
                 ("x-forwarded-client-cert", "By=spiffe://cluster.local/ns/a/sa/admin"),
                 ("x-forwarded-port", "1"),
                 ("x-real-ip", "10.0.0.1"),
+                ("trellis-error", "denied"),
+                ("Trellis-Peer", "spiffe://cluster.local/ns/a/sa/admin"),
+                ("baggage", "user=admin"),
                 ("forwarded", "for=10.0.0.1"),
-                ("connection", "close, X-Forwarded-For , forwarded"),
+                ("connection", "close, X-Forwarded-For , forwarded, Baggage"),
                 ("accept", "a"),
             ],
         );

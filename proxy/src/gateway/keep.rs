@@ -5,9 +5,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     time,
@@ -19,6 +20,7 @@ use trellis_telemetry::{Family as Metric, Gauge, Registry, health::Health};
 use super::{
     listener::{Family, Layout, Serving},
     port::{Edge, Opening, Port},
+    proof::Proof,
 };
 use crate::{
     directory::{Answer, Directory, Subject},
@@ -39,6 +41,7 @@ pub struct Keeper {
     pub directory: Directory,
     pub subject: Subject,
     pub edge: Arc<Edge>,
+    pub proof: Arc<Mutex<Proof>>,
     pub address: IpAddr,
     pub workers: Vec<mpsc::UnboundedSender<Delivery>>,
     pub secured: mpsc::UnboundedSender<Opening>,
@@ -49,6 +52,7 @@ pub struct Keeper {
 pub struct Metrics {
     open: Gauge,
     troubles: Metric<Gauge>,
+    begins: Metric<Gauge>,
     ends: Metric<Gauge>,
 }
 
@@ -62,6 +66,12 @@ impl Metrics {
                     "Parts of this gateway that cannot be served, by listener, and by Secret where it is a certificate.",
                 )
                 .open_labels(&["listener", "certificate"]),
+            begins: registry
+                .gauge(
+                    "trellis_gateway_certificate_begin_timestamp_seconds",
+                    "When the certificates of this gateway began, by Secret.",
+                )
+                .open_labels(&["certificate"]),
             ends: registry
                 .gauge(
                     "trellis_gateway_certificate_end_timestamp_seconds",
@@ -76,16 +86,21 @@ impl Metrics {
             let certificate = trouble.certificate.as_deref().unwrap_or_default();
             (vec![("listener", &*trouble.listener), ("certificate", certificate)], 1.0)
         }));
-        let ends: BTreeMap<&str, f64> = serving
+        let seconds = |time: SystemTime| time.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+        // Several listeners may show the same one.
+        let lives: BTreeMap<&str, (f64, f64)> = serving
             .listeners()
             .filter_map(|listener| listener.front.as_ref()?.as_ref().ok())
             .flat_map(|front| front.certificates())
-            .map(|one| {
-                let end = one.not_after.duration_since(UNIX_EPOCH).unwrap_or_default();
-                (&*one.source, end.as_secs_f64())
+            .chain(match &serving.proof {
+                Proof::With(certificate) => Some(certificate),
+                Proof::Needless | Proof::Missing => None,
             })
+            .map(|one| (&*one.source, (seconds(one.not_before), seconds(one.not_after))))
             .collect();
-        self.ends.replace(ends.into_iter().map(|(source, end)| (vec![("certificate", source)], end)));
+        let of = |source| vec![("certificate", source)];
+        self.begins.replace(lives.iter().map(|(source, (begin, _))| (of(*source), *begin)));
+        self.ends.replace(lives.iter().map(|(source, (_, end))| (of(*source), *end)));
     }
 }
 
@@ -128,6 +143,7 @@ impl Keeper {
         let wanted = match answer {
             Answer::Gateway(serving) => {
                 self.metrics.show(serving);
+                *self.proof.lock() = serving.proof.clone();
                 &serving.ports
             }
             // There is none, or it is not this one: what was served is not to be served any more.

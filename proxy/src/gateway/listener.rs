@@ -7,9 +7,10 @@ use std::{
 };
 
 use tracing::warn;
-use trellis_api::proto::discovery as wire;
+use trellis_api::{evidence::Class, proto::discovery as wire};
 use trellis_pki::public::{Certificate, Clients, Front, KeyExchange, PublicError};
 
+use super::proof::Proof;
 use crate::route::{
     Routes,
     host::{self, Hosts, Wanted},
@@ -18,6 +19,7 @@ use crate::route::{
 /// All listeners of a gateway, by port.
 pub struct Serving {
     pub ports: BTreeMap<u16, Arc<Layout>>,
+    pub proof: Proof,
     /// What cannot be served, in words.
     pub troubles: Vec<Trouble>,
 }
@@ -25,6 +27,7 @@ pub struct Serving {
 /// What is wrong with a part of what a gateway is to serve. The rest goes on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trouble {
+    /// Empty where it is the gateway's own.
     pub listener: Arc<str>,
     /// The Secret, where it is a certificate.
     pub certificate: Option<Arc<str>>,
@@ -64,6 +67,8 @@ pub struct Listener {
     /// Of those in which TLS ends; why it cannot, where it cannot.
     pub front: Option<Result<Front, PublicError>>,
     terms: Terms,
+    key_exchange: KeyExchange,
+    plaintext_denied: bool,
 }
 
 /// On what terms connections came in: those of a listener whose terms have changed are not its own any more.
@@ -73,7 +78,6 @@ struct Terms {
     kind: Kind,
     hostname: String,
     clients: Option<wire::ClientValidation>,
-    key_exchange: i32,
 }
 
 // === impl Serving ===
@@ -87,7 +91,12 @@ impl Serving {
             .filter_map(|listener| listener.front.as_ref()?.as_ref().ok())
             .flat_map(|front| front.certificates().iter().cloned())
             .collect();
-        let mut serving = Self { ports: BTreeMap::new(), troubles: Vec::new() };
+        let mut serving = Self { ports: BTreeMap::new(), proof: Proof::Needless, troubles: Vec::new() };
+        serving.proof =
+            Proof::read(wire, before.map(|before| &before.proof)).unwrap_or_else(|(source, why)| {
+                serving.trouble("", source, why);
+                Proof::Missing
+            });
         let mut layouts: BTreeMap<u16, Layout> = BTreeMap::new();
         for wire in &wire.listeners {
             if let Err(why) = serving.add(&mut layouts, wire, &known) {
@@ -128,6 +137,7 @@ impl Serving {
             return Err(format!("listener {} has its port and hostname already", other.name));
         }
         let tls = wire.tls.clone().unwrap_or_default();
+        let key_exchange = key_exchange(tls.key_exchange);
         let front = match kind {
             Kind::Https | Kind::Tls => Some(self.front(wire, kind, &tls, known)),
             Kind::Http | Kind::Passthrough | Kind::Tcp => None,
@@ -138,13 +148,9 @@ impl Serving {
             kind,
             routes: Arc::new(Routes::compile(&wire.routes.clone().unwrap_or_default())),
             front,
-            terms: Terms {
-                name,
-                kind,
-                hostname: wire.hostname.clone(),
-                clients: tls.clients,
-                key_exchange: tls.key_exchange,
-            },
+            terms: Terms { name, kind, hostname: wire.hostname.clone(), clients: tls.clients },
+            key_exchange,
+            plaintext_denied: wire.plaintext_denied,
         });
         if !listener.routes.describe().is_valid() {
             warn!(listener = %listener.name, "parts of its routes cannot be obeyed, and fail: /routes of the admin port names them");
@@ -161,7 +167,6 @@ impl Serving {
         tls: &wire::ListenerTls,
         known: &[Arc<Certificate>],
     ) -> Result<Front, PublicError> {
-        use wire::listener_tls::KeyExchange as Wire;
         let mut certificates = Vec::new();
         for wire::Certificate { source, chain_pem, key_pem } in &tls.certificates {
             let same = known.iter().find(|one| one.is_of(source, chain_pem.as_bytes(), key_pem));
@@ -173,12 +178,6 @@ impl Serving {
                 Err(why) => self.trouble(&listener.name, Some(source), why.to_string()),
             }
         }
-        let key_exchange = match Wire::try_from(tls.key_exchange) {
-            Ok(Wire::Prefer) => KeyExchange::Prefer,
-            Ok(Wire::Classical) => KeyExchange::Classical,
-            // What a later version asks for is not less.
-            Ok(Wire::Require) | Err(_) => KeyExchange::Require,
-        };
         let clients = tls.clients.as_ref();
         let clients = clients.map(|clients| Clients::new(&clients.authorities, clients.optional)).transpose();
         let clients = clients.inspect_err(|why| {
@@ -188,7 +187,7 @@ impl Serving {
             Kind::Https => &[b"h2", b"http/1.1"],
             _ => &[],
         };
-        Ok(Front::new(certificates, key_exchange, clients, protocols))
+        Ok(Front::new(certificates, key_exchange(tls.key_exchange), clients, protocols))
     }
 
     fn trouble(&mut self, listener: &str, certificate: Option<&str>, why: String) {
@@ -208,6 +207,31 @@ impl Serving {
 impl fmt::Debug for Serving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_list().entries(self.listeners().map(|listener| &listener.name)).finish()
+    }
+}
+
+// === impl Listener ===
+
+impl Listener {
+    /// Whether a client could come to this class by what is demanded now. Of TLS that goes through nothing is
+    /// known.
+    pub fn admits(&self, class: Class) -> bool {
+        match (self.kind, self.key_exchange) {
+            (Kind::Passthrough, _) | (Kind::Https | Kind::Tls, KeyExchange::Prefer) => true,
+            (Kind::Http | Kind::Tcp, _) => !self.plaintext_denied,
+            (Kind::Https | Kind::Tls, KeyExchange::Require) => class != Class::Classical,
+            (Kind::Https | Kind::Tls, KeyExchange::Classical) => class == Class::Classical,
+        }
+    }
+}
+
+fn key_exchange(wire: i32) -> KeyExchange {
+    use wire::listener_tls::KeyExchange as Wire;
+    match Wire::try_from(wire) {
+        Ok(Wire::Prefer) => KeyExchange::Prefer,
+        Ok(Wire::Classical) => KeyExchange::Classical,
+        // What a later version asks for is not less.
+        Ok(Wire::Require) | Err(_) => KeyExchange::Require,
     }
 }
 
@@ -241,9 +265,15 @@ impl Layout {
         self.all.iter().any(|one| one.kind == Kind::Https || one.kind == Kind::Tls)
     }
 
-    /// Whether connections of this listener may go on, and with whom: it may have other routes by now.
-    pub fn still(&self, listener: &Listener) -> Option<&Arc<Listener>> {
-        self.all.iter().find(|one| one.terms == listener.terms)
+    /// Whether connections of this listener that came to this class may go on, and with whom: it may have
+    /// other routes by now.
+    pub fn still(&self, listener: &Listener, class: Class) -> Option<&Arc<Listener>> {
+        self.all.iter().find(|one| one.terms == listener.terms && one.admits(class))
+    }
+
+    /// Whether nobody may come without TLS.
+    pub fn denies_plaintext(&self) -> bool {
+        self.all.iter().all(|one| !one.admits(Class::Plaintext))
     }
 }
 
@@ -284,7 +314,7 @@ mod tests {
     }
 
     fn read(listeners: Vec<wire::Listener>) -> Serving {
-        Serving::read(&wire::Gateway { listeners }, None)
+        Serving::read(&wire::Gateway { listeners, ..Default::default() }, None)
     }
 
     #[test]
@@ -342,7 +372,7 @@ mod tests {
         let with = |change: fn(&mut wire::Listener)| {
             let mut listener = listener("web", 443, Https, "");
             change(&mut listener);
-            read(vec![listener]).ports[&443].still(&web).is_some()
+            read(vec![listener]).ports[&443].still(&web, Class::Hybrid).is_some()
         };
         assert!(with(|_| {}));
         assert!(with(
@@ -357,7 +387,16 @@ mod tests {
             let clients = Some(wire::ClientValidation { authorities: vec!["x".into()], optional: false });
             one.tls = Some(wire::ListenerTls { clients, ..Default::default() });
         }));
-        assert!(!with(|one| one.tls = Some(wire::ListenerTls { key_exchange: 1, ..Default::default() })));
+        // What the key exchange must be is judged by what it was.
+        let demands = |key_exchange, class| {
+            let tls = Some(wire::ListenerTls { key_exchange, ..Default::default() });
+            let listener = wire::Listener { tls, ..listener("web", 443, Https, "") };
+            read(vec![listener]).ports[&443].still(&web, class).is_some()
+        };
+        for (key_exchange, hybrid, classical) in [(0, true, true), (1, true, false), (2, false, true)] {
+            let classes = [Class::Hybrid, Class::Classical].map(|class| demands(key_exchange, class));
+            assert_eq!(classes, [hybrid, classical], "{key_exchange}");
+        }
     }
 
     #[test]

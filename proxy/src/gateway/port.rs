@@ -1,9 +1,10 @@
 //! One port of a gateway while it is open: what it serves at this moment, and what its connections share.
 
-use std::{net::TcpListener as StdListener, sync::Arc};
+use std::{net::TcpListener as StdListener, sync::Arc, time::Duration};
 
 use http::StatusCode;
 use tokio::sync::watch;
+use trellis_api::evidence::Class;
 
 use super::{
     listener::{Family, Layout, Listener},
@@ -28,6 +29,8 @@ pub struct Edge {
     pub gateway: Arc<str>,
     pub proxied: Proxied,
     pub sources: Sources,
+    /// How long a client may be waited for in the middle of a request.
+    pub stall: Duration,
 }
 
 /// A socket to accept from.
@@ -54,15 +57,26 @@ impl Port {
     }
 
     /// Resolves when connections of `listener` may not go on: it is gone, or its terms are others.
-    pub async fn gone(&self, listener: &Listener) {
+    pub async fn gone(&self, listener: &Listener, class: Class) {
         let mut layout = self.layout.clone();
         // Without a sender the port is closed, and all of its listeners with it.
-        let _ = layout.wait_for(|layout| layout.still(listener).is_none()).await;
+        let _ = layout.wait_for(|layout| layout.still(listener, class).is_none()).await;
+    }
+
+    /// Resolves when nobody may come without TLS, or the port is closed.
+    pub async fn denies_plaintext(&self) {
+        let mut layout = self.layout.clone();
+        let _ = layout.wait_for(|layout| layout.denies_plaintext()).await;
     }
 
     /// The listener for a request to `host`; `own` is the one that the connection came in by, where its
     /// handshake has decided that.
-    pub fn listener(&self, host: &str, own: Option<&Listener>) -> Result<Arc<Listener>, Failure> {
+    pub fn listener(
+        &self,
+        host: &str,
+        own: Option<&Listener>,
+        class: Class,
+    ) -> Result<Arc<Listener>, Failure> {
         let layout = self.now();
         let Some(listener) = layout.of(host) else {
             return Err(Failure::new(
@@ -72,8 +86,11 @@ impl Port {
             ));
         };
         match own {
+            None if !listener.admits(class) => {
+                Err(Failure::new(StatusCode::FORBIDDEN, "plaintext", "policy wants TLS here"))
+            }
             None => Ok(listener.clone()),
-            Some(own) if layout.still(own).is_some_and(|own| Arc::ptr_eq(own, listener)) => {
+            Some(own) if layout.still(own, class).is_some_and(|own| Arc::ptr_eq(own, listener)) => {
                 Ok(listener.clone())
             }
             Some(_) => Err(Failure::new(

@@ -211,7 +211,7 @@ impl Attempts<'_> {
     fn budget<T>(&self, ask: impl FnOnce(&crate::budget::Budget) -> T) -> Option<T> {
         match self.answer {
             Answer::Service(service) => Some(ask(&service.budget)),
-            Answer::Workload(_) | Answer::Gateway(_) | Answer::Unknown => None,
+            Answer::Workload(_) | Answer::Gateway(_) | Answer::Policy(_) | Answer::Unknown => None,
         }
     }
 
@@ -279,7 +279,9 @@ fn failed(error: &SendError) -> Failure {
 fn no_endpoint(answer: &Answer) -> Failure {
     let whose = match answer {
         Answer::Service(service) => format!("no endpoint of Service {} is ready", service.backend),
-        Answer::Workload(_) | Answer::Gateway(_) | Answer::Unknown => "nothing is there".to_owned(),
+        Answer::Workload(_) | Answer::Gateway(_) | Answer::Policy(_) | Answer::Unknown => {
+            "nothing is there".to_owned()
+        }
     };
     Failure::new(StatusCode::SERVICE_UNAVAILABLE, "no_endpoint", whose)
 }

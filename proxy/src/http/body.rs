@@ -16,7 +16,7 @@ use bytes::Bytes;
 use hyper::body::{Body as HttpBody, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::expect::Waiting;
+use super::{expect::Waiting, stall::Stall};
 
 pub type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -28,6 +28,16 @@ pub struct Body {
     waiting: Option<Waiting>,
     /// Told how it ended.
     watcher: Option<Box<dyn Watcher>>,
+    /// What a client of a gateway has to do so that it goes on.
+    owed: Option<Owed>,
+}
+
+/// A client's part in a body.
+enum Owed {
+    /// It sends it.
+    Sending(Stall),
+    /// It takes it: so many bytes were handed out to it last.
+    Taking(Stall, usize),
 }
 
 enum Kind {
@@ -113,6 +123,22 @@ impl Body {
         }
     }
 
+    /// The client that it comes from may not let it wait for longer than this allows.
+    pub fn sent_within(mut self, stall: Stall) -> Self {
+        self.owed = Some(Owed::Sending(stall));
+        self
+    }
+
+    /// Nor may the client that it goes to.
+    pub fn taken_within(mut self, stall: Option<Stall>) -> Self {
+        if let Some(stall) = stall.filter(|_| !self.is_empty()) {
+            // Nobody asks for any of it while the client has no room.
+            stall.waits(Instant::now());
+            self.owed = Some(Owed::Taking(stall, 0));
+        }
+        self
+    }
+
     pub fn wait(&mut self, waiting: Waiting) {
         self.waiting = Some(waiting);
     }
@@ -142,14 +168,43 @@ impl Body {
         if let Kind::Passed(incoming) = &mut self.kind
             && incoming.size_hint().upper().is_some_and(|upper| upper <= most)
         {
+            if let Some(Owed::Sending(stall)) = &self.owed {
+                stall.waits(Instant::now());
+            }
             let bytes = incoming.collect().await?.to_bytes();
             if let Some(watcher) = &mut self.watcher {
                 watcher.passed(bytes.len());
             }
+            self.owed = None;
             self.end(End::Complete);
             self.kind = Kind::Own(bytes);
         }
         Ok(self)
+    }
+
+    /// Somebody wants more of it.
+    fn wanted(&mut self) {
+        if let Some(Owed::Taking(stall, handed)) = &mut self.owed {
+            stall.moves(Instant::now(), std::mem::take(handed));
+        }
+    }
+
+    /// There is more of it, or there will be.
+    fn came(&mut self, frame: &Poll<Option<Result<Frame<Bytes>, BoxError>>>) {
+        let Some(owed) = &mut self.owed else { return };
+        let bytes = match frame {
+            Poll::Ready(Some(Ok(frame))) => frame.data_ref().map_or(0, Bytes::len),
+            _ => 0,
+        };
+        match owed {
+            Owed::Sending(stall) if frame.is_pending() => stall.waits(Instant::now()),
+            Owed::Sending(stall) => stall.moves(Instant::now(), bytes),
+            Owed::Taking(stall, handed) if bytes > 0 => {
+                *handed = bytes;
+                stall.waits(Instant::now());
+            }
+            Owed::Taking(..) => {}
+        }
     }
 
     fn end(&mut self, end: End) {
@@ -161,7 +216,7 @@ impl Body {
 
 impl From<Kind> for Body {
     fn from(kind: Kind) -> Self {
-        Self { kind, deadline: None, waiting: None, watcher: None }
+        Self { kind, deadline: None, waiting: None, watcher: None, owed: None }
     }
 }
 
@@ -182,6 +237,7 @@ impl HttpBody for Body {
                 return Poll::Ready(Some(Err(unwanted.into())));
             }
         }
+        self.wanted();
         let frame = match &mut self.kind {
             Kind::Empty => None,
             Kind::Own(bytes) => {
@@ -189,16 +245,19 @@ impl HttpBody for Body {
                 self.kind = Kind::Empty;
                 (!bytes.is_empty()).then(|| Ok(Frame::data(bytes)))
             }
-            Kind::Passed(incoming) => match Pin::new(incoming).poll_frame(cx) {
-                Poll::Ready(frame) => frame.map(|frame| frame.map_err(BoxError::from)),
-                Poll::Pending => {
+            Kind::Passed(incoming) => {
+                let frame = Pin::new(incoming).poll_frame(cx).map_err(BoxError::from);
+                self.came(&frame);
+                if let Poll::Ready(frame) = frame {
+                    frame
+                } else {
                     let Some(deadline) = &mut self.deadline else { return Poll::Pending };
                     ready!(deadline.as_mut().poll(cx));
                     self.kind = Kind::Empty;
                     self.end(End::TimedOut);
                     return Poll::Ready(Some(Err(TooLate.into())));
                 }
-            },
+            }
         };
         match &frame {
             Some(Ok(frame)) => {

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use http::{HeaderValue, Version, header, request::Parts};
 
-use super::{Failure, answer::speaks_grpc, pace::Pace, serve::Limits};
+use super::{Failure, answer::speaks_grpc, pace::Pace, serve::Limits, stall::Stalls};
 use crate::{
     directory::{Answer, Followed},
     gateway::Entrance,
@@ -40,7 +40,19 @@ pub enum Way {
 
 impl Context {
     pub fn new(worker: &Arc<Worker>, front: Front, address: SocketAddr) -> Arc<Self> {
-        Arc::new(Self { worker: worker.clone(), front, address, pace: Pace::default() })
+        let pace = match &front {
+            Front::Destination(_) => Pace::default(),
+            Front::Listener(entrance) => Pace::new(entrance.port.edge.stall),
+        };
+        Arc::new(Self { worker: worker.clone(), front, address, pace })
+    }
+
+    /// How long a client may be waited for in the middle of a request, where it must come to the point.
+    pub fn stalls(&self, headers: &http::HeaderMap) -> Option<Stalls> {
+        match &self.front {
+            Front::Destination(_) => None,
+            Front::Listener(entrance) => Some(Stalls::new(entrance.port.edge.stall, headers)),
+        }
     }
 
     /// Where requests come in, as redirects need to know.
@@ -136,7 +148,7 @@ impl Context {
                 seen.towards(&answer);
                 let routes = match &*answer {
                     Answer::Service(service) => service.routes.clone().filter(|routes| routes.has_http()),
-                    Answer::Workload(_) | Answer::Gateway(_) | Answer::Unknown => None,
+                    Answer::Workload(_) | Answer::Gateway(_) | Answer::Policy(_) | Answer::Unknown => None,
                 };
                 Ok(routes.map_or(Way::Direct(answer), Way::Routed))
             }

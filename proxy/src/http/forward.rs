@@ -13,6 +13,7 @@ use super::{
     body::{Body, End, Watcher, deadline},
     context::{Context, Way},
     message, mirror,
+    stall::{Stall, Stalls},
     upgrade::carry,
     upstream::{Taken, Upstreams},
 };
@@ -26,10 +27,18 @@ use crate::{
 /// Why a request is refused of which it is not certain where it ends.
 const IN_DOUBT: &str = "ambiguous_framing";
 
+/// Why a request is not waited for any longer.
+const SLOW_BODY: &str = "slow_body";
+
 pub type Answering = Pin<Box<dyn Future<Output = Result<Response<Body>, Infallible>> + Send>>;
 
 /// Forwards a request. There is always an answer, if only one of ours. `held` is given back with its end.
-pub fn answer(context: Arc<Context>, mut request: Request<Body>, held: impl Send + 'static) -> Answering {
+pub fn answer(
+    context: Arc<Context>,
+    mut request: Request<Body>,
+    stalls: Option<Stalls>,
+    held: impl Send + 'static,
+) -> Answering {
     Box::pin(async move {
         let held = (context.enter(), held);
         let mut seen = Seen::begin(&context.worker.shared.requests, Instant::now());
@@ -44,7 +53,15 @@ pub fn answer(context: Arc<Context>, mut request: Request<Body>, held: impl Send
             seen.failed(&failure);
             return Ok(failure.answer(&grpc));
         };
-        Ok(match run(&context, request, &mut seen).await {
+        let taking = stalls.as_ref().map(|stalls| stalls.taking.clone());
+        let sending = stalls.filter(|_| request.body().is_passed()).and_then(|stalls| stalls.sending);
+        let outcome = {
+            // Lent, since whoever is given a future keeps room for it twice.
+            let running = run(&context, request, &mut seen);
+            tokio::pin!(running);
+            in_time(sending, running).await
+        };
+        Ok(match outcome {
             Ok(Outcome::Answered(answered, None))
                 if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS =>
             {
@@ -53,7 +70,8 @@ pub fn answer(context: Arc<Context>, mut request: Request<Body>, held: impl Send
                 failure.answer(&grpc)
             }
             Ok(Outcome::Answered(answered, upgrade)) => {
-                finish(&context, *answered, version, upgrade, seen, (place, held))
+                let taking = taking.filter(|_| version == Version::HTTP_2);
+                finish(&context, *answered, version, upgrade, taking, seen, (place, held))
             }
             Ok(Outcome::Own(response)) => {
                 seen.status(response.status());
@@ -65,9 +83,9 @@ pub fn answer(context: Arc<Context>, mut request: Request<Body>, held: impl Send
                     "request not answered by an application");
                 seen.failed(&failure);
                 let mut response = failure.answer(&grpc);
-                if failure.reason == IN_DOUBT {
+                if [IN_DOUBT, SLOW_BODY].contains(&failure.reason) {
                     // What follows is not read as a request.
-                    context.worker.shared.requests.refused(IN_DOUBT);
+                    context.worker.shared.requests.refused(failure.reason);
                     response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
                 }
                 response
@@ -86,6 +104,23 @@ fn follow(context: &Context, request: &mut Request<Body>, seen: &mut Seen) {
     seen.follow(open, |now| Account::of(request, context.client(), open, now));
     if let Some(sent) = seen.sent() {
         request.body_mut().count(sent);
+    }
+}
+
+/// What comes of a request whose client sends it in time. Once its answer has begun, the two of them may talk
+/// as slowly as they want.
+async fn in_time(
+    sending: Option<Stall>,
+    run: Pin<&mut impl Future<Output = Result<Outcome, Failure>>>,
+) -> Result<Outcome, Failure> {
+    let Some(sending) = sending else { return run.await };
+    tokio::select! {
+        biased;
+        outcome = run => outcome,
+        () = sending.over() => {
+            let detail = "the client did not send the rest of the request's body";
+            Err(Failure::new(StatusCode::REQUEST_TIMEOUT, SLOW_BODY, detail))
+        }
     }
 }
 
@@ -268,6 +303,7 @@ fn finish(
     answered: Answered,
     version: Version,
     upgrade: Option<OnUpgrade>,
+    taking: Option<Stall>,
     mut seen: Seen,
     held: impl Send + 'static,
 ) -> Response<Body> {
@@ -293,7 +329,10 @@ fn finish(
         upstreams: context.worker.upstreams.clone(),
         _held: (busy, held),
     };
-    Response::from_parts(parts, Body::passed(incoming).until(until).watched(Box::new(watcher)))
+    Response::from_parts(
+        parts,
+        Body::passed(incoming).until(until).taken_within(taking).watched(Box::new(watcher)),
+    )
 }
 
 /// Gives back what a request occupied, and puts on record how it ended.

@@ -18,6 +18,8 @@ use tokio::{
     time::{self, Instant},
 };
 
+use super::stall::Stall;
+
 /// From the first byte of a request's head to its last.
 const HEAD: Duration = Duration::from_secs(30);
 /// Until the first request.
@@ -25,6 +27,8 @@ const FIRST: Duration = Duration::from_secs(60);
 /// Between two requests.
 pub const IDLE: Duration = Duration::from_secs(3_600);
 
+/// For the rest of a request's body, or with an answer that is not taken, where nothing else is said.
+const STALL: Duration = Duration::from_secs(300);
 /// What a client has to say goodbye.
 const GOODBYE: Duration = Duration::from_secs(10);
 
@@ -38,6 +42,8 @@ struct Inner {
     /// Heads that were waited for.
     heads: AtomicUsize,
     busy: watch::Sender<usize>,
+    /// What is written, and not taken.
+    untaken: Stall,
 }
 
 /// One more request that is under way.
@@ -45,15 +51,36 @@ pub struct Busy(Pace);
 
 impl Default for Pace {
     fn default() -> Self {
-        Self(Arc::new(Inner {
-            begun: Mutex::default(),
-            heads: AtomicUsize::new(0),
-            busy: watch::Sender::new(0),
-        }))
+        Self::new(STALL)
     }
 }
 
 impl Pace {
+    /// `stall` is how long what is written may wait for the client.
+    pub fn new(stall: Duration) -> Self {
+        Self(Arc::new(Inner {
+            begun: Mutex::default(),
+            heads: AtomicUsize::new(0),
+            busy: watch::Sender::new(0),
+            untaken: Stall::new(stall),
+        }))
+    }
+
+    /// The client takes no more at the moment.
+    pub fn blocked(&self) {
+        self.0.untaken.waits(Instant::now());
+    }
+
+    /// The client took so many bytes.
+    pub fn took(&self, bytes: usize) {
+        self.0.untaken.moves(Instant::now(), bytes);
+    }
+
+    /// Resolves when the client has let us wait for too long with what it asked for.
+    pub async fn stalled(&self) {
+        self.0.untaken.over().await;
+    }
+
     /// Something came from the client.
     pub fn heard(&self) {
         self.0.begun.lock().get_or_insert_with(Instant::now);

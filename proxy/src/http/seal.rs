@@ -14,6 +14,7 @@ use trellis_pki::{
 use super::io::Far;
 use crate::{
     directory::{ApplicationTls, Endpoint},
+    gateway::Proof,
     handshake::ConnectError,
     worker::Worker,
 };
@@ -39,7 +40,13 @@ pub async fn connect(
         debug!(%address, %error, "the application cannot be called");
         failed("application_tls_invalid")
     })?;
-    let config = call.config(&[protocol]).map_err(|_| failed("application_tls_invalid"))?;
+    let proof = shared.proof.lock().clone();
+    let proof = match &proof {
+        Proof::Needless => None,
+        Proof::With(certificate) => Some(&**certificate),
+        Proof::Missing => return Err(failed("client_certificate_invalid")),
+    };
+    let config = call.config(&[protocol], proof).map_err(|_| failed("application_tls_invalid"))?;
     let handshake = TlsConnector::from(config).connect(call.server_name.clone(), TokioIo::new(far));
     let stream = match time::timeout(PATIENCE, handshake).await {
         Ok(Ok(stream)) => stream,

@@ -2,8 +2,9 @@
 
 use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
 
-use hyper::{Request, Response, body::Incoming, service::Service};
-use hyper_util::rt::{TokioExecutor, TokioTimer};
+use hyper::{Request, Response, body::Incoming, rt::Executor, service::Service};
+use hyper_util::rt::TokioTimer;
+use parking_lot::Mutex;
 use tokio::time::{self, Instant};
 use tracing::debug;
 
@@ -14,6 +15,7 @@ use super::{
     io::Near,
     pace,
     rest::Rest,
+    stall::{Stall, Stalls},
 };
 
 /// What one connection may take.
@@ -63,6 +65,40 @@ const REST: Duration = Duration::from_secs(1);
 struct Forwarding {
     context: Arc<Context>,
     rest: Arc<Rest>,
+    /// Of HTTP/2.
+    streams: Option<Streams>,
+}
+
+/// Runs the streams of one connection. One whose client does not take its answer is reset: the library asks
+/// a body for more only once there is room for it, so that the body alone can end nothing.
+#[derive(Clone)]
+struct Streams {
+    context: Arc<Context>,
+    /// The one that is about to begin.
+    next: Arc<Mutex<Option<Stall>>>,
+}
+
+impl Streams {
+    fn next(&self, stalls: &Option<Stalls>) {
+        *self.next.lock() = stalls.as_ref().map(|stalls| stalls.taking.clone());
+    }
+}
+
+impl<F: Future<Output: Send> + Send + 'static> Executor<F> for Streams {
+    fn execute(&self, stream: F) {
+        let Some(taking) = self.next.lock().take() else {
+            tokio::spawn(stream);
+            return;
+        };
+        let context = self.context.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                biased;
+                _ = stream => {}
+                () = taking.over() => slow_reader(&context),
+            }
+        });
+    }
 }
 
 impl Service<Request<Incoming>> for Forwarding {
@@ -72,11 +108,18 @@ impl Service<Request<Incoming>> for Forwarding {
 
     fn call(&self, request: Request<Incoming>) -> Answering {
         let mut request = request.map(Body::passed);
+        let stalls = self.context.stalls(request.headers());
         if request.body().is_passed() {
-            let (parts, body) = request.into_parts();
+            let (parts, mut body) = request.into_parts();
+            if let Some(sending) = stalls.as_ref().and_then(|stalls| stalls.sending.as_ref()) {
+                body = body.sent_within(sending.clone());
+            }
             request = Request::from_parts(parts, body.watched(Box::new(self.rest.begin())));
         }
-        forward::answer(self.context.clone(), request, self.rest.begin())
+        if let Some(streams) = &self.streams {
+            streams.next(&stalls);
+        }
+        forward::answer(self.context.clone(), request, stalls, self.rest.begin())
     }
 }
 
@@ -104,12 +147,12 @@ async fn awake(context: &Arc<Context>, near: Near) -> Option<Near> {
         false => builder.timer(TokioTimer::new()).header_read_timeout(PATIENCE),
     };
     let (rest, rests) = (near.rest(), near.can_rest());
-    let service = Forwarding { context: context.clone(), rest: rest.clone() };
+    let service = Forwarding { context: context.clone(), rest: rest.clone(), streams: None };
     let mut connection = builder.serve_connection(near, service).with_upgrades();
     let mut look = Box::pin(time::sleep(REST));
     let (mut moves, mut draining) = (rest.moves(), false);
-    let ends = context.ends();
-    tokio::pin!(ends);
+    let (ends, stalled) = (context.ends(), context.pace.stalled());
+    tokio::pin!(ends, stalled);
     loop {
         tokio::select! {
             done = &mut connection => {
@@ -121,6 +164,10 @@ async fn awake(context: &Arc<Context>, near: Near) -> Option<Near> {
             () = &mut ends, if !draining => {
                 std::pin::Pin::new(&mut connection).graceful_shutdown();
                 draining = true;
+            }
+            () = &mut stalled, if limits.timed => {
+                slow_reader(context);
+                return None;
             }
             () = &mut look, if rests && !draining => {
                 let now = rest.moves();
@@ -138,7 +185,8 @@ async fn awake(context: &Arc<Context>, near: Near) -> Option<Near> {
 
 pub async fn http2(context: Arc<Context>, near: Near) {
     let limits = context.limits();
-    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    let streams = Streams { context: context.clone(), next: Arc::default() };
+    let mut builder = hyper::server::conn::http2::Builder::new(streams.clone());
     builder
         .initial_stream_window_size(limits.stream_window)
         .initial_connection_window_size(limits.connection_window)
@@ -146,11 +194,13 @@ pub async fn http2(context: Arc<Context>, near: Near) {
         .max_header_list_size(limits.head as u32)
         .max_send_buf_size(limits.send_buffer)
         .auto_date_header(false);
-    let service = Forwarding { context: context.clone(), rest: near.rest() };
+    let service = Forwarding { context: context.clone(), rest: near.rest(), streams: Some(streams) };
     let connection = builder.serve_connection(near, service);
-    tokio::pin!(connection);
+    let stalled = context.pace.stalled();
+    tokio::pin!(connection, stalled);
     let ended = tokio::select! {
         done = connection.as_mut() => Some(done),
+        () = &mut stalled, if limits.timed => return slow_reader(&context),
         () = context.ends() => None,
         () = context.pace.idle(), if limits.timed => None,
     };
@@ -161,6 +211,7 @@ pub async fn http2(context: Arc<Context>, near: Near) {
             // A client that answers nothing is not waited for once none of its requests is under way.
             tokio::select! {
                 done = connection.as_mut() => done,
+                () = &mut stalled, if limits.timed => return slow_reader(&context),
                 () = context.pace.over(), if limits.timed => return,
             }
         }
@@ -168,6 +219,12 @@ pub async fn http2(context: Arc<Context>, near: Near) {
     if let Err(error) = done {
         broke(&context, &error);
     }
+}
+
+/// A client does not take what it asked for.
+fn slow_reader(context: &Context) {
+    debug!(address = %context.address, "a client does not take its answer");
+    context.worker.shared.requests.refused("slow_reader");
 }
 
 /// Puts on record why a connection ended, where that was the client's doing.

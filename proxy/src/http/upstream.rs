@@ -24,6 +24,7 @@ use trellis_api::evidence::Class;
 use super::{body::Body, expect::Question, io::Far, seal};
 use crate::{
     directory::{ApplicationTls, Endpoint, Reach, Same},
+    gateway::Proof,
     handshake::ConnectError,
     ledger::{self, Direction, OpenConnection, Row},
     pool::Pool,
@@ -62,11 +63,13 @@ pub struct Key {
     address: SocketAddr,
     reach: Reach,
     tls: Option<Same>,
+    proof: Proof,
 }
 
 impl Key {
-    fn new(endpoint: &Endpoint, tls: Option<&Arc<ApplicationTls>>) -> Self {
-        Self { address: endpoint.address, reach: endpoint.reach.clone(), tls: tls.cloned().map(Same) }
+    fn new(worker: &Worker, endpoint: &Endpoint, tls: Option<&Arc<ApplicationTls>>) -> Self {
+        let proof = tls.map_or(Proof::Needless, |_| worker.shared.proof.lock().clone());
+        Self { address: endpoint.address, reach: endpoint.reach.clone(), tls: tls.cloned().map(Same), proof }
     }
 }
 
@@ -81,8 +84,14 @@ pub struct Connection {
 
 impl Connection {
     fn is_current(&self, common: &Common) -> bool {
-        let tunnel = |peer: &Arc<Peer>| peer.epoch == common.tls.epoch() && common.clock.now() < peer.expires;
-        !self.retired.load(Relaxed) && self.peer.as_ref().is_none_or(tunnel)
+        let tunnel = |peer: &Arc<Peer>| {
+            peer.epoch == common.tls.epoch()
+                && common.clock.now() < peer.expires
+                && common.demands.admits(Direction::Outbound, &peer.posture)
+        };
+        let plaintext =
+            || self.row.class != Class::Plaintext || !common.demands.is_strict(Direction::Outbound);
+        !self.retired.load(Relaxed) && self.peer.as_ref().map_or_else(plaintext, tunnel)
     }
 }
 
@@ -158,7 +167,7 @@ impl Upstreams {
         tls: Option<&Arc<ApplicationTls>>,
         wish: Wish<'_>,
     ) -> Result<Taken, ConnectError> {
-        let key = Key::new(endpoint, tls);
+        let key = Key::new(worker, endpoint, tls);
         if let Some(idle) = self.take(&key, &worker.shared, wish.rested) {
             let Idle { sender, connection, .. } = idle;
             return Ok(Taken::new(key, Sender::One(sender), connection, true));
@@ -192,7 +201,7 @@ impl Upstreams {
         tls: Option<&Arc<ApplicationTls>>,
         within: Option<&Open>,
     ) -> Result<Taken, ConnectError> {
-        let key = Key::new(endpoint, tls);
+        let key = Key::new(worker, endpoint, tls);
         let made = std::sync::atomic::AtomicBool::new(false);
         let place = |many: &Many| {
             (many.connection.open.load(Relaxed) < STREAMS).then(|| {

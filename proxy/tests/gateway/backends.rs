@@ -7,6 +7,7 @@ use trellis_api::{
     proto::discovery::{self as wire, listener::Kind},
 };
 use trellis_local::Role;
+use trellis_loopback::load::Load;
 
 use crate::{stage::Stage, web::*};
 
@@ -44,6 +45,42 @@ async fn a_workload_of_the_mesh_is_reached_through_its_tunnel() {
             ("spiffe://cluster.local/ns/edge/sa/web-trellis", Class::Pq, 1)
         );
     }
+}
+
+/// One of two endpoints comes and goes hundreds of times a second, under load.
+#[tokio::test]
+async fn an_endpoint_that_flaps_fails_no_request() {
+    let stage = Stage::new().await;
+    for (name, number) in [("stays", 7), ("flaps", 8)] {
+        application(name, stage.application(number, 8080), None).await;
+    }
+    let (_stays, both) = meshed(&stage, "stays", 7).await;
+    let (flapping, other) = meshed(&stage, "flaps", 8).await;
+    let (mut both, one) = (both.clone(), both);
+    both.endpoints.push(endpoint_of(&other));
+    stage.control.backend(both.clone());
+    stage.control.gateway(vec![http(listener("web", 80, Kind::Http, ""), vec![route(&[], "/", "stays")])]);
+    let gateway = stage.gateway(&[]).await;
+    let at = gateway.at(80);
+    let mut load = Load::start(move || at);
+    load.goes_on(100).await.unwrap();
+    let flaps = async {
+        loop {
+            for service in [&one, &both] {
+                stage.control.backend(service.clone());
+                tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+            }
+        }
+    };
+    tokio::select! {
+        went_on = load.goes_on(1_500) => went_on.unwrap(),
+        () = flaps => {}
+    }
+    let answered = load.end().await.unwrap();
+    assert_eq!(answered.again, 0);
+    let label = "peer=\"spiffe://cluster.local/ns/shop/sa/flaps\"";
+    assert!(gateway.metric(&["trellis_requests_total", label, "status=\"200\""]).await > 100.0);
+    assert!(flapping.metric(&["trellis_connections_total", "inbound"]).await > 0.0);
 }
 
 #[tokio::test]
@@ -121,4 +158,54 @@ async fn an_application_is_spoken_to_in_its_own_tls_or_not_at_all() {
     assert_eq!((row.class, row.count), (Class::Hybrid, 1));
     // To the mesh it is one more connection through the tunnel.
     assert_eq!(sidecar.evidence().await.inbound[0].class, Class::Pq);
+}
+
+#[tokio::test]
+async fn a_gateway_proves_itself_to_applications_that_ask() {
+    let stage = Stage::new().await;
+    let (authority, clients) = (Authority::new(&P256), Authority::new(&P256));
+    let at = stage.application(1, 8443);
+    demanding("careful", at, &authority.issue(&P256, &["app.example"]), &clients).await;
+    let mut service = stage.plain("careful", at);
+    service.tls = Some(wire::BackendTls {
+        hostname: "app.example".into(),
+        authorities: vec![authority.pem.clone()],
+        ..Default::default()
+    });
+    stage.control.backend(service);
+    let plain = stage.application(2, 8080);
+    application("open", plain, None).await;
+    stage.control.backend(stage.plain("open", plain));
+    let routes = vec![route(&[], "/", "careful"), route(&[], "/open", "open")];
+    stage.control.gateway(vec![http(listener("web", 80, Kind::Http, ""), routes)]);
+    let gateway = stage.gateway(&[]).await;
+    let ask = async || curl(gateway.at(80), "http://shop.example/", &[]).await;
+    assert!(ask().await.status >= 500, "nobody was asked who calls");
+    // Each proof counts from the next request, on a connection that was made with it.
+    for source in ["edge/one", "edge/two"] {
+        let proof = clients.issue(&P256, &["gateway.example"]);
+        stage.control.proof(Ok(proof.wire(source)));
+        let ends = ["trellis_gateway_certificate_end_timestamp_seconds", source];
+        let shown = async { while gateway.metric(&ends).await == 0.0 {} };
+        tokio::time::timeout(crate::stage::PATIENCE, shown).await.unwrap();
+        for _ in 0..2 {
+            let got = ask().await;
+            let client = format!("client: {}\n", mark(&proof.der()));
+            assert!(got.status == 200 && got.body.contains(&client), "{source}: {got:?}");
+        }
+    }
+    // One that is none, and one that cannot be had: nobody is spoken to without.
+    let mut broken = clients.issue(&P256, &["gateway.example"]).wire("edge/broken");
+    broken.key_pem = clients.issue(&P256, &["other.example"]).key.into_bytes();
+    for (proof, troubles) in
+        [(Ok(broken), "edge/broken"), (Err("there is no Secret edge/none"), "certificate=\"\"")]
+    {
+        stage.control.proof(proof);
+        gateway.until(&["trellis_gateway_troubles", troubles], 1.0).await;
+        let got = ask().await;
+        assert_eq!(got.status, 503, "{got:?}");
+        assert!(got.head.contains("trellis-error: client_certificate_invalid"), "{got:?}");
+        let got = curl(gateway.at(80), "http://shop.example/open", &[]).await;
+        assert!(got.status == 200 && got.body.contains("application: open"), "{got:?}");
+    }
 }

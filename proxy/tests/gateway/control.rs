@@ -56,6 +56,9 @@ struct Inner {
 #[derive(Default)]
 struct World {
     gateway: wire::Gateway,
+    policy: wire::Policy,
+    /// It is from before there were policies.
+    older: bool,
     backends: HashMap<String, wire::Service>,
     workloads: HashMap<SocketAddr, wire::Endpoint>,
     /// Who asked, and what they asked for.
@@ -113,7 +116,30 @@ impl Control {
 
     /// What the gateway serves from now on.
     pub fn gateway(&self, listeners: Vec<wire::Listener>) {
-        self.change(|world| world.gateway = wire::Gateway { listeners });
+        self.change(|world| world.gateway.listeners = listeners);
+    }
+
+    /// What it is to prove itself with, or why it cannot.
+    pub fn proof(&self, proof: Result<wire::Certificate, &str>) {
+        self.change(|world| {
+            world.gateway.client_certificate_invalid =
+                proof.as_ref().err().copied().unwrap_or_default().into();
+            world.gateway.client_certificate = proof.ok();
+        });
+    }
+
+    /// Knows nothing of policies from now on, and ends every stream.
+    pub fn older(&self) {
+        let mut world = self.0.world.lock();
+        world.older = true;
+        for (to, _) in std::mem::take(&mut world.asked) {
+            let _ = to.send(Err(Status::unavailable("rolled back")));
+        }
+    }
+
+    /// What connections of every proxy must be from now on.
+    pub fn policy(&self, policy: wire::Policy) {
+        self.change(|world| world.policy = policy);
     }
 
     pub fn backend(&self, service: wire::Service) {
@@ -156,6 +182,7 @@ impl World {
             Action::SubscribeGateway(gateway) => {
                 (Subject::Gateway(gateway.clone()), Answer::Serving(self.gateway.clone()))
             }
+            Action::SubscribePolicy(pod) => (Subject::Pod(pod.clone()), Answer::Policy(self.policy.clone())),
             Action::Unsubscribe(_) | Action::UnsubscribeBackend(_) => return None,
         };
         Some(ResolveResponse { subject: Some(subject), answer: Some(answer) })
@@ -206,6 +233,12 @@ impl Discovery for Control {
         tokio::spawn(async move {
             while let Some(Ok(ResolveRequest { action: Some(action) })) = requests.next().await {
                 let mut world = control.0.world.lock();
+                if world.older && matches!(action, Action::SubscribePolicy(_)) {
+                    let _ =
+                        answers.send(Err(Status::invalid_argument("action: none that this version knows")));
+                    world.asked.retain(|(to, _)| !to.same_channel(&answers));
+                    return;
+                }
                 if let Some(answer) = world.answer(&action) {
                     let _ = answers.send(Ok(answer));
                 }

@@ -1,9 +1,13 @@
-//! How a gateway leaves.
+//! How a gateway leaves, and another one takes over.
 
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 use rcgen::PKCS_ECDSA_P256_SHA256 as P256;
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 use trellis_api::proto::discovery::listener::Kind;
+use trellis_loopback::load::Load;
 use trellis_pki::{provider, public::KeyExchange};
 
 use crate::{
@@ -46,4 +50,41 @@ async fn a_gateway_that_leaves_is_not_ready_first_and_finishes_what_it_has() {
     assert!(said.to_ascii_lowercase().contains("connection: close"), "{said}");
     assert!(said.contains("body: hellohello"), "{said}");
     assert!(gateway.ended().await, "{}", gateway.log());
+}
+
+/// All pods of a gateway are replaced, as a rollout does it, while five hundred requests come every second to
+/// those that are ready.
+#[tokio::test]
+async fn a_gateway_is_replaced_under_load() {
+    let stage = Stage::new().await;
+    let at = stage.application(1, 8080);
+    application("one", at, None).await;
+    stage.control.backend(stage.plain("one", at));
+    stage.control.gateway(vec![http(listener("web", 80, Kind::Http, ""), vec![route(&[], "/", "one")])]);
+    let delay = ["--drain-delay-seconds=2"];
+    let mut pods = vec![stage.replica(1, &delay).await, stage.replica(2, &delay).await];
+    let balancer = Arc::new(Mutex::new(pods.iter().map(|pod| pod.at(80)).collect::<Vec<_>>()));
+    let (ready, mut turn) = (balancer.clone(), 0);
+    let mut load = Load::start(move || {
+        let ready = ready.lock();
+        turn += 1;
+        ready[turn % ready.len()]
+    });
+    load.goes_on(500).await.unwrap();
+    for number in 3..=4 {
+        let new = stage.replica(number, &delay).await;
+        balancer.lock().push(new.at(80));
+        pods.push(new);
+        let mut old = pods.remove(0);
+        old.signal(Signal::TERM);
+        let unready = async { while old.readiness().await.0 != 503 {} };
+        tokio::time::timeout(PATIENCE, unready).await.unwrap();
+        // The balancer hears of it a little later.
+        load.goes_on(100).await.unwrap();
+        balancer.lock().retain(|at| *at != old.at(80));
+        assert!(old.ended().await, "{}", old.log());
+        load.goes_on(250).await.unwrap();
+    }
+    let answered = load.end().await.unwrap();
+    eprintln!("{} answered, none failed; {} asked again", answered.requests, answered.again);
 }

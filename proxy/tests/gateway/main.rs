@@ -8,9 +8,12 @@ mod web;
 
 mod backends;
 mod bytes;
+mod hostile;
 mod life;
 mod listeners;
+mod policy;
 mod proxied;
 mod requests;
 mod secured;
 mod seen;
+mod waiting;

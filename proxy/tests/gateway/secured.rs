@@ -71,8 +71,11 @@ async fn old_and_new_clients_are_served_and_each_is_put_on_record_as_what_it_had
     let handshakes =
         ["trellis_handshakes_total", "direction=\"inbound\"", "tls=\"1.2\"", "class=\"classical\""];
     assert_eq!(gateway.metric(&handshakes).await, 1.0);
-    let ends = ["trellis_gateway_certificate_end_timestamp_seconds", "certificate=\"edge/new\""];
-    assert!(gateway.metric(&ends).await > 1e9);
+    let [begins, ends] =
+        ["begin", "end"].map(|which| format!("trellis_gateway_certificate_{which}_timestamp"));
+    let life = gateway.metric(&[&ends, "certificate=\"edge/new\""]).await
+        - gateway.metric(&[&begins, "certificate=\"edge/new\""]).await;
+    assert_eq!(life, 2.0 * 24.0 * 3600.0);
 }
 
 #[tokio::test]

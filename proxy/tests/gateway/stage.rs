@@ -53,7 +53,12 @@ impl Stage {
 
     /// Starts the gateway, and waits until it is ready.
     pub async fn gateway(&self, extra: &[&str]) -> Proxy {
-        let address: IpAddr = self.network.address(Role::Pod, 1).into();
+        self.replica(1, extra).await
+    }
+
+    /// Starts one of its pods.
+    pub async fn replica(&self, number: u8, extra: &[&str]) -> Proxy {
+        let address: IpAddr = self.network.address(Role::Pod, number).into();
         let mut arguments = vec![
             "gateway".to_owned(),
             "--gateway-namespace=edge".into(),
@@ -86,7 +91,7 @@ impl Stage {
     fn proxy(&self, namespace: &str, account: &str, address: IpAddr, arguments: Vec<String>) -> Proxy {
         let token = self.folder.path().join(format!("{account}.token"));
         fs::write(&token, format!("{namespace}/{account}")).unwrap();
-        let log = self.folder.path().join(format!("{account}.log"));
+        let log = self.folder.path().join(format!("{account}-{address}.log"));
         let output = File::create(&log).unwrap();
         let control = |number| format!("{}:15012", self.network.address(Role::Control, number));
         let at = |port| SocketAddr::new(address, port);
@@ -195,6 +200,10 @@ impl Proxy {
         };
         let reached = time::timeout(PATIENCE, reached).await;
         assert!(reached.is_ok(), "{parts:?} is never {wanted}: {}", self.metrics().await);
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn signal(&self, signal: Signal) {

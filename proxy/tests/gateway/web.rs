@@ -20,7 +20,9 @@ use hyper_util::{
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, SanType, SignatureAlgorithm};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject};
-use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::CryptoProvider};
+use rustls::{
+    ClientConfig, RootCertStore, ServerConfig, crypto::CryptoProvider, server::WebPkiClientVerifier,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -96,12 +98,37 @@ impl Issued {
 
 /// Answers every request with its name and with what it saw.
 pub async fn application(name: &'static str, address: SocketAddr, tls: Option<&Issued>) {
+    serve(name, address, tls, None).await;
+}
+
+/// The same for clients only that one of `clients` certifies, which it names by [`mark`].
+pub async fn demanding(name: &'static str, address: SocketAddr, tls: &Issued, clients: &Authority) {
+    serve(name, address, Some(tls), Some(clients)).await;
+}
+
+/// A word for one certificate.
+pub fn mark(certificate: &CertificateDer<'_>) -> String {
+    let last: Vec<String> = certificate.iter().rev().take(8).map(|byte| format!("{byte:02x}")).collect();
+    last.concat()
+}
+
+async fn serve(name: &'static str, address: SocketAddr, tls: Option<&Issued>, clients: Option<&Authority>) {
     let listener = TcpListener::bind(address).await.unwrap();
     let acceptor = tls.map(|issued| {
-        let mut config = ServerConfig::builder_with_provider(provider::public(KeyExchange::Prefer))
+        let provider = provider::public(KeyExchange::Prefer);
+        let verifier = match clients {
+            None => WebPkiClientVerifier::no_client_auth(),
+            Some(clients) => {
+                let mut roots = RootCertStore::empty();
+                roots.add(CertificateDer::from_pem_slice(clients.pem.as_bytes()).unwrap()).unwrap();
+                let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+                builder.build().unwrap()
+            }
+        };
+        let mut config = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .unwrap()
-            .with_no_client_auth()
+            .with_client_cert_verifier(verifier)
             .with_single_cert(
                 vec![issued.der()],
                 PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap(),
@@ -118,8 +145,11 @@ pub async fn application(name: &'static str, address: SocketAddr, tls: Option<&I
                     None => answer(name, "no", socket).await,
                     Some(acceptor) => {
                         let Ok(stream) = acceptor.accept(socket).await else { return };
-                        let sni = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
-                        answer(name, &sni, stream).await;
+                        let mut said = stream.get_ref().1.server_name().unwrap_or_default().to_owned();
+                        if let Some([one, ..]) = stream.get_ref().1.peer_certificates() {
+                            said += &format!("\nclient: {}", mark(one));
+                        }
+                        answer(name, &said, stream).await;
                     }
                 }
             });

@@ -33,6 +33,8 @@ pub(super) struct Companion {
     choice: Option<bool>,
     /// The anchor that companions are issued from by now; empty where there is none.
     issuing: String,
+    /// Whether those that do not say so themselves hold one.
+    dual: bool,
     /// There while one is wanted.
     renewal: Option<Renewal>,
     attempt: Option<BoxFuture<'static, Result<Obtained, IssueError>>>,
@@ -45,6 +47,7 @@ impl Companion {
         Self {
             choice,
             issuing: String::new(),
+            dual: false,
             renewal: None,
             attempt: None,
             renewals: registry.counter(
@@ -61,7 +64,13 @@ impl Companion {
     /// Wants a companion, or none, by what holds now.
     pub(super) fn heed(&mut self, trusted: &Trusted, lifecycle: &Lifecycle) {
         self.issuing.clone_from(&trusted.companion);
-        let dual = self.choice.unwrap_or(trusted.dual);
+        self.dual = trusted.dual;
+        self.review(lifecycle);
+    }
+
+    /// The same by what was heard before: policy may be another by now.
+    fn review(&mut self, lifecycle: &Lifecycle) {
+        let dual = self.choice.unwrap_or(self.dual);
         let obstacle = obstacle(&self.issuing, lifecycle);
         match (&self.renewal, dual && obstacle.is_none()) {
             (None, true) => self.renewal = Some(Renewal::patient(lifecycle.jitter)),
@@ -103,6 +112,7 @@ impl Companion {
 
     /// Does what the schedule says now, and tells how long there is nothing to do.
     pub(super) fn advance(&mut self, lifecycle: &Lifecycle) -> Duration {
+        self.review(lifecycle);
         let Some(renewal) = &mut self.renewal else { return GLANCE };
         while self.attempt.is_none() {
             match renewal.poll(lifecycle.clock.now()) {

@@ -10,7 +10,6 @@ use trellis_pki::{
     clock::unix_seconds,
     credential::{Denials, Denied},
     foreign::Foreign,
-    policy::Ladder,
 };
 
 use super::{IdentityTask, TrustSource, beside::older, fingerprints};
@@ -135,7 +134,7 @@ impl IdentityTask {
             leaf_anchor: tls.anchor().map(|anchor| anchor.to_string()).unwrap_or_default(),
             leaf_not_after: leaf.as_ref().map_or(0, |leaf| unix_seconds(leaf.not_after)),
             leaf_algorithm: leaf.map(|leaf| leaf.algorithm.to_string()).unwrap_or_default(),
-            refuses_classical: tls.policy().signatures == Ladder::Require,
+            refuses_classical: tls.refuses_classical(),
             companion_anchor: tls.companion_anchor().map(|anchor| anchor.to_string()).unwrap_or_default(),
             companion_not_after: tls.companion().map_or(0, |leaf| unix_seconds(leaf.not_after)),
             draining: self.lifecycle.resting.fallen(bundle.as_deref(), &tls.foreign()),

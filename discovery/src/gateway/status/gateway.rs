@@ -49,6 +49,9 @@ pub fn gateway(gateway: &Gateway, serving: &Serving, infrastructure: &Infrastruc
         Condition::of("Accepted", reason, &accepted),
         Condition::of("Programmed", "Programmed", &programmed),
     ];
+    if let Some(proves) = &serving.proves {
+        conditions.push(Condition::of("ResolvedRefs", "ResolvedRefs", proves));
+    }
     if serving.insecure_fallback {
         conditions.push(Condition {
             message: "clients without a certificate that verifies are let in, as tls.frontend says".into(),
@@ -56,7 +59,9 @@ pub fn gateway(gateway: &Gateway, serving: &Serving, infrastructure: &Infrastruc
         });
     }
     let listeners = serving.listeners.iter().map(|one| listener(one, &programmed)).collect();
-    let addresses = infrastructure.addresses.clone();
+    // Who asks for addresses is shown those, and not what its Service has in other families.
+    let shown = |one: &&Address| asked(gateway).next().is_none() || asked(gateway).any(|it| it == one.value);
+    let addresses = infrastructure.addresses.iter().filter(shown).cloned().collect();
     let says = Says::Gateway { conditions, listeners, addresses, sets: sets.count() };
     Status { generation: gateway.generation, says }
 }
@@ -107,22 +112,27 @@ fn programmed(
     if let Some(problem) = &infrastructure.problem {
         return Err(Problem::new("NoResources", problem.clone()));
     }
+    let mut missing =
+        asked(gateway).filter(|asked| !infrastructure.addresses.iter().any(|one| one.value == *asked));
+    if let Some(missing) = missing.next() {
+        let message = format!("addresses: {missing} was not assigned to its Service");
+        return Err(Problem::new("AddressNotUsable", message));
+    }
     if infrastructure.addresses.is_empty() {
         return Err(Problem::new(
             "AddressNotAssigned",
             "its Service of type LoadBalancer has no address yet",
         ));
     }
-    let asked = gateway.spec.addresses.iter().flatten().filter_map(|one| one.value.as_deref());
-    let mut missing = asked.filter(|asked| !infrastructure.addresses.iter().any(|one| one.value == *asked));
-    if let Some(missing) = missing.next() {
-        let message = format!("addresses: {missing} was not assigned to its Service");
-        return Err(Problem::new("AddressNotUsable", message));
-    }
     match infrastructure.ready {
         true => Ok(()),
         false => Err(Problem::new("NoResources", "none of its pods is ready yet")),
     }
+}
+
+/// The addresses that a gateway asks for by their values.
+fn asked(gateway: &Gateway) -> impl Iterator<Item = &str> {
+    gateway.spec.addresses.iter().flatten().filter_map(|one| one.value.as_deref())
 }
 
 fn listener(one: &ListenerVerdict, gateway: &Result<(), Problem>) -> Listener {

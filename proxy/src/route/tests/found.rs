@@ -371,6 +371,26 @@ fn a_repeated_header_matches_by_any_value_and_by_all_joined() {
     );
 }
 
+/// What a rule keeps for some must not be passed by with a space that the application does not see.
+#[test]
+fn space_around_a_header_says_nothing() {
+    let routes = of_rules(vec![
+        rule("one", vec![with_header("x", "a", any())]),
+        rule("both", vec![with_header("x", "b, c", any())]),
+    ]);
+    check(
+        &routes,
+        vec![
+            (with("/", &[("x", "a ")]), "one"),
+            (with("/", &[("x", " a\t")]), "one"),
+            (with("/", &[("X", "\ta")]), "one"),
+            (with("/", &[("x", "z"), ("x", "a ")]), "one"),
+            (with("/", &[("x", "b "), ("x", "\tc")]), "both"),
+            (with("/", &[("x", "a b")]), "404"),
+        ],
+    );
+}
+
 #[test]
 fn the_host_of_http_2_is_matched_as_a_header() {
     let routes = of_rules(vec![rule("host", vec![with_header("host", "a.b", any())])]);
