@@ -26,9 +26,9 @@ pub struct Diag {
     pub companion: Option<Leaf>,
     /// Who is believed, our own trust domain first.
     pub trust: Vec<Anchor>,
-    /// What is demanded of connections now, policies included.
-    pub demands: Vec<Demand>,
-    /// What the operator decided, as the proxy was told when it started.
+    /// What connections must be now, and who says so.
+    pub policy: Vec<Demand>,
+    /// What the operator decided, as the proxy was told.
     pub settings: BTreeMap<String, String>,
     pub tunnels: Vec<Tunnel>,
     pub destinations: Vec<Destination>,
@@ -44,14 +44,16 @@ pub struct Anchor {
     pub not_after: String,
 }
 
-/// What connections of one direction must come to.
+/// What is demanded in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Demand {
     pub direction: Direction,
-    pub key_exchange: String,
-    pub signatures: String,
-    pub plaintext: String,
+    /// `key_exchange`, `signatures` or `plaintext`, as the metric `trellis_policy` has it.
+    pub field: String,
+    pub level: String,
+    /// The policy, or `start` where none says it: as the proxy was started.
+    pub source: String,
 }
 
 /// One tunnel that is open.
@@ -93,8 +95,6 @@ pub enum Kind {
     Workload,
     /// What this proxy itself serves.
     Gateway,
-    /// What is demanded of a workload's connections.
-    Policy,
     /// The mesh does not know it.
     Outside,
     /// Discovery has not said yet.

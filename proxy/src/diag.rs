@@ -3,17 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::time::Instant;
-use trellis_api::{
-    annotations::Plaintext,
-    diag::{API_VERSION, Anchor, Demand, Destination, Diag, Endpoint, Kind},
-};
+use trellis_api::diag::{API_VERSION, Anchor, Destination, Diag, Endpoint, Kind};
 use trellis_pki::{bundle::Bundle, clock::rfc3339, spiffe::SpiffeId, tls::MeshTls};
 
 use crate::{
-    account::as_said,
     admin::leaves,
     directory::{Answer, Directory, Reach, Subject},
-    ledger::Direction,
     policy::Demands,
     roster::Roster,
 };
@@ -43,6 +38,8 @@ impl Knowledge {
             .directory
             .known()
             .into_iter()
+            // What is demanded is shown by itself.
+            .filter(|(subject, _)| !matches!(subject, Subject::Pod(_)))
             .take(SHOWN)
             .map(|(subject, answer)| destination(&subject, answer.as_deref(), now))
             .collect();
@@ -55,23 +52,10 @@ impl Knowledge {
             leaf,
             companion,
             trust: self.trust(),
-            demands: [Direction::Inbound, Direction::Outbound].map(|one| self.demand(one)).into(),
+            policy: self.demands.describe(),
             settings: self.settings.clone(),
             tunnels: self.roster.describe(),
             destinations,
-        }
-    }
-
-    fn demand(&self, direction: Direction) -> Demand {
-        let policy = self.demands.tls(direction).policy();
-        Demand {
-            direction: as_said(direction),
-            key_exchange: policy.key_exchange.to_string(),
-            signatures: policy.signatures.to_string(),
-            plaintext: match self.demands.is_strict(direction) {
-                true => Plaintext::Strict.to_string(),
-                false => Plaintext::Permissive.to_string(),
-            },
         }
     }
 
@@ -93,10 +77,9 @@ impl Knowledge {
 
 fn destination(subject: &Subject, answer: Option<&Answer>, now: Instant) -> Destination {
     let (kind, service, protocol) = match answer {
-        None => (Kind::Unanswered, None, None),
+        None | Some(Answer::Policy(_)) => (Kind::Unanswered, None, None),
         Some(Answer::Unknown) => (Kind::Outside, None, None),
         Some(Answer::Gateway(_)) => (Kind::Gateway, None, None),
-        Some(Answer::Policy(_)) => (Kind::Policy, None, None),
         Some(Answer::Workload(_)) => (Kind::Workload, None, None),
         Some(Answer::Service(service)) => {
             (Kind::Service, Some(service.backend.to_string()), Some(service.protocol))

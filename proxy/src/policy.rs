@@ -5,6 +5,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -12,6 +13,7 @@ use tokio::{
 use tracing::{info, warn};
 use trellis_api::{
     annotations::Plaintext,
+    diag::Demand,
     proto::discovery::{self as wire, demand::Level},
 };
 use trellis_pki::{
@@ -22,6 +24,7 @@ use trellis_pki::{
 use trellis_telemetry::{Counter, Family, Gauge, Registry, health::Health};
 
 use crate::{
+    account,
     directory::{Answer, Directory, PodName, Subject},
     ledger::Direction,
 };
@@ -53,6 +56,7 @@ struct Inner {
     changes: watch::Sender<u64>,
     known: watch::Sender<bool>,
     strict: [watch::Sender<bool>; 2],
+    described: Mutex<Vec<Demand>>,
     shown: Family<Gauge>,
     plaintext_ended: Family<Counter>,
 }
@@ -67,6 +71,7 @@ impl Demands {
             changes: watch::Sender::new(0),
             known: watch::Sender::new(false),
             strict: started.map(|side| watch::Sender::new(side.plaintext == Plaintext::Strict)),
+            described: Mutex::default(),
             shown: registry
                 .gauge(
                     "trellis_policy",
@@ -128,6 +133,11 @@ impl Demands {
         self.0.known.subscribe()
     }
 
+    /// What is demanded now, and by whom.
+    pub fn describe(&self) -> Vec<Demand> {
+        self.0.described.lock().clone()
+    }
+
     pub fn plaintext_ended(&self, direction: Direction, peer: &str) {
         self.0.plaintext_ended.with(&[("direction", direction.as_str()), ("peer", peer)]).inc();
     }
@@ -139,9 +149,10 @@ impl Demands {
         let mut shown = Vec::new();
         let mut sides = self.0.started;
         for ((side, said), direction) in sides.iter_mut().zip(said).zip(DIRECTIONS) {
-            let mut show = |field, level, said: &Option<wire::Demand>| {
-                let source = said.as_ref().map_or(STARTED, |demand| demand.source.as_str()).to_owned();
-                shown.push((direction.as_str(), field, level, source));
+            let mut show = |field: &str, level: &str, said: &Option<wire::Demand>| {
+                let source = said.as_ref().map_or(STARTED, |demand| demand.source.as_str());
+                let (field, level, source) = (field.to_owned(), level.to_owned(), source.to_owned());
+                shown.push(Demand { direction: account::as_said(direction), field, level, source });
             };
             side.ladders.key_exchange = ladder(&said.key_exchange, side.ladders.key_exchange);
             show("key_exchange", side.ladders.key_exchange.as_str(), &said.key_exchange);
@@ -160,11 +171,17 @@ impl Demands {
             strict.send_if_modified(|strict| std::mem::replace(strict, now) != now);
         }
         self.0.changes.send_modify(|changes| *changes += 1);
-        self.0.shown.replace(shown.iter().map(|(direction, field, level, source)| {
-            let labels =
-                vec![("direction", *direction), ("field", *field), ("level", *level), ("source", &**source)];
+        self.0.shown.replace(shown.iter().map(|demand| {
+            let Demand { direction, field, level, source } = demand;
+            let labels = vec![
+                ("direction", direction.as_str()),
+                ("field", field.as_str()),
+                ("level", level.as_str()),
+                ("source", source.as_str()),
+            ];
             (labels, 1.0)
         }));
+        *self.0.described.lock() = shown;
     }
 
     /// Asks what is demanded of `pod`, and holds to it for as long as the directory is there.

@@ -42,17 +42,11 @@ pub fn knowledge(diag: &Diag) -> String {
             ),
         );
     }
-    text.line(0, "policy in force");
-    for Demand { direction, key_exchange, signatures, plaintext } in &diag.demands {
-        let direction = direction.as_str();
-        text.line(
-            1,
-            format!(
-                "{direction}: key exchange {key_exchange}, signatures {signatures}, plaintext {plaintext}"
-            ),
-        );
+    text.line(0, "policy");
+    for Demand { direction, field, level, source } in &diag.policy {
+        text.line(1, format!("{} {field}: {level}, by {source}", direction.as_str()));
     }
-    text.line(0, "settings at the start");
+    text.line(0, "settings");
     for (name, value) in &diag.settings {
         text.line(1, format!("{name}: {}", if value.is_empty() { "none" } else { value }));
     }
@@ -88,7 +82,6 @@ fn destination(text: &mut Text, one: &Destination) {
         Kind::Service => "Service",
         Kind::Workload => "a pod",
         Kind::Gateway => "what this gateway serves",
-        Kind::Policy => "what is demanded of its connections",
         Kind::Outside => "outside of the mesh",
         Kind::Unanswered => "discovery has not answered yet",
     };

@@ -7,7 +7,7 @@ use http::{HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts
 use tokio::{net::lookup_host, time::Instant};
 use trellis_api::{
     annotations::{Egress, Ports, Verdict},
-    diag::{Backend, Explanation, Failure, Route},
+    diag::{Backend, Endpoint, Explanation, Failure, Route},
     proto::discovery::Protocol as Said,
 };
 use trellis_telemetry::http::Query;
@@ -15,6 +15,7 @@ use trellis_telemetry::http::Query;
 use super::{Knowledge, endpoints, round};
 use crate::{
     directory::{Answer, NoAnswer, Subject},
+    ledger::Direction,
     route::{Found, Matched, Routes, Slashes, Target},
 };
 
@@ -113,20 +114,20 @@ impl Knowledge {
             Answer::Gateway(_) | Answer::Policy(_) => {}
             Answer::Workload(endpoint) => {
                 told.say(format!("{address} is a pod of {}, and no Service", endpoint.workload));
-                told.backends.push(of(address.to_string(), 1.0, &answer));
+                told.backends.push(self.of(address.to_string(), 1.0, &answer));
             }
             Answer::Service(service) => {
                 told.say(format!("{address} is Service {}", service.backend));
                 if self.is_opaque(address.port(), service.protocol) {
                     told.say("what is said there is not read: it is carried as bytes, and no route for HTTP counts");
-                    return told.backends.push(of(service.backend.to_string(), 1.0, &answer));
+                    return told.backends.push(self.of(service.backend.to_string(), 1.0, &answer));
                 }
                 let Some(target) = told.target(asked, Slashes::Data) else { return };
                 match service.routes.as_ref().filter(|routes| routes.has_http()) {
                     Some(routes) => self.routed(routes, &target, asked, told).await,
                     None => {
                         told.say("no route for HTTP is attached to it: its own endpoints answer");
-                        told.backends.push(of(service.backend.to_string(), 1.0, &answer));
+                        told.backends.push(self.of(service.backend.to_string(), 1.0, &answer));
                     }
                 }
             }
@@ -208,7 +209,7 @@ impl Knowledge {
             };
             told.say(format!("{backend} gets {:.1} % of what comes this way", share * 100.0));
             let backend = match self.directory.resolve(&Subject::Backend(backend.clone())).await {
-                Ok(answer) => of(backend.to_string(), share, &answer),
+                Ok(answer) => self.of(backend.to_string(), share, &answer),
                 Err(error) => Backend {
                     name: backend.to_string(),
                     share: round(share),
@@ -218,6 +219,26 @@ impl Knowledge {
             };
             told.backends.push(backend);
         }
+    }
+
+    /// A backend and what is known of its endpoints.
+    fn of(&self, name: String, share: f64, answer: &Answer) -> Backend {
+        let endpoints = endpoints(answer, Instant::now());
+        let tls = answer.tls().and_then(|tls| tls.invalid().map(|why| why.to_string()));
+        let failure = match (tls, endpoints.is_empty()) {
+            (Some(why), _) => Some(failure(Some(500), "backend_tls_invalid", why)),
+            (None, true) => {
+                Some(failure(Some(503), "no_endpoint", format!("no endpoint of {name} is ready")))
+            }
+            (None, false)
+                if self.demands.is_strict(Direction::Outbound) && endpoints.iter().all(in_plaintext) =>
+            {
+                let why = format!("policy demands that nothing leaves in plaintext, and {name} has no proxy");
+                Some(failure(Some(503), "plaintext_denied", why))
+            }
+            (None, false) => None,
+        };
+        Backend { name, share: round(share), endpoints, failure }
     }
 
     /// Where an application that asks so connects to.
@@ -246,16 +267,8 @@ impl Knowledge {
     }
 }
 
-/// A backend and what is known of its endpoints.
-fn of(name: String, share: f64, answer: &Answer) -> Backend {
-    let endpoints = endpoints(answer, Instant::now());
-    let tls = answer.tls().and_then(|tls| tls.invalid().map(|why| why.to_string()));
-    let failure = match (tls, endpoints.is_empty()) {
-        (Some(why), _) => Some(failure(Some(500), "backend_tls_invalid", why)),
-        (None, true) => Some(failure(Some(503), "no_endpoint", format!("no endpoint of {name} is ready"))),
-        (None, false) => None,
-    };
-    Backend { name, share: round(share), endpoints, failure }
+fn in_plaintext(endpoint: &Endpoint) -> bool {
+    endpoint.plaintext.is_some()
 }
 
 fn failure(status: Option<u16>, reason: &str, detail: String) -> Failure {

@@ -105,6 +105,11 @@ async fn diag() -> Result<(), Error> {
     assert_eq!(diag.leaf.map(|leaf| leaf.algorithm).as_deref(), Some("ML-DSA-65"));
     assert_eq!(diag.trust[0].trust_domain, "cluster.local");
     assert_eq!(diag.settings["plaintext"], "permissive");
+    let demanded = |field: &str| diag.policy.iter().find(|one| one.field == field).unwrap();
+    assert_eq!(
+        (demanded("plaintext").level.as_str(), demanded("signatures").source.as_str()),
+        ("permissive", "start")
+    );
     let [tunnel] = &*diag.tunnels else { return Err(format!("{:?}", diag.tunnels).into()) };
     assert_eq!(tunnel.peer, format!("{identity}server"));
     assert_eq!(tunnel.posture.group.as_deref(), Some("X25519MLKEM768"));
