@@ -55,7 +55,7 @@ pub fn check(der: &[u8], allowed: &[Algorithm]) -> Result<PublicKey, CsrError> {
         return Err(CsrError::TrailingBytes(rest.len()));
     }
     let info = &request.certification_request_info;
-    if info.version != X509Version::V1 || request.signature_value.unused_bits != 0 {
+    if info.version != X509Version::V1 {
         return Err(CsrError::Malformed);
     }
     let not_allowed = |found: String| CsrError::KeyTypeNotAllowed { found, allowed: list(allowed) };
@@ -72,7 +72,12 @@ pub fn check(der: &[u8], allowed: &[Algorithm]) -> Result<PublicKey, CsrError> {
         Ok(signature) => return Err(mismatch(signature.name().to_owned())),
         Err(foreign) => return Err(mismatch(foreign.name)),
     }
-    if !key.algorithm.verifies(&key.raw, info.raw, &request.signature_value.data) {
+    let signature = &*request.signature_value.data;
+    // What the signature does not cover, the parser does not read to the letter.
+    if x509::signed(info.raw, key.algorithm, signature).as_deref() != Some(der) {
+        return Err(CsrError::Malformed);
+    }
+    if !key.algorithm.verifies(&key.raw, info.raw, signature) {
         return Err(CsrError::BadSignature);
     }
     Ok(key)

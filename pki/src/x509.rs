@@ -1,10 +1,12 @@
 //! Strict readings of the X.509 structures that certificates and signing requests share.
 
+use std::str::FromStr;
 use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use x509_parser::certificate::X509Certificate;
+use x509_parser::der_parser::Oid;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
 use x509_parser::prelude::FromDer;
 use x509_parser::time::ASN1Time;
@@ -35,6 +37,35 @@ pub(crate) fn certificate(der: &[u8]) -> Option<X509Certificate<'_>> {
     let whole = rest.is_empty() && certificate.version() == X509Version::V3;
     // The same extension twice is how two readers are made to see two different certificates.
     (whole && certificate.extensions_map().is_ok()).then_some(certificate)
+}
+
+/// What is signed, with its signature, as DER has it: of none of our algorithms has an identifier parameters.
+pub(crate) fn signed(content: &[u8], algorithm: Algorithm, signature: &[u8]) -> Option<Vec<u8>> {
+    const OBJECT_IDENTIFIER: u8 = 0x06;
+    const BIT_STRING: u8 = 0x03;
+    const SEQUENCE: u8 = 0x30;
+    let identifier = Oid::from_str(algorithm.signature_oid()).ok()?;
+    let algorithm = tagged(SEQUENCE, &[&tagged(OBJECT_IDENTIFIER, &[identifier.as_bytes()])]);
+    // A signature is whole bytes: no bit of the last is unused.
+    let signature = tagged(BIT_STRING, &[&[0], signature]);
+    Some(tagged(SEQUENCE, &[content, &algorithm, &signature]))
+}
+
+fn tagged(tag: u8, content: &[&[u8]]) -> Vec<u8> {
+    let content = content.concat();
+    let length = content.len().to_be_bytes();
+    let digits = &length[length.iter().take_while(|digit| **digit == 0).count()..];
+    let mut der = vec![tag];
+    match digits {
+        [] => der.push(0),
+        [short @ 0..0x80] => der.push(*short),
+        long => {
+            der.push(0x80 | long.len() as u8);
+            der.extend_from_slice(long);
+        }
+    }
+    der.extend(content);
+    der
 }
 
 /// When each certificate of a PEM text begins and ends, whatever its key.

@@ -175,3 +175,20 @@ proptest! {
         prop_assert_eq!(&id.to_string().parse::<SpiffeId>().unwrap(), &id);
     }
 }
+
+/// What stands around what is signed is no part of it: there, no bit may be other than it was.
+#[test]
+fn a_request_has_one_form() {
+    let request = csr::make(&PrivateKey::generate(Algorithm::MlDsa65).unwrap()).unwrap();
+    // Headers of four bytes: of the whole, and of what is signed. Behind that come the algorithm, and the
+    // header of the signature with the number of bits that it does not use.
+    let signed = 8 + usize::from(u16::from_be_bytes([request[6], request[7]]));
+    for at in (0..4).chain(signed..signed + 13 + 5) {
+        for bits in 1..=255u8 {
+            let mut other = request.clone();
+            other[at] ^= bits;
+            assert!(csr::check(&other, &Algorithm::ALL).is_err(), "byte {at}, {bits:#x}");
+        }
+    }
+    assert!(csr::check(&request, &Algorithm::ALL).is_ok());
+}
