@@ -92,7 +92,7 @@ impl Audience {
             audience: self.clone(),
             entry: Some(entry),
             began: Instant::now(),
-            moved: Moved::default(),
+            moved: Arc::default(),
         })
     }
 
@@ -144,7 +144,7 @@ pub struct Carried {
     audience: Arc<Audience>,
     entry: Option<Entry>,
     began: Instant,
-    pub moved: Moved,
+    pub moved: Arc<Moved>,
 }
 
 /// Bytes that went by, from the source to the destination and back.

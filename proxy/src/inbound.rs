@@ -162,9 +162,13 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
                 session.streams.fetch_add(1, Relaxed);
                 session.changed.notify_one();
                 let open = worker.open.enter();
+                // Apart, so that what leading takes is not kept for as long as the connection lasts.
+                let leading = Box::pin(lead(worker.clone(), session.clone(), asked));
                 tokio::spawn(async move {
                     let _held = (place, open);
-                    stream(&worker, &session, asked).await;
+                    if let Some(led) = leading.await {
+                        carry(&worker, &session, led).await;
+                    }
                     session.streams.fetch_sub(1, Relaxed);
                     session.changed.notify_one();
                 });
@@ -203,10 +207,14 @@ async fn ending(mut stage: tokio::sync::watch::Receiver<Stage>, epoch: u64, life
     }
 }
 
-/// Leads one stream to the application, and carries it.
-async fn stream(worker: &Worker, session: &Session, asked: Asked) {
-    // Apart, so that what leading takes is not kept for as long as the connection lasts.
-    let Some((near, far, target)) = lead(worker, session, asked).await else { return };
+/// A stream that was led to the application.
+struct Led {
+    near: TcpStream,
+    far: Tunnelled,
+    target: SocketAddr,
+}
+
+async fn carry(worker: &Worker, session: &Session, Led { near, far, target }: Led) {
     let _open = session.row.opened();
     let mut account = worker.shared.ledger.audience().connection(Direction::Inbound, &session.row);
     if let Some(account) = &mut account {
@@ -224,18 +232,14 @@ async fn stream(worker: &Worker, session: &Session, asked: Asked) {
     }
 }
 
-/// The application's side of a stream, and the peer's that was told so.
-async fn lead(
-    worker: &Worker,
-    session: &Session,
-    asked: Asked,
-) -> Option<(TcpStream, Tunnelled, SocketAddr)> {
+/// Leads one stream to the application.
+async fn lead(worker: Arc<Worker>, session: Arc<Session>, asked: Asked) -> Option<Led> {
     let began = worker.shared.clock.now();
     let tracer = &worker.shared.requests.tracer;
     let open = asked.within.and_then(|context| tracer.within(context, &mut rand::rng()));
     let traced = |failure: Option<&str>| {
         if let Some(open) = open {
-            tracer.tell(led(open, session, (began, worker.shared.clock.now()), failure));
+            tracer.tell(led(open, &session, (began, worker.shared.clock.now()), failure));
         }
     };
     let refuse = |asked: Asked, status, reason| {
@@ -259,7 +263,7 @@ async fn lead(
     };
     traced(None);
     match asked.accept() {
-        Ok(far) => Some((near, far, target)),
+        Ok(far) => Some(Led { near, far, target }),
         Err(error) => {
             debug!(peer = session.peer, %error, "peer left before its answer");
             None

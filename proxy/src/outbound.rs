@@ -2,7 +2,7 @@
 //! that are forwarded one by one, or bytes that are carried to one endpoint. An endpoint that has a proxy
 //! is reached through its tunnel or not at all.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use tokio::{net::TcpStream, time};
@@ -33,13 +33,18 @@ const EXPECTED: Duration = Duration::from_secs(10);
 /// The same for the rest of a greeting of TLS.
 const GREETING: Duration = Duration::from_secs(10);
 
-/// Serves one connection of the application.
-pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
-    let Ok(destination) = original::destination(&socket) else { return socket.abort() };
+/// What is left to do for a connection once it is known where it goes. It is apart, so that what it took to
+/// find that out is not kept for as long as the connection lasts.
+pub type Onward = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Finds out where a connection of the application goes.
+pub async fn connection(worker: Arc<Worker>, socket: TcpStream) -> Option<Onward> {
+    let worker = &worker;
+    let Ok(destination) = original::destination(&socket) else { return dropped(socket) };
     let shared = &worker.shared;
     // Whoever connects to the proxy's own port would be led in a circle.
     if original::is_loopback(destination.ip()) && shared.rules.own_ports.contains(&destination.port()) {
-        return socket.abort();
+        return dropped(socket);
     }
     let followed = match shared.directory.follow(&destination.into()).await {
         Ok(followed) => followed,
@@ -50,13 +55,13 @@ pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
                 NoAnswer::Full => "too_many_destinations",
             };
             reach::refuse(worker, "unverified:unknown".into(), reason);
-            return socket.abort();
+            return dropped(socket);
         }
     };
     let answer = followed.now();
     if answer.is_outside() {
         drop(followed);
-        return Box::pin(outside(worker, socket, destination)).await;
+        return outside(worker, socket, destination).await;
     }
     let said = match shared.rules.opaque_ports.contains(destination.port()) {
         true => Said::Opaque,
@@ -66,19 +71,19 @@ pub async fn connection(worker: &Arc<Worker>, mut socket: TcpStream) {
     drop(answer);
     match said {
         // What is not read is not waited for.
-        Said::ApplicationTls if tls_routes => {
-            Box::pin(expected(worker, socket, destination, followed)).await;
-        }
+        Said::ApplicationTls if tls_routes => expected(worker, socket, destination, followed).await,
         Said::Opaque | Said::ApplicationTls => {
-            // Each way is a future of its own: what one needs, the other does not pay for.
-            Box::pin(bytes(worker, socket, BytesMut::new(), destination, followed)).await;
+            bytes(worker, socket, BytesMut::new(), destination, followed).await
         }
-        Said::Detect if routed => Box::pin(expected(worker, socket, destination, followed)).await,
-        Said::Detect => Box::pin(detected(worker, socket, destination, followed)).await,
-        Said::Http1 | Said::Http2 | Said::WebSocket => {
-            Box::pin(expected(worker, socket, destination, followed)).await;
-        }
+        Said::Detect if routed => expected(worker, socket, destination, followed).await,
+        Said::Detect => detected(worker, socket, destination, followed).await,
+        Said::Http1 | Said::Http2 | Said::WebSocket => expected(worker, socket, destination, followed).await,
     }
+}
+
+fn dropped(mut socket: TcpStream) -> Option<Onward> {
+    socket.abort();
+    None
 }
 
 /// What a client has said so far.
@@ -127,24 +132,34 @@ async fn hear(
 }
 
 /// A connection of which nobody says what is spoken on it.
-async fn detected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
+async fn detected(
+    worker: &Arc<Worker>,
+    mut socket: TcpStream,
+    to: SocketAddr,
+    followed: Followed,
+) -> Option<Onward> {
     let mut first = BytesMut::new();
     match hear(&mut socket, &mut first, Some(SILENCE), UNCERTAIN).await {
         Heard::Speaks(protocol) if protocol.is_http() => {
-            requests(worker, socket, first.freeze(), protocol, to, followed).await;
+            Some(requests(worker, socket, first.freeze(), protocol, to, followed))
+        }
+        Heard::Speaks(_) | Heard::Uncertain | Heard::Finished => {
+            bytes(worker, socket, first, to, followed).await
         }
         // What most connections never do must not make them all larger.
-        Heard::Speaks(_) | Heard::Uncertain | Heard::Finished => {
-            Box::pin(bytes(worker, socket, first, to, followed)).await;
-        }
         Heard::Silent => Box::pin(silent(worker, socket, to, followed)).await,
-        Heard::Left => {}
+        Heard::Left => None,
     }
 }
 
 /// A client that says nothing: it may wait for its server to speak. The server is reached, and whoever
 /// speaks first decides.
-async fn silent(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
+async fn silent(
+    worker: &Arc<Worker>,
+    mut socket: TcpStream,
+    to: SocketAddr,
+    followed: Followed,
+) -> Option<Onward> {
     let answer = followed.now();
     if answer.has_tls_routes() {
         // Where it goes depends on what it says.
@@ -156,7 +171,7 @@ async fn silent(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, fol
         Err(reason) => return refused(worker, socket, to, reason),
     };
     let Some(mut reached) = reach::endpoint(worker, to, &answer).await else {
-        return socket.abort();
+        return dropped(socket);
     };
     drop(answer);
     let heard = tokio::select! {
@@ -167,44 +182,49 @@ async fn silent(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, fol
     match heard {
         Heard::Speaks(protocol) if protocol.is_http() => {
             reached.leave();
-            requests(worker, socket, first.freeze(), protocol, to, followed).await;
+            Some(requests(worker, socket, first.freeze(), protocol, to, followed))
         }
-        Heard::Left => reached.leave(),
-        _ => {
-            drop(followed);
-            reached.carry(worker, Begun::new(first.freeze(), socket), to, None).await;
+        Heard::Left => {
+            reached.leave();
+            None
         }
+        _ => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
     }
 }
 
 /// A connection that is said to be HTTP. If it turns out not to be, it is carried as what it is.
-async fn expected(worker: &Arc<Worker>, mut socket: TcpStream, to: SocketAddr, followed: Followed) {
+async fn expected(
+    worker: &Arc<Worker>,
+    mut socket: TcpStream,
+    to: SocketAddr,
+    followed: Followed,
+) -> Option<Onward> {
     let mut first = BytesMut::new();
     match hear(&mut socket, &mut first, None, EXPECTED).await {
         Heard::Speaks(protocol) if protocol.is_http() => {
-            requests(worker, socket, first.freeze(), protocol, to, followed).await;
+            Some(requests(worker, socket, first.freeze(), protocol, to, followed))
         }
         // Who asks for nothing in HTTP is not answered.
-        Heard::Finished | Heard::Left => {}
+        Heard::Finished | Heard::Left => None,
         _ => bytes(worker, socket, first, to, followed).await,
     }
 }
 
 /// Forwards requests one by one.
-async fn requests(
+fn requests(
     worker: &Arc<Worker>,
     socket: TcpStream,
     first: Bytes,
     protocol: Protocol,
     address: SocketAddr,
     destination: Followed,
-) {
+) -> Onward {
     worker.shared.ledger.protocol(Direction::Outbound, protocol);
     let context = http::Context::new(worker, http::Front::Destination(destination), address);
     let near = http::Near::new(first, socket);
     match protocol {
-        Protocol::Http2 => Box::pin(http::http2(context, near)).await,
-        _ => Box::pin(http::http1(context, near)).await,
+        Protocol::Http2 => Box::pin(http::http2(context, near)),
+        _ => Box::pin(http::http1(context, near)),
     }
 }
 
@@ -215,7 +235,7 @@ async fn bytes(
     first: BytesMut,
     to: SocketAddr,
     followed: Followed,
-) {
+) -> Option<Onward> {
     let answer = followed.now();
     // An answer of which nothing more is needed may be forgotten.
     drop(followed);
@@ -224,18 +244,15 @@ async fn bytes(
         Err(reason) => return refused(worker, socket, to, reason),
     };
     match reach::endpoint(worker, to, &answer).await {
-        Some(reached) => {
-            drop(answer);
-            Box::pin(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)).await;
-        }
-        None => socket.abort(),
+        Some(reached) => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
+        None => dropped(socket),
     }
 }
 
-fn refused(worker: &Worker, mut socket: TcpStream, to: SocketAddr, reason: &str) {
+fn refused(worker: &Worker, socket: TcpStream, to: SocketAddr, reason: &str) -> Option<Onward> {
     debug!(destination = %to, reason, "connection refused");
     reach::refuse(worker, "unverified:unknown".into(), reason);
-    socket.abort();
+    dropped(socket)
 }
 
 /// What a route says about a connection of bytes, if there is one.
@@ -274,38 +291,41 @@ pub async fn greeting(socket: &mut TcpStream, first: &mut BytesMut) -> Result<Op
 }
 
 /// Connects to what the mesh does not know, as it is, and counts that.
-async fn outside(worker: &Arc<Worker>, mut socket: TcpStream, address: SocketAddr) {
+async fn outside(worker: &Arc<Worker>, mut socket: TcpStream, address: SocketAddr) -> Option<Onward> {
     let ledger = &worker.shared.ledger;
     let peer = "unverified:outside";
     let mut first = BytesMut::new();
     if let Err(reason) = may_leave(worker, &mut socket, &mut first, address).await {
         debug!(%address, reason, "not let out");
         reach::refuse(worker, peer.to_owned(), reason);
-        return socket.abort();
+        return dropped(socket);
     }
     let far = match worker::dial(address).await {
         Ok(far) => far,
         Err(error) => {
             debug!(%address, %error, "cannot connect");
             reach::refuse(worker, peer.to_owned(), "unreachable");
-            return socket.abort();
+            return dropped(socket);
         }
     };
     let row = ledger.plaintext(Direction::Outbound, peer.to_owned(), OUTSIDE_MESH);
-    let _open = row.opened();
+    let open = row.opened();
     let mut account = ledger.audience().connection(Direction::Outbound, &row);
     if let Some(account) = &mut account {
         account.to(address);
     }
     let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
     let (near, tally) = (Begun::new(first.freeze(), socket), Tally::of(&flow, account.as_deref()));
-    let carried = worker::carry(worker, Direction::Outbound, address.port(), tally, near, far, None).await;
-    if let Err(error) = carried {
-        debug!(%address, %error, "connection broke");
-        if let Some(account) = &mut account {
-            account.broke(BROKE);
+    let carried = worker::carry(worker, Direction::Outbound, address.port(), tally, near, far, None);
+    Some(Box::pin(async move {
+        let _open = open;
+        if let Err(error) = carried.await {
+            debug!(%address, %error, "connection broke");
+            if let Some(account) = &mut account {
+                account.broke(BROKE);
+            }
         }
-    }
+    }))
 }
 
 /// Whether the application may reach an address outside of the mesh. Where that depends on a name, it is the

@@ -1,7 +1,11 @@
 //! One endpoint, reached: through a tunnel that proves who it is, or without one where it has none. What
 //! cannot be reached is passed over for another, as long as nothing was said.
 
-use std::{future::poll_fn, net::SocketAddr, sync::Arc};
+use std::{
+    future::{poll_fn, ready},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use tokio::{net::TcpStream, time::Instant};
@@ -14,6 +18,7 @@ use crate::{
     directory::{Answer, Endpoint, Reach, Subject},
     handshake::ConnectError,
     ledger::{self, Direction, OpenConnection, Row},
+    outbound::Onward,
     relay::{Begun, End, Refused, Tunnelled, Unanswered},
     route::{ByteRoute, Choice},
     trace::Open,
@@ -143,15 +148,15 @@ impl Reached {
         }
     }
 
-    /// Carries a connection to its end.
-    pub async fn carry<N: End>(
+    /// What carries a connection to its end.
+    pub fn carry<N: End + Send + 'static>(
         self,
-        worker: &Worker,
+        worker: &Arc<Worker>,
         mut near: Begun<N>,
         destination: SocketAddr,
         came: Option<(SocketAddr, &Row)>,
-    ) {
-        let Self { address, far, first, busy: _busy } = self;
+    ) -> Onward {
+        let Self { address, far, first, busy } = self;
         let said = match first {
             Some(Ok(said)) => said.unwrap_or_default(),
             Some(Err(error)) => {
@@ -159,11 +164,12 @@ impl Reached {
                 if let Far::Tunnel { peer, identity, .. } = &far {
                     refused(worker, &error, identity, peer);
                 }
-                return near.abort();
+                near.abort();
+                return Box::pin(ready(()));
             }
             None => Bytes::new(),
         };
-        let (direction, port) = (Direction::Outbound, destination.port());
+        let (direction, port, worker) = (Direction::Outbound, destination.port(), worker.clone());
         let account = |row: &Row| {
             let mut account = worker.shared.ledger.audience().connection(direction, row);
             if let Some(account) = &mut account {
@@ -179,10 +185,13 @@ impl Reached {
                 let mut account = account(&peer.row);
                 let (far, falling) = (Begun::new(said, stream), Some(place.falling()));
                 let tally = Tally::of(&peer.flow, account.as_deref());
-                let carried = worker::carry(worker, direction, port, tally, near, far, falling).await;
-                if let Err(error) = carried {
+                // Apart: what is moved into a future is kept twice, for every idle connection.
+                let carried = Box::pin(worker::carry(&worker, direction, port, tally, near, far, falling));
+                Box::pin(async move {
+                    let _busy = busy;
+                    let Err(error) = carried.await else { return };
                     debug!(%destination, endpoint = %address, %error, "connection broke");
-                    let refused = refused(worker, &error, &identity, &peer);
+                    let refused = refused(&worker, &error, &identity, &peer);
                     if !refused {
                         place.cut();
                     }
@@ -191,31 +200,34 @@ impl Reached {
                         Some(account) => account.broke(BROKE),
                         None => {}
                     }
-                }
+                })
             }
-            Far::Plain { socket, row, open: _open } => {
+            Far::Plain { socket, row, open } => {
                 let mut account = account(&row);
                 let flow = worker.shared.ledger.flow(direction, Class::Plaintext);
                 let far = Begun::new(said, socket);
-                let demands = &worker.shared.demands;
-                let falling = Some(demands.strict(direction));
+                let falling = Some(worker.shared.demands.strict(direction));
                 let tally = Tally::of(&flow, account.as_deref());
-                let carried = worker::carry(worker, direction, port, tally, near, far, falling);
-                // Boxed: what hardly ever comes must not make every connection larger.
-                let over = Box::pin(demands.strict_for(direction, worker.shared.rules.removal_grace));
-                let carried = tokio::select! {
-                    carried = carried => carried,
-                    () = over => Ok(()),
-                };
-                if let Err(error) = carried {
-                    debug!(%destination, endpoint = %address, %error, "connection broke");
-                    if let Some(account) = &mut account {
-                        account.broke(BROKE);
+                let carried = Box::pin(worker::carry(&worker, direction, port, tally, near, far, falling));
+                Box::pin(async move {
+                    let _held = (busy, open);
+                    let demands = &worker.shared.demands;
+                    // Boxed: what hardly ever comes must not make every connection larger.
+                    let over = Box::pin(demands.strict_for(direction, worker.shared.rules.removal_grace));
+                    let carried = tokio::select! {
+                        carried = carried => carried,
+                        () = over => Ok(()),
+                    };
+                    if let Err(error) = carried {
+                        debug!(%destination, endpoint = %address, %error, "connection broke");
+                        if let Some(account) = &mut account {
+                            account.broke(BROKE);
+                        }
                     }
-                }
-                if demands.is_strict(direction) {
-                    demands.plaintext_ended(direction, &row.terms.destination);
-                }
+                    if demands.is_strict(direction) {
+                        demands.plaintext_ended(direction, &row.terms.destination);
+                    }
+                })
             }
         }
     }

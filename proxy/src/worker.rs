@@ -27,7 +27,7 @@ use trellis_channel::identity::Resting;
 use trellis_pki::{clock::Clock, spiffe::SpiffeId, tls::MeshTls};
 
 use crate::{
-    account::Carried,
+    account::{Carried, Moved},
     detect::Protocol,
     directory::Directory,
     gateway::{self, Proof},
@@ -324,7 +324,11 @@ async fn accept(listener: TcpListener, worker: Arc<Worker>, direction: Direction
             Direction::Outbound => {
                 tokio::spawn(async move {
                     let _held = held;
-                    outbound::connection(&worker, socket).await;
+                    // What it took to find out where it goes is given back before it is carried there.
+                    let onward = Box::pin(outbound::connection(worker, socket)).await;
+                    if let Some(onward) = onward {
+                        onward.await;
+                    }
                 });
             }
             Direction::Inbound => {
@@ -366,30 +370,31 @@ pub async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
 pub const BROKE: &str = "connection_broke";
 
 /// Where the bytes of a connection are counted.
-#[derive(Clone, Copy)]
-pub struct Tally<'a> {
-    flow: &'a Flow,
-    account: Option<&'a Carried>,
+pub struct Tally {
+    flow: Arc<Flow>,
+    account: Option<Arc<Moved>>,
 }
 
-impl<'a> Tally<'a> {
-    pub fn of(flow: &'a Flow, account: Option<&'a Carried>) -> Self {
-        Self { flow, account }
+impl Tally {
+    pub fn of(flow: &Arc<Flow>, account: Option<&Carried>) -> Self {
+        Self { flow: flow.clone(), account: account.map(|account| account.moved.clone()) }
     }
 }
 
 /// Carries a connection to its end and counts what it moved. `near` is always the application. `falling`
 /// turns true when it is to end at the next moment of rest.
-pub async fn carry<N: End, F: End>(
+///
+/// No async function: what it is given would be kept beside what is made of it, for every idle connection.
+pub fn carry<N: End, F: End>(
     worker: &Worker,
     direction: Direction,
     port: u16,
-    tally: Tally<'_>,
+    tally: Tally,
     near: N,
     far: F,
     falling: Option<watch::Receiver<bool>>,
-) -> io::Result<()> {
-    let ledger = &worker.shared.ledger;
+) -> impl Future<Output = io::Result<()>> + use<N, F> {
+    let ledger = worker.shared.ledger.clone();
     let client_is_near = direction == Direction::Outbound;
     let seen = std::cell::Cell::new(false);
     if worker.shared.rules.opaque_ports.contains(port) {
@@ -399,8 +404,8 @@ pub async fn carry<N: End, F: End>(
     let seen = Seen(seen);
     let mut relay = Relay::new(near, far, move |outward: bool, data: &bytes::Bytes| {
         tally.flow.add(outward, data.len());
-        if let Some(account) = tally.account {
-            account.moved.add(outward == client_is_near, data.len());
+        if let Some(account) = &tally.account {
+            account.add(outward == client_is_near, data.len());
         }
         if !seen.0.replace(true) {
             let from_client = outward == client_is_near;
@@ -408,7 +413,7 @@ pub async fn carry<N: End, F: End>(
             ledger.protocol(direction, protocol);
         }
     });
-    standing::carry(&mut relay, falling, direction == Direction::Inbound).await
+    async move { standing::carry(&mut relay, falling, direction == Direction::Inbound).await }
 }
 
 /// Whether the first bytes went by. A relay is polled by one thread at a time.

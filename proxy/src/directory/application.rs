@@ -1,9 +1,6 @@
 //! TLS that an application wants to be spoken to in, whatever the mesh does beneath it.
 
-use std::{
-    hash::{Hash, Hasher},
-    sync::{Arc, OnceLock},
-};
+use std::sync::{Arc, OnceLock};
 
 use trellis_api::proto::discovery as wire;
 use trellis_pki::{
@@ -75,9 +72,3 @@ impl PartialEq for Same {
 }
 
 impl Eq for Same {}
-
-impl Hash for Same {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        Arc::as_ptr(&self.0).hash(state);
-    }
-}

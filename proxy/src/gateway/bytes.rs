@@ -38,7 +38,7 @@ pub async fn carry(
     let Some(reached) = reach::endpoint(worker, came.client, &answer).await else { return side.abort() };
     drop(answer);
     let client = Some((came.client, &*came.row));
-    let carried = Box::pin(reached.carry(worker, end(side, came.flow, first), came.client, client));
+    let carried = reached.carry(worker, end(side, came.flow, first), came.client, client);
     // Those of a listener that is gone have as long as those of a proxy that drains.
     let over = async {
         port.gone(listener, class).await;

@@ -1,6 +1,10 @@
 //! Who answers a request: endpoints are tried until one does, as often as that can do no harm.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode, header, request::Parts};
 use hyper::body::Incoming;
@@ -143,14 +147,12 @@ impl Attempts<'_> {
             true => IDLE,
             false => RESTED,
         };
-        let connected = connection(
-            self.worker,
-            endpoint,
-            self.answer.tls(),
-            self.http2,
-            Wish { certain, rested, within: seen.span() },
-        );
-        let mut taken = match in_time(until, connected).await {
+        let connected = {
+            let wish = Wish { certain, rested, within: seen.span() };
+            let connecting = pin!(connection(self.worker, endpoint, self.answer.tls(), self.http2, wish));
+            in_time(until, connecting).await
+        };
+        let mut taken = match connected {
             Some(Ok(taken)) => taken,
             Some(Err(failure)) => {
                 endpoint.fitness.failed(Instant::now());
@@ -161,7 +163,10 @@ impl Attempts<'_> {
         let repeatable = taken.reused && request.method().is_idempotent();
         let copy = (repeatable || more).then(|| copy(&request)).flatten();
         let began = Instant::now();
-        let sent = in_time(until, taken.send(request)).await;
+        let sent = {
+            let sending = pin!(taken.send(request));
+            in_time(until, sending).await
+        };
         let now = Instant::now();
         match sent {
             Some(Ok(response)) => {
@@ -251,7 +256,8 @@ async fn connection(
     })
 }
 
-async fn in_time<T>(until: Option<Instant>, future: impl Future<Output = T>) -> Option<T> {
+/// The future is lent, since whoever is given one keeps room for it twice.
+async fn in_time<T>(until: Option<Instant>, future: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match until {
         Some(until) => time::timeout_at(until, future).await.ok(),
         None => Some(future.await),

@@ -151,7 +151,8 @@ async fn run(
         Way::Direct(answer) => return exchange.send(&answer, None, parts, body, seen).await,
     };
     match routes.find(&exchange.target, &parts.method, &parts.headers) {
-        Found::Rule(matched) => exchange.routed(matched, parts, body, seen).await,
+        // Apart, so that a request without a route does not carry room for one.
+        Found::Rule(matched) => Box::pin(exchange.routed(matched, parts, body, seen)).await,
         Found::NoHost => Err(not_found("no_route_for_host", "no route is for this host")),
         Found::NoMatch => Err(not_found("no_route", "no rule of any route holds for this request")),
     }
