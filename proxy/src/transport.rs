@@ -24,8 +24,8 @@ use crate::scratch;
 
 /// Plaintext that may wait for the end of the turn.
 const GATHER: usize = 256 * 1024;
-/// What an idle connection may keep of its gathering buffer.
-const KEEP: usize = 8 * 1024;
+/// Plaintext of one record of TLS.
+const RECORD: usize = 16 * 1024;
 
 /// The stream that HTTP/2 reads and writes.
 pub struct Transport(Arc<Mutex<Inner>>);
@@ -36,8 +36,10 @@ pub struct Drain(Arc<Mutex<Inner>>);
 struct Inner {
     socket: TcpStream,
     tls: Connection,
-    /// Plaintext of this turn, not yet sealed.
+    /// Plaintext of this turn, not yet sealed: less than a record, once it was written to.
     gathered: Vec<u8>,
+    /// Plaintext that was sealed since the socket last took everything.
+    sealed: usize,
     /// Ciphertext that was read and did not fit the reader; empty almost always.
     unread: Vec<u8>,
     taken: usize,
@@ -54,6 +56,7 @@ pub fn new(socket: TcpStream, mut tls: Connection) -> (Transport, Drain) {
         socket,
         tls,
         gathered: Vec::new(),
+        sealed: 0,
         unread: Vec::new(),
         taken: 0,
         ended: false,
@@ -107,8 +110,8 @@ impl Inner {
             // Without a limit, the writer takes everything; once TLS has broken it takes nothing, and only
             // our alert is still to be sent.
             let _ = self.tls.writer().write_all(&self.gathered);
-            self.gathered.clear();
-            self.gathered.shrink_to(KEEP);
+            self.sealed += self.gathered.len();
+            scratch::put_back(std::mem::take(&mut self.gathered));
         }
         while self.tls.wants_write() {
             let mut sink = Ready { socket: &mut self.socket, cx };
@@ -119,7 +122,41 @@ impl Inner {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
+        self.sealed = 0;
         Poll::Ready(Ok(()))
+    }
+
+    /// Takes plaintext for the end of the turn. What fills records is sealed where it lies.
+    fn gather(&mut self, bufs: &[IoSlice<'_>]) -> usize {
+        let written = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        let total = self.gathered.len() + written;
+        if self.gathered.capacity() == 0 {
+            self.gathered = scratch::take();
+        }
+        if total < RECORD {
+            bufs.iter().for_each(|buf| self.gathered.extend_from_slice(buf));
+            return written;
+        }
+        let mut whole = total - total % RECORD;
+        self.sealed += whole;
+        let mut pieces = Vec::with_capacity(1 + bufs.len());
+        let mut rest = scratch::take();
+        for piece in [self.gathered.as_slice()].into_iter().chain(bufs.iter().map(|buf| &**buf)) {
+            let (now, later) = piece.split_at(whole.min(piece.len()));
+            if !now.is_empty() {
+                pieces.push(IoSlice::new(now));
+            }
+            whole -= now.len();
+            rest.extend_from_slice(later);
+        }
+        let (mut writer, mut left) = (self.tls.writer(), pieces.as_mut_slice());
+        // Once TLS has broken the writer takes nothing, which shows at the next look at the socket.
+        while let Ok(taken @ 1..) = writer.write_vectored(left) {
+            IoSlice::advance_slices(&mut left, taken);
+        }
+        self.gathered.clear();
+        scratch::put_back(std::mem::replace(&mut self.gathered, rest));
+        written
     }
 
     fn poll_read(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
@@ -246,15 +283,10 @@ impl AsyncWrite for Transport {
         let mut inner = self.0.lock();
         // What was sealed and not yet taken by the socket counts as well: a peer that does not read must
         // find an end to what we keep for it.
-        if inner.gathered.len() >= GATHER || inner.tls.wants_write() {
+        if inner.sealed >= GATHER || (inner.sealed == 0 && inner.tls.wants_write()) {
             ready!(inner.poll_drain(cx))?;
         }
-        let mut written = 0;
-        for buf in bufs {
-            inner.gathered.extend_from_slice(buf);
-            written += buf.len();
-        }
-        Poll::Ready(Ok(written))
+        Poll::Ready(Ok(inner.gather(bufs)))
     }
 
     fn is_write_vectored(&self) -> bool {
