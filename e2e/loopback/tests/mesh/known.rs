@@ -105,7 +105,7 @@ async fn diag() -> Result<(), Error> {
     assert_eq!(diag.leaf.map(|leaf| leaf.algorithm).as_deref(), Some("ML-DSA-65"));
     assert_eq!(diag.trust[0].trust_domain, "cluster.local");
     assert_eq!(diag.settings["plaintext"], "permissive");
-    let demanded = |field: &str| diag.policy.iter().find(|one| one.field == field).unwrap();
+    let demanded = |field: &str| diag.policy.iter().find(|one| one.field == field).expect("it is demanded");
     assert_eq!(
         (demanded("plaintext").level.as_str(), demanded("signatures").source.as_str()),
         ("permissive", "start")
