@@ -52,9 +52,10 @@ struct Kind {
     reason: &'static str,
 }
 
-/// Of the same peer and status there are few: the other names are long, and looked at by each request.
+/// Of the same route, peer and status there are few: what else there is would be hashed for each request.
 impl Hash for Kind {
     fn hash<H: Hasher>(&self, state: &mut H) {
+        self.route.hash(state);
         self.peer.hash(state);
         self.status.hash(state);
     }
