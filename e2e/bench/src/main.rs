@@ -20,6 +20,7 @@ mod pace;
 mod plan;
 mod rounds;
 mod scaling;
+mod share;
 mod soak;
 mod starts;
 mod traffic;
