@@ -13,7 +13,8 @@ help: ## Show this list.
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(firstword $(MAKEFILE_LIST)) | expand -t 10
 
 build: ## Build the release binaries into bin/.
-	cargo build --profile proxy --locked -p trellis-proxy
+	@# With the parts of glibc that it uses inside: the whole of it would be a sixth of what a proxy weighs at rest.
+	cargo rustc --profile proxy --locked -p trellis-proxy --bin trellis-proxy -- -C target-feature=+crt-static
 	cargo build --release --locked $(addprefix -p ,$(services))
 	@mkdir -p bin
 	@install -m 0755 "$(CARGO_TARGET_DIR)/proxy/trellis-proxy" bin/

@@ -4,7 +4,7 @@
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     // The loader reads all relocations at every start: packed they are a few kilobytes instead of half a
-    // megabyte. glibc knows the form since 2.36.
+    // megabyte. Where glibc is not linked in, it has to be 2.36 or later.
     if cfg!(all(target_os = "linux", target_env = "gnu")) {
         println!("cargo:rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
     }
