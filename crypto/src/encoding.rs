@@ -202,6 +202,13 @@ impl PublicKey {
     }
 }
 
+impl Algorithm {
+    /// The algorithm of an object identifier, by the content of its DER.
+    pub fn of_identifier(oid: &[u8]) -> Option<Self> {
+        oid::algorithm(oid)
+    }
+}
+
 fn check_algorithm(found: Algorithm, wanted: Option<Algorithm>) -> Result<(), EncodingError> {
     match wanted {
         Some(wanted) if wanted != found => Err(EncodingError::OtherAlgorithm { found, wanted }),

@@ -15,18 +15,25 @@ pub struct Block {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PemError {
-    #[error("the text has {0} bytes, and a key at most {MAX_TEXT}: give the file that holds the key alone")]
-    TooLong(usize),
+    #[error(
+        "the text has {found} bytes, and can have at most {most}: give the file that holds the key alone"
+    )]
+    TooLong { found: usize, most: usize },
     #[error("the PEM block {0:?} has no end")]
     Endless(String),
     #[error("the PEM block {0:?} holds something else than base64")]
     Content(String),
 }
 
-/// All blocks of `text`; what is around them says nothing.
+/// All blocks of a text that holds a key; what is around them says nothing.
 pub fn blocks(text: &str) -> Result<Vec<Block>, PemError> {
-    if text.len() > MAX_TEXT {
-        return Err(PemError::TooLong(text.len()));
+    blocks_within(text, MAX_TEXT)
+}
+
+/// All blocks of a text of at most so many bytes.
+pub fn blocks_within(text: &str, most: usize) -> Result<Vec<Block>, PemError> {
+    if text.len() > most {
+        return Err(PemError::TooLong { found: text.len(), most });
     }
     let mut blocks = Vec::new();
     let mut lines = text.lines().map(str::trim_end);
@@ -35,14 +42,15 @@ pub fn blocks(text: &str) -> Result<Vec<Block>, PemError> {
             continue;
         };
         let end = format!("-----END {label}-----");
-        let mut base64 = Zeroizing::new(Vec::with_capacity(text.len()));
+        let mut body = Vec::new();
         loop {
             match lines.next() {
                 None => return Err(PemError::Endless(shown(label))),
                 Some(line) if line == end => break,
-                Some(line) => base64.extend_from_slice(line.as_bytes()),
+                Some(line) => body.push(line.as_bytes()),
             }
         }
+        let base64 = Zeroizing::new(body.concat());
         let mut content = Zeroizing::new(vec![0; base64.len()]);
         let length = STANDARD
             .decode_slice(base64.as_slice(), &mut content)

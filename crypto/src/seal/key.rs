@@ -141,6 +141,11 @@ impl Recipient {
         if self.x_wing { "X-Wing" } else { self.key.algorithm().name() }
     }
 
+    /// Whether it is written down as a key of X-Wing.
+    pub fn is_x_wing(&self) -> bool {
+        self.x_wing
+    }
+
     fn subject_public_key_info(&self) -> Vec<u8> {
         if self.x_wing {
             return [SPKI_HEAD.as_slice(), self.key.raw()].concat();
