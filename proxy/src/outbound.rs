@@ -19,7 +19,8 @@ use crate::{
     hello::Greeting,
     http,
     ledger::Direction,
-    original, reach,
+    original,
+    reach::{self, Reached},
     relay::{Begun, End},
     worker::{self, BROKE, Tally, Worker},
 };
@@ -32,6 +33,9 @@ const UNCERTAIN: Duration = Duration::from_millis(100);
 const EXPECTED: Duration = Duration::from_secs(10);
 /// The same for the rest of a greeting of TLS.
 const GREETING: Duration = Duration::from_secs(10);
+
+/// What begins like a greeting of TLS, and is none.
+const MALFORMED: &str = "malformed_client_hello";
 
 /// What is left to do for a connection once it is known where it goes. It is apart, so that what it took to
 /// find that out is not kept for as long as the connection lasts.
@@ -170,16 +174,10 @@ async fn silent(
         Ok((routed, first)) => (routed.unwrap_or(answer), first),
         Err(reason) => return refused(worker, socket, to, reason),
     };
-    let Some(mut reached) = reach::endpoint(worker, to, &answer).await else {
+    let Some(mut reached) = reach::endpoint(worker, to, &answer, answer.tls()).await else {
         return dropped(socket);
     };
-    drop(answer);
-    let heard = tokio::select! {
-        heard = hear(&mut socket, &mut first, None, UNCERTAIN) => heard,
-        // Also its end, or its refusal, is an answer.
-        () = reached.spoke() => Heard::Uncertain,
-    };
-    match heard {
+    match first_word(&mut socket, &mut first, &mut reached).await {
         Heard::Speaks(protocol) if protocol.is_http() => {
             reached.leave();
             Some(requests(worker, socket, first.freeze(), protocol, to, followed))
@@ -188,7 +186,17 @@ async fn silent(
             reached.leave();
             None
         }
+        _ if answer.tls().is_some() => settled(worker, socket, first, to, &answer, Some(reached)).await,
         _ => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
+    }
+}
+
+/// What a client speaks that was silent so far; nothing certain, where its server is the first to speak.
+async fn first_word(socket: &mut TcpStream, first: &mut BytesMut, reached: &mut Reached) -> Heard {
+    tokio::select! {
+        heard = hear(socket, first, None, UNCERTAIN) => heard,
+        // Also its end, or its refusal, is an answer.
+        () = reached.spoke() => Heard::Uncertain,
     }
 }
 
@@ -243,7 +251,75 @@ async fn bytes(
         Ok((routed, first)) => (routed.unwrap_or(answer), first),
         Err(reason) => return refused(worker, socket, to, reason),
     };
-    match reach::endpoint(worker, to, &answer).await {
+    if answer.tls().is_some() {
+        // What few connections need must not make them all larger.
+        return Box::pin(sealed(worker, socket, first, to, &answer)).await;
+    }
+    match reach::endpoint(worker, to, &answer, None).await {
+        Some(reached) => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
+        None => dropped(socket),
+    }
+}
+
+/// Carries bytes to an application that wants TLS of its own.
+async fn sealed(
+    worker: &Arc<Worker>,
+    mut socket: TcpStream,
+    mut first: BytesMut,
+    to: SocketAddr,
+    answer: &Answer,
+) -> Option<Onward> {
+    let heard = match first.is_empty() {
+        true => hear(&mut socket, &mut first, Some(SILENCE), UNCERTAIN).await,
+        false => Heard::Uncertain,
+    };
+    match heard {
+        Heard::Left => None,
+        Heard::Silent => {
+            let Some(mut reached) = reach::endpoint(worker, to, answer, answer.tls()).await else {
+                return dropped(socket);
+            };
+            match first_word(&mut socket, &mut first, &mut reached).await {
+                Heard::Left => {
+                    reached.leave();
+                    None
+                }
+                _ => settled(worker, socket, first, to, answer, Some(reached)).await,
+            }
+        }
+        _ => settled(worker, socket, first, to, answer, None).await,
+    }
+}
+
+/// The same once the client, or its server, has said something. A client that speaks TLS itself is not spoken
+/// for: it is led to the application as it is, and what was `reached` for it in TLS of ours is left.
+async fn settled(
+    worker: &Arc<Worker>,
+    mut socket: TcpStream,
+    mut first: BytesMut,
+    to: SocketAddr,
+    answer: &Answer,
+    reached: Option<Reached>,
+) -> Option<Onward> {
+    let own = match first.starts_with(&[22]) {
+        true => match greeting(&mut socket, &mut first).await {
+            Ok(_) => true,
+            Err(MALFORMED) => false,
+            Err(reason) => return refused(worker, socket, to, reason),
+        },
+        false => false,
+    };
+    let reached = match (reached, own) {
+        (Some(reached), false) => Some(reached),
+        (None, false) => reach::endpoint(worker, to, answer, answer.tls()).await,
+        (before, true) => {
+            if let Some(before) = before {
+                before.leave();
+            }
+            reach::endpoint(worker, to, answer, None).await
+        }
+    };
+    match reached {
         Some(reached) => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
         None => dropped(socket),
     }
@@ -278,13 +354,13 @@ pub async fn greeting(socket: &mut TcpStream, first: &mut BytesMut) -> Result<Op
     loop {
         match Greeting::read(first) {
             Greeting::Whole { name, .. } => return Ok(name),
-            Greeting::Broken => return Err("malformed_client_hello"),
+            Greeting::Broken => return Err(MALFORMED),
             Greeting::Incomplete => {}
         }
         let more = time::timeout(GREETING, std::future::poll_fn(|cx| socket.poll_recv(cx))).await;
         match more {
             Ok(Ok(Some(data))) => first.extend_from_slice(&data),
-            Ok(_) => return Err("malformed_client_hello"),
+            Ok(_) => return Err(MALFORMED),
             Err(_) => return Err("slow_client_hello"),
         }
     }

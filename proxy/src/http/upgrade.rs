@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use tracing::debug;
 
-use super::io::{Far, FarEnd, Near};
+use super::io::{Far, FarEnd, Near, together};
 use crate::{
     ledger::Flow,
     relay::{Begun, Relay},
@@ -24,7 +24,11 @@ pub fn carry(near: OnUpgrade, far: OnUpgrade, held: impl Send + 'static) {
             return debug!("an upgraded connection is not ours");
         };
         // Once it is taken apart, nobody else counts what goes by.
-        let relay = Relay::new(near, far, |outward, data: &bytes::Bytes| flow.add(outward, data.len()));
+        let relay = Relay::new(near, far, |outward, data: &bytes::Bytes| {
+            if let Some(flow) = &flow {
+                flow.add(outward, data.len());
+            }
+        });
         if let Err(error) = relay.await {
             debug!(%error, "upgraded connection broke");
         }
@@ -36,7 +40,8 @@ fn near_end(upgraded: Upgraded) -> Option<Begun<Metered>> {
     Some(parts.io.into_end(parts.read_buf))
 }
 
-fn far_end(upgraded: Upgraded) -> Option<(Begun<FarEnd>, Arc<Flow>)> {
+fn far_end(upgraded: Upgraded) -> Option<(Begun<FarEnd>, Option<Arc<Flow>>)> {
     let parts = upgraded.downcast::<Far>().ok()?;
-    Some(parts.io.into_end(parts.read_buf))
+    let (unread, end, flow) = parts.io.into_end();
+    Some((Begun::new(together(parts.read_buf, unread), end), flow))
 }

@@ -14,6 +14,7 @@ mod listeners;
 mod policy;
 mod proxied;
 mod requests;
+mod resealed;
 mod secured;
 mod seen;
 mod waiting;

@@ -112,31 +112,31 @@ pub fn mark(certificate: &CertificateDer<'_>) -> String {
     last.concat()
 }
 
+/// Accepts TLS as `issued`, from clients only that one of `clients` certifies, where that is to be.
+pub fn acceptor(issued: &Issued, clients: Option<&Authority>, protocols: &[&[u8]]) -> TlsAcceptor {
+    let provider = provider::public(KeyExchange::Prefer);
+    let verifier = match clients {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(clients) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(clients.pem.as_bytes()).unwrap()).unwrap();
+            let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+            builder.build().unwrap()
+        }
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![issued.der()], PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap())
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
+}
+
 async fn serve(name: &'static str, address: SocketAddr, tls: Option<&Issued>, clients: Option<&Authority>) {
     let listener = TcpListener::bind(address).await.unwrap();
-    let acceptor = tls.map(|issued| {
-        let provider = provider::public(KeyExchange::Prefer);
-        let verifier = match clients {
-            None => WebPkiClientVerifier::no_client_auth(),
-            Some(clients) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(CertificateDer::from_pem_slice(clients.pem.as_bytes()).unwrap()).unwrap();
-                let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
-                builder.build().unwrap()
-            }
-        };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(
-                vec![issued.der()],
-                PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
-    });
+    let acceptor = tls.map(|issued| acceptor(issued, clients, &[b"h2", b"http/1.1"]));
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
