@@ -25,6 +25,8 @@ use crate::{
     worker::{self, BROKE, Tally, Worker},
 };
 
+mod sealed;
+
 /// How long a client may be silent before its endpoint is reached, to hear whether that speaks first.
 const SILENCE: Duration = Duration::from_millis(20);
 /// How long a client that has begun may take to say what it speaks.
@@ -174,9 +176,13 @@ async fn silent(
         Ok((routed, first)) => (routed.unwrap_or(answer), first),
         Err(reason) => return refused(worker, socket, to, reason),
     };
-    let Some(mut reached) = reach::endpoint(worker, to, &answer, answer.tls()).await else {
+    if answer.tls().is_some() {
+        return sealed::carry(worker, socket, first, to, &answer, Some(followed)).await;
+    }
+    let Some(mut reached) = reach::endpoint(worker, to, &answer, None).await else {
         return dropped(socket);
     };
+    drop(answer);
     match first_word(&mut socket, &mut first, &mut reached).await {
         Heard::Speaks(protocol) if protocol.is_http() => {
             reached.leave();
@@ -186,7 +192,6 @@ async fn silent(
             reached.leave();
             None
         }
-        _ if answer.tls().is_some() => settled(worker, socket, first, to, &answer, Some(reached)).await,
         _ => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
     }
 }
@@ -253,73 +258,9 @@ async fn bytes(
     };
     if answer.tls().is_some() {
         // What few connections need must not make them all larger.
-        return Box::pin(sealed(worker, socket, first, to, &answer)).await;
+        return Box::pin(sealed::carry(worker, socket, first, to, &answer, None)).await;
     }
     match reach::endpoint(worker, to, &answer, None).await {
-        Some(reached) => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
-        None => dropped(socket),
-    }
-}
-
-/// Carries bytes to an application that wants TLS of its own.
-async fn sealed(
-    worker: &Arc<Worker>,
-    mut socket: TcpStream,
-    mut first: BytesMut,
-    to: SocketAddr,
-    answer: &Answer,
-) -> Option<Onward> {
-    let heard = match first.is_empty() {
-        true => hear(&mut socket, &mut first, Some(SILENCE), UNCERTAIN).await,
-        false => Heard::Uncertain,
-    };
-    match heard {
-        Heard::Left => None,
-        Heard::Silent => {
-            let Some(mut reached) = reach::endpoint(worker, to, answer, answer.tls()).await else {
-                return dropped(socket);
-            };
-            match first_word(&mut socket, &mut first, &mut reached).await {
-                Heard::Left => {
-                    reached.leave();
-                    None
-                }
-                _ => settled(worker, socket, first, to, answer, Some(reached)).await,
-            }
-        }
-        _ => settled(worker, socket, first, to, answer, None).await,
-    }
-}
-
-/// The same once the client, or its server, has said something. A client that speaks TLS itself is not spoken
-/// for: it is led to the application as it is, and what was `reached` for it in TLS of ours is left.
-async fn settled(
-    worker: &Arc<Worker>,
-    mut socket: TcpStream,
-    mut first: BytesMut,
-    to: SocketAddr,
-    answer: &Answer,
-    reached: Option<Reached>,
-) -> Option<Onward> {
-    let own = match first.starts_with(&[22]) {
-        true => match greeting(&mut socket, &mut first).await {
-            Ok(_) => true,
-            Err(MALFORMED) => false,
-            Err(reason) => return refused(worker, socket, to, reason),
-        },
-        false => false,
-    };
-    let reached = match (reached, own) {
-        (Some(reached), false) => Some(reached),
-        (None, false) => reach::endpoint(worker, to, answer, answer.tls()).await,
-        (before, true) => {
-            if let Some(before) = before {
-                before.leave();
-            }
-            reach::endpoint(worker, to, answer, None).await
-        }
-    };
-    match reached {
         Some(reached) => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
         None => dropped(socket),
     }
