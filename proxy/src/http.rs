@@ -13,9 +13,11 @@ mod mirror;
 mod pace;
 mod rest;
 mod serve;
+mod settings;
 mod stall;
 mod upgrade;
 mod upstream;
+mod websocket;
 
 pub use answer::Failure;
 pub use body::End;

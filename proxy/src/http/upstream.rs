@@ -8,7 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -22,7 +22,12 @@ use tokio::time::Instant;
 use tracing::debug;
 use trellis_api::evidence::Class;
 
-use super::{body::Body, expect::Question, io::Far};
+use super::{
+    body::Body,
+    expect::Question,
+    io::Far,
+    settings::{self, Settings},
+};
 use crate::{
     application::{self, Held, Seal},
     directory::{ApplicationTls, Endpoint, Reach, Same},
@@ -88,6 +93,8 @@ pub struct Connection {
     /// It takes no further request.
     retired: AtomicBool,
     open: AtomicUsize,
+    /// Of HTTP/2.
+    settings: OnceLock<Settings>,
 }
 
 impl Connection {
@@ -246,6 +253,9 @@ impl Upstreams {
             .max_header_list_size(HEADER_LIST)
             .max_send_buf_size(SEND_BUFFER)
             .max_concurrent_reset_streams(STREAMS);
+        let (far, settings) = settings::heard(far);
+        // Nobody else has it yet.
+        let _ = connection.settings.set(settings);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
         tokio::spawn(self.drive(key, connection.clone(), held, driven));
         Ok(Many { sender, connection, used: Mutex::new(Instant::now()) })
@@ -353,6 +363,14 @@ impl Taken {
         Self { key, sender, connection, reused, question: None, unheard: false }
     }
 
+    /// Whether its application takes WebSockets in HTTP/2.
+    pub async fn takes_websockets(&self) -> bool {
+        match self.connection.settings.get() {
+            Some(settings) => settings.take_websockets().await,
+            None => false,
+        }
+    }
+
     /// Sends a request. Of a failure one can say whether the application can have seen any of it.
     pub async fn send(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         let sent = match &mut self.sender {
@@ -423,7 +441,8 @@ async fn dial(
 ) -> Result<(Far, Arc<Connection>, Held), ConnectError> {
     let application::Connection { far, flow, row, peer, held } =
         application::connect(worker, endpoint, seal, certain, within).await?;
-    let connection = Connection { row, peer, retired: AtomicBool::new(false), open: AtomicUsize::new(0) };
+    let (retired, open) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let connection = Connection { row, peer, retired, open, settings: OnceLock::new() };
     Ok((far.counted(flow), Arc::new(connection), held))
 }
 

@@ -18,3 +18,4 @@ mod resealed;
 mod secured;
 mod seen;
 mod waiting;
+mod websockets;
