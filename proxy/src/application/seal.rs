@@ -52,10 +52,12 @@ pub async fn connect(
     let stream = match time::timeout(PATIENCE, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
+            if let Some(reason) = reach::refused_by_peer(&error) {
+                // Its proxy did not lead there.
+                return Err(ConnectError::Application { address, reason });
+            }
             debug!(%address, %error, "the application's handshake failed");
-            // Its proxy may not have led there at all.
-            let reason = reach::refused_by_peer(&error);
-            return Err(failed(reason.unwrap_or_else(|| public::refusal(&error).as_str())));
+            return Err(failed(public::refusal(&error).as_str()));
         }
         Err(_) => return Err(failed("timed_out")),
     };

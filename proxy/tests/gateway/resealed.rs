@@ -124,7 +124,11 @@ async fn bytes_go_on_in_the_applications_own_tls_or_not_at_all() {
     stage.control.workload(meshed.endpoints[0].clone());
     let sidecar = stage.sidecar("inside", 7).await;
     meshed.tls = Some(policy(&authority));
+    // Beside it nothing listens.
+    let mut absent = wire::Service { name: "absent".into(), ..meshed.clone() };
+    absent.endpoints[0].port = 8081;
     stage.control.backend(meshed);
+    stage.control.backend(absent);
     let backend = |name: &str, at: SocketAddr, change: &dyn Fn(&mut wire::BackendTls)| {
         let mut service = stage.plain(name, at);
         change(service.tls.insert(policy(&authority)));
@@ -141,7 +145,8 @@ async fn bytes_go_on_in_the_applications_own_tls_or_not_at_all() {
     backend("untrusted", plain, &|tls| tls.authorities = vec![stranger.pem.clone()]);
     backend("invalid", plain, &|tls| tls.invalid = "the ConfigMap shop/ca is missing".into());
     backend("bare", bare, &|_| {});
-    let names = ["good", "inside", "web", "alternative", "other-name", "untrusted", "invalid", "bare"];
+    let names =
+        ["good", "inside", "web", "alternative", "other-name", "untrusted", "invalid", "bare", "absent"];
     let mut listeners: Vec<_> = names.iter().zip(7000..).map(|(name, port)| tcp(port, name)).collect();
     // Where TLS ends at the gateway, it begins anew; where it goes through, it is the client's own.
     let certificate = authority.issue(&P256, &["ends.example"]).wire("edge/ends");
@@ -177,6 +182,9 @@ async fn bytes_go_on_in_the_applications_own_tls_or_not_at_all() {
             }
         }
     }
+    assert_eq!(heard(gateway.at(7008), "hello").await, (String::new(), false));
+    let absent = ["trellis_connections_total", "/sa/inside\"", "refused_peer_unavailable"];
+    gateway.until(&absent, 1.0).await;
     let provider = || provider::public(KeyExchange::Prefer);
     let mut client = secure(gateway.at(443), "ends.example", &authority, provider()).await.unwrap();
     assert_eq!(say(&mut client, "hello", "HELLO").await, "app.example of nobody;HELLO");
