@@ -10,6 +10,7 @@ pub mod run;
 
 mod account;
 mod admin;
+mod application;
 mod balance;
 mod budget;
 mod decay;

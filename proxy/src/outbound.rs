@@ -19,10 +19,13 @@ use crate::{
     hello::Greeting,
     http,
     ledger::Direction,
-    original, reach,
+    original,
+    reach::{self, Reached},
     relay::{Begun, End},
     worker::{self, BROKE, Tally, Worker},
 };
+
+mod sealed;
 
 /// How long a client may be silent before its endpoint is reached, to hear whether that speaks first.
 const SILENCE: Duration = Duration::from_millis(20);
@@ -32,6 +35,9 @@ const UNCERTAIN: Duration = Duration::from_millis(100);
 const EXPECTED: Duration = Duration::from_secs(10);
 /// The same for the rest of a greeting of TLS.
 const GREETING: Duration = Duration::from_secs(10);
+
+/// What begins like a greeting of TLS, and is none.
+const MALFORMED: &str = "malformed_client_hello";
 
 /// What is left to do for a connection once it is known where it goes. It is apart, so that what it took to
 /// find that out is not kept for as long as the connection lasts.
@@ -170,16 +176,14 @@ async fn silent(
         Ok((routed, first)) => (routed.unwrap_or(answer), first),
         Err(reason) => return refused(worker, socket, to, reason),
     };
-    let Some(mut reached) = reach::endpoint(worker, to, &answer).await else {
+    if answer.tls().is_some() {
+        return sealed::carry(worker, socket, first, to, &answer, Some(followed)).await;
+    }
+    let Some(mut reached) = reach::endpoint(worker, to, &answer, None).await else {
         return dropped(socket);
     };
     drop(answer);
-    let heard = tokio::select! {
-        heard = hear(&mut socket, &mut first, None, UNCERTAIN) => heard,
-        // Also its end, or its refusal, is an answer.
-        () = reached.spoke() => Heard::Uncertain,
-    };
-    match heard {
+    match first_word(&mut socket, &mut first, &mut reached).await {
         Heard::Speaks(protocol) if protocol.is_http() => {
             reached.leave();
             Some(requests(worker, socket, first.freeze(), protocol, to, followed))
@@ -189,6 +193,15 @@ async fn silent(
             None
         }
         _ => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
+    }
+}
+
+/// What a client speaks that was silent so far; nothing certain, where its server is the first to speak.
+async fn first_word(socket: &mut TcpStream, first: &mut BytesMut, reached: &mut Reached) -> Heard {
+    tokio::select! {
+        heard = hear(socket, first, None, UNCERTAIN) => heard,
+        // Also its end, or its refusal, is an answer.
+        () = reached.spoke() => Heard::Uncertain,
     }
 }
 
@@ -243,7 +256,11 @@ async fn bytes(
         Ok((routed, first)) => (routed.unwrap_or(answer), first),
         Err(reason) => return refused(worker, socket, to, reason),
     };
-    match reach::endpoint(worker, to, &answer).await {
+    if answer.tls().is_some() {
+        // What few connections need must not make them all larger.
+        return Box::pin(sealed::carry(worker, socket, first, to, &answer, None)).await;
+    }
+    match reach::endpoint(worker, to, &answer, None).await {
         Some(reached) => Some(reached.carry(worker, Begun::new(first.freeze(), socket), to, None)),
         None => dropped(socket),
     }
@@ -278,13 +295,13 @@ pub async fn greeting(socket: &mut TcpStream, first: &mut BytesMut) -> Result<Op
     loop {
         match Greeting::read(first) {
             Greeting::Whole { name, .. } => return Ok(name),
-            Greeting::Broken => return Err("malformed_client_hello"),
+            Greeting::Broken => return Err(MALFORMED),
             Greeting::Incomplete => {}
         }
         let more = time::timeout(GREETING, std::future::poll_fn(|cx| socket.poll_recv(cx))).await;
         match more {
             Ok(Ok(Some(data))) => first.extend_from_slice(&data),
-            Ok(_) => return Err("malformed_client_hello"),
+            Ok(_) => return Err(MALFORMED),
             Err(_) => return Err("slow_client_hello"),
         }
     }

@@ -1,5 +1,6 @@
-//! One endpoint, reached: through a tunnel that proves who it is, or without one where it has none. What
-//! cannot be reached is passed over for another, as long as nothing was said.
+//! One endpoint, reached: through a tunnel that proves who it is, or without one where it has none, and in TLS
+//! of the application's own where that is to be. What cannot be reached is passed over for another, as long as
+//! nothing was said.
 
 use std::{
     future::{poll_fn, ready},
@@ -14,10 +15,12 @@ use trellis_api::evidence::Class;
 use trellis_pki::spiffe::SpiffeId;
 
 use crate::{
+    application::{self, Held, Seal},
     balance::Busy,
-    directory::{Answer, Endpoint, Reach, Subject},
+    directory::{Answer, ApplicationTls, Endpoint, Reach, Subject},
     handshake::ConnectError,
-    ledger::{self, Direction, OpenConnection, Row},
+    http::FarEnd,
+    ledger::{self, Direction, Flow, OpenConnection, Row},
     outbound::Onward,
     relay::{Begun, End, Refused, Tunnelled, Unanswered},
     route::{ByteRoute, Choice},
@@ -42,8 +45,27 @@ pub struct Reached {
 }
 
 enum Far {
-    Tunnel { stream: Tunnelled, peer: Arc<Peer>, place: Place, identity: String },
-    Plain { socket: TcpStream, row: Arc<Row>, open: OpenConnection },
+    Tunnel {
+        stream: Tunnelled,
+        peer: Arc<Peer>,
+        place: Place,
+        identity: String,
+    },
+    Plain {
+        socket: TcpStream,
+        row: Arc<Row>,
+        open: OpenConnection,
+    },
+    /// Boxed: what few connections are must not make all of them larger.
+    Sealed(Box<Sealed>),
+}
+
+/// In TLS of the application's own.
+struct Sealed {
+    end: FarEnd,
+    flow: Arc<Flow>,
+    row: Arc<Row>,
+    held: Held,
 }
 
 /// Who is behind the backend that a route for bytes names for the next connection.
@@ -60,9 +82,21 @@ pub async fn routed(worker: &Worker, route: Option<&Arc<ByteRoute>>) -> Result<A
     }
 }
 
-/// Tries endpoints until one takes the connection. What went wrong is on record when there is none.
-pub async fn endpoint(worker: &Worker, destination: SocketAddr, answer: &Answer) -> Option<Reached> {
+/// Tries endpoints until one takes the connection, and says in `tls` who it is where that is to be. What went
+/// wrong is on record when there is none.
+pub async fn endpoint(
+    worker: &Worker,
+    destination: SocketAddr,
+    answer: &Answer,
+    tls: Option<&Arc<ApplicationTls>>,
+) -> Option<Reached> {
     let endpoints = answer.endpoints();
+    if let Some(why) = tls.and_then(|tls| tls.invalid()) {
+        debug!(%destination, why, "the application cannot be spoken to in TLS");
+        let peer = endpoints.first().map_or("unverified:unknown", |endpoint| &*endpoint.peer);
+        refuse(worker, peer.to_owned(), "backend_tls_invalid");
+        return None;
+    }
     let mut tried = Vec::new();
     while tried.len() < ATTEMPTS {
         let picked = answer.pick(&tried, Instant::now(), &mut rand::rng());
@@ -70,7 +104,12 @@ pub async fn endpoint(worker: &Worker, destination: SocketAddr, answer: &Answer)
             break;
         };
         let busy = Busy::new(&endpoint.fitness);
-        match far(worker, endpoint).await {
+        let far = match tls {
+            None => far(worker, endpoint).await,
+            // Apart, so that who needs none does not carry room for its making.
+            Some(tls) => Box::pin(sealed(worker, endpoint, tls)).await,
+        };
+        match far {
             Ok(far) => {
                 endpoint.fitness.succeeded();
                 return Some(Reached { address: endpoint.address, far, first: None, busy });
@@ -106,6 +145,18 @@ async fn far(worker: &Worker, endpoint: &Endpoint) -> Result<Far, ConnectError> 
     }
 }
 
+async fn sealed(
+    worker: &Worker,
+    endpoint: &Endpoint,
+    tls: &Arc<ApplicationTls>,
+) -> Result<Far, ConnectError> {
+    let seal = Some(Seal { tls, protocol: None });
+    let application::Connection { far, flow, row, held, .. } =
+        application::connect(worker, endpoint, seal, false, None).await?;
+    let (_, end, _) = far.into_end();
+    Ok(Far::Sealed(Box::new(Sealed { end, flow, row, held })))
+}
+
 /// A connection to an endpoint without a proxy, and where it is counted with the reason.
 pub async fn plaintext(
     worker: &Worker,
@@ -134,6 +185,7 @@ impl Reached {
                 poll_fn(|cx| match far {
                     Far::Tunnel { stream, .. } => stream.poll_recv(cx),
                     Far::Plain { socket, .. } => socket.poll_recv(cx),
+                    Far::Sealed(sealed) => sealed.end.poll_recv(cx),
                 })
                 .await,
             );
@@ -145,6 +197,7 @@ impl Reached {
         match &mut self.far {
             Far::Tunnel { stream, .. } => stream.abort(),
             Far::Plain { socket, .. } => socket.abort(),
+            Far::Sealed(sealed) => sealed.end.abort(),
         }
     }
 
@@ -226,6 +279,25 @@ impl Reached {
                     }
                     if demands.is_strict(direction) {
                         demands.plaintext_ended(direction, &row.terms.destination);
+                    }
+                })
+            }
+            Far::Sealed(sealed) => {
+                let Sealed { end, flow, row, held } = *sealed;
+                let mut account = account(&row);
+                let falling = held.place.as_ref().map(Place::falling);
+                let tally = Tally::of(&flow, account.as_deref());
+                let far = Begun::new(said, end);
+                let carried = Box::pin(worker::carry(&worker, direction, port, tally, near, far, falling));
+                Box::pin(async move {
+                    let (_busy, held) = (busy, held);
+                    let Err(error) = carried.await else { return };
+                    debug!(%destination, endpoint = %address, %error, "connection broke");
+                    if let Some(place) = &held.place {
+                        place.cut();
+                    }
+                    if let Some(account) = &mut account {
+                        account.broke(BROKE);
                     }
                 })
             }

@@ -94,6 +94,11 @@ impl<N: End, F: End, M> Relay<N, F, M> {
         self.moves
     }
 
+    /// Whether one side has ended, and the other has not.
+    pub fn is_half(&self) -> bool {
+        matches!(self.outward, Way::Done) != matches!(self.inward, Way::Done)
+    }
+
     /// Finishes both ways in good order, if nothing is under way and nothing is owed to the client, who has an
     /// answer once its server had the last word.
     pub fn finish_at_rest(&mut self, server_is_near: bool) -> bool {

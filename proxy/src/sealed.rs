@@ -42,9 +42,6 @@ pub struct Metered {
     pace: Option<Pace>,
 }
 
-/// Any stream as an end of a relay.
-pub struct Stream<S>(pub S);
-
 impl Side {
     pub fn sealed(socket: TcpStream, tls: Connection) -> Self {
         let (transport, drain) = transport::new(socket, tls);
@@ -274,25 +271,6 @@ impl End for Side {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> End for Stream<S> {
-    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        recv(&mut self.0, cx)
-    }
-
-    fn release(&mut self, _: usize) {}
-
-    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
-        ready!(send(&mut self.0, cx, data))?;
-        Pin::new(&mut self.0).poll_flush(cx)
-    }
-
-    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        finish(&mut self.0, cx)
-    }
-
-    fn abort(&mut self) {}
-}
-
 fn recv(from: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
     let mut data = BytesMut::zeroed(READ);
     let mut buf = ReadBuf::new(&mut data);
@@ -302,7 +280,11 @@ fn recv(from: &mut (impl AsyncRead + Unpin), cx: &mut Context<'_>) -> Poll<io::R
     Poll::Ready(Ok((read > 0).then(|| data.freeze())))
 }
 
-fn send(to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
+pub fn send(
+    to: &mut (impl AsyncWrite + Unpin),
+    cx: &mut Context<'_>,
+    data: &mut Bytes,
+) -> Poll<io::Result<()>> {
     while !data.is_empty() {
         let sent = ready!(Pin::new(&mut *to).poll_write(cx, data))?;
         if sent == 0 {
@@ -313,7 +295,7 @@ fn send(to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>, data: &mut Byt
     Poll::Ready(Ok(()))
 }
 
-fn finish(to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+pub fn finish(to: &mut (impl AsyncWrite + Unpin), cx: &mut Context<'_>) -> Poll<io::Result<()>> {
     match ready!(Pin::new(to).poll_shutdown(cx)) {
         // The other side has gone already: there is nobody left to tell.
         Err(error) if error.kind() == io::ErrorKind::NotConnected => Poll::Ready(Ok(())),

@@ -54,7 +54,7 @@ pub struct Serving {
     pub insecure_fallback: bool,
     /// Whether it can prove itself to applications, where it was to.
     pub proves: Option<Result<(), Problem>>,
-    /// Services that its routes lead to.
+    /// Services that its routes lead to, and that it speaks to itself: where TLS goes through, clients do.
     pub backends: BTreeSet<Name>,
 }
 
@@ -154,7 +154,8 @@ impl Serving {
             }
         }
         verdicts.sort_by(|one, other| (&one.key, one.parent).cmp(&(&other.key, other.parent)));
-        let attached: BTreeSet<&Key> = places.iter().flat_map(|place| &place.routes).copied().collect();
+        let ends = judged.iter().zip(&places).filter(|(judged, _)| judged.kind != Some(Kind::Passthrough));
+        let attached: BTreeSet<&Key> = ends.flat_map(|(_, place)| &place.routes).copied().collect();
         let backends = candidates.iter().filter(|one| attached.contains(one.key));
         let backends =
             backends.flat_map(|one| one.route.references.iter().map(|one| one.to.clone())).collect();

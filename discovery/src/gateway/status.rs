@@ -61,7 +61,8 @@ pub enum Says {
     },
     /// Of each parent that is ours.
     Route(Vec<(ParentRef, Vec<Condition>)>),
-    /// Of each gateway that it is obeyed by.
+    /// Of each gateway that it is obeyed by, and of each Service for those who connect to that from within the
+    /// mesh.
     Policy(Vec<(ParentRef, Vec<Condition>)>),
     PqPolicy {
         conditions: Vec<Condition>,
@@ -84,7 +85,7 @@ pub struct Address {
     pub value: String,
 }
 
-/// The most gateways that a policy's status has place for.
+/// The most gateways and Services that a policy's status has place for.
 const MAX_ANCESTORS: usize = 16;
 
 impl Condition {

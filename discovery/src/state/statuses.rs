@@ -175,7 +175,16 @@ impl State {
             .map(|(gateway, _)| gateway)
             .collect();
         gateways.sort_unstable();
-        let ancestors = gateways.into_iter().map(|gateway| (status::ancestor(gateway), conditions.clone()));
+        // Whether or not a route leads there: who connects to it within the mesh obeys it.
+        let services: BTreeSet<_> = policy
+            .targets
+            .iter()
+            .map(|target| &target.service)
+            .filter(|name| self.services.contains_key(*name))
+            .collect();
+        let gateways = gateways.into_iter().map(status::ancestor);
+        let ancestors = gateways.chain(services.into_iter().map(status::mesh_ancestor));
+        let ancestors = ancestors.map(|ancestor| (ancestor, conditions.clone()));
         Some(Status { generation: policy.generation, says: Says::Policy(ancestors.collect()) })
     }
 }

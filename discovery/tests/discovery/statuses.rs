@@ -333,6 +333,68 @@ spec: {targetRefs: [{group: '', kind: Service, name: web}], validation: {hostnam
     assert_eq!(set["listeners"], json!([]));
 }
 
+/// Bytes are spoken to in TLS as requests are, but for those whose TLS goes through.
+#[test]
+fn a_policy_names_the_gateways_that_obey_it_and_the_services_within_the_mesh() {
+    let world = "
+kind: Gateway
+metadata: {name: main, namespace: edge, resourceVersion: '7'}
+spec:
+  gatewayClassName: trellis
+  listeners:
+  - {name: tcp, port: 7000, protocol: TCP}
+  - {name: ends, port: 443, protocol: TLS, hostname: ends.org, tls: {mode: Terminate, certificateRefs: [{name: good}]}}
+  - {name: through, port: 443, protocol: TLS, hostname: through.org, tls: {mode: Passthrough}}
+---
+kind: BackendTLSPolicy
+metadata: {name: p, namespace: edge}
+spec: {targetRefs: [{group: '', kind: Service, name: web, sectionName: http}, {group: '', kind: Service, name: gone}], validation: {hostname: a.org, wellKnownCACertificates: System}}
+";
+    let pair = crate::edge::pair();
+    let mut objects = manifests(world);
+    objects.push(crate::edge::secret("edge", "good", &pair.certificate, &pair.key));
+    let mut state = crate::edge::world(&objects);
+    let reference = |group: &str, kind: &str, name: &str| json!({"group": group, "kind": kind, "namespace": "edge", "name": name});
+    let gateway = reference("gateway.networking.k8s.io", "Gateway", "main");
+    let service = reference("", "Service", "web");
+    let ancestors = |state: &mut State| {
+        let all: BTreeMap<_, _> = state.wanted_statuses(NOW).into_iter().collect();
+        let ancestors = all["BackendTLSPolicy edge/p"]["ancestors"].as_array().unwrap().clone();
+        for ancestor in &ancestors {
+            assert_eq!(
+                said(&ancestor["conditions"]),
+                ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"]
+            );
+        }
+        ancestors.iter().map(|one| one["ancestorRef"].clone()).collect::<Vec<_>>()
+    };
+    assert_eq!(ancestors(&mut state), std::slice::from_ref(&service), "no route leads there");
+    let rules = ", rules: [{backendRefs: [{name: web, port: 80}]}]";
+    let tls = |name: &str| {
+        let hostnames = format!(", hostnames: [{name}.org]{rules}");
+        crate::edge::route("TLSRoute", "edge", name, &format!(", sectionName: {name}"), &hostnames)
+    };
+    for (route, obeys) in [
+        (tls("through"), false),
+        (tls("ends"), true),
+        (crate::edge::route("TCPRoute", "edge", "bytes", ", sectionName: tcp", rules), true),
+    ] {
+        put(&mut state, &route);
+        let expected = if obeys { vec![gateway.clone(), service.clone()] } else { vec![service.clone()] };
+        assert_eq!(ancestors(&mut state), expected, "{route}");
+        state.apply(deleted(&route), &mut Touched::default());
+        state.settle(&mut Touched::default());
+        assert_eq!(ancestors(&mut state), std::slice::from_ref(&service), "the route is gone");
+    }
+    // It goes, and comes back with other ports.
+    let web = &manifests(EDGE)[5];
+    state.apply(deleted(web), &mut Touched::default());
+    state.settle(&mut Touched::default());
+    assert_eq!(ancestors(&mut state), Vec::<Value>::new());
+    put(&mut state, web);
+    assert_eq!(ancestors(&mut state), [service]);
+}
+
 #[test]
 fn a_gateway_consists_of_four_objects_that_are_its_own() {
     let infrastructure = "infrastructure: {labels: {team: edge}, annotations: {note: x, trellis.dev/access-log: errors}}, addresses: [{value: 192.0.2.1}], listeners: [{name: more, port: 8443, protocol: TCP}, ";

@@ -26,6 +26,8 @@ mod program;
 mod restarts;
 #[path = "mesh/routes.rs"]
 mod routes;
+#[path = "mesh/sealed.rs"]
+mod sealed;
 #[path = "mesh/seen.rs"]
 mod seen;
 #[path = "mesh/traces.rs"]
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         foreign::trials(),
         routes::trials(),
         known::trials(),
+        sealed::trials(),
         seen::trials(),
         traces::trials(),
         traffic::trials(),

@@ -35,7 +35,11 @@ pub async fn carry(
     };
     let class = came.row.class;
     let _open = came.row.opened();
-    let Some(reached) = reach::endpoint(worker, came.client, &answer).await else { return side.abort() };
+    // TLS that goes through is the client's.
+    let tls = answer.tls().filter(|_| listener.kind != Kind::Passthrough);
+    let Some(reached) = reach::endpoint(worker, came.client, &answer, tls).await else {
+        return side.abort();
+    };
     drop(answer);
     let client = Some((came.client, &*came.row));
     let carried = reached.carry(worker, end(side, came.flow, first), came.client, client);
@@ -68,10 +72,5 @@ async fn backend(
         Kind::Tls | Kind::Tcp => routes.tcp(),
         Kind::Http | Kind::Https => None,
     };
-    let answer = reach::routed(worker, route).await?;
-    // What its application wants in TLS is not said to it without.
-    match answer.tls().is_some() && listener.kind != Kind::Passthrough {
-        true => Err("backend_wants_tls_of_its_own"),
-        false => Ok(answer),
-    }
+    reach::routed(worker, route).await
 }

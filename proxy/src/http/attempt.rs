@@ -7,7 +7,7 @@ use std::{
 };
 
 use http::{Request, Response, StatusCode, header, request::Parts};
-use hyper::body::Incoming;
+use hyper::{body::Incoming, ext::Protocol};
 use rand::RngExt;
 use tokio::time::{self, Instant};
 use tracing::debug;
@@ -41,8 +41,8 @@ pub struct Attempts<'a> {
     pub worker: &'a Arc<Worker>,
     pub answer: &'a Answer,
     pub http2: bool,
-    /// It may leave HTTP.
-    pub upgrade: bool,
+    /// It leaves HTTP if the application agrees.
+    pub leaves: bool,
     pub retry: Option<&'a Retry>,
     /// When the whole must be over.
     pub until: Option<Instant>,
@@ -141,8 +141,9 @@ impl Attempts<'_> {
             (whole, each) => whole.or(each),
         };
         // What cannot be said twice is only said to an application that is known to be there.
-        let certain = !request.body().is_empty() || self.upgrade;
-        let rested = match request.method().is_idempotent() {
+        let certain = !request.body().is_empty() || self.leaves;
+        let idempotent = is_idempotent(&request);
+        let rested = match idempotent {
             _ if fresh => Duration::ZERO,
             true => IDLE,
             false => RESTED,
@@ -160,7 +161,12 @@ impl Attempts<'_> {
             }
             None => return Err(Miss { failure: self.late(), request: None, endpoint: true }),
         };
-        let repeatable = taken.reused && request.method().is_idempotent();
+        if self.leaves && self.http2 && !self.takes_websockets(&taken, until).await {
+            let detail = "the application speaks HTTP/2, and does not take WebSockets in it (RFC 8441)";
+            let failure = Failure::new(StatusCode::BAD_GATEWAY, "no_websockets_in_http2", detail);
+            return Err(Miss { failure, request: None, endpoint: false });
+        }
+        let repeatable = taken.reused && idempotent;
         let copy = (repeatable || more).then(|| copy(&request)).flatten();
         let began = Instant::now();
         let sent = {
@@ -205,6 +211,11 @@ impl Attempts<'_> {
                 Err(Miss { failure: self.late(), request, endpoint: true })
             }
         }
+    }
+
+    /// Apart, so that no other request carries room for it.
+    async fn takes_websockets(&self, taken: &Taken, until: Option<Instant>) -> bool {
+        in_time(until, Box::pin(taken.takes_websockets()).as_mut()).await.unwrap_or(false)
     }
 
     /// Whether an answer with this status is one to try again after.
@@ -271,7 +282,15 @@ pub fn copy(request: &Request<Body>) -> Option<Request<Body>> {
     *copy.uri_mut() = request.uri().clone();
     *copy.version_mut() = request.version();
     *copy.headers_mut() = request.headers().clone();
+    if let Some(protocol) = request.extensions().get::<Protocol>() {
+        copy.extensions_mut().insert(protocol.clone());
+    }
     Some(copy)
+}
+
+/// Whether it can do no harm to ask twice. A WebSocket is asked for by a GET, if not in HTTP/2.
+fn is_idempotent(request: &Request<Body>) -> bool {
+    request.method().is_idempotent() || request.extensions().get::<Protocol>().is_some()
 }
 
 fn failed(error: &SendError) -> Failure {

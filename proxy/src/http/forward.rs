@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, convert::Infallible, pin::Pin, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Version, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header, request::Parts};
 use hyper::upgrade::{self, OnUpgrade};
 use tokio::time::Instant;
 use tracing::debug;
@@ -16,6 +16,7 @@ use super::{
     stall::{Stall, Stalls},
     upgrade::carry,
     upstream::{Taken, Upstreams},
+    websocket::Leaving,
 };
 use crate::{
     account::Account,
@@ -43,7 +44,7 @@ pub fn answer(
         let held = (context.enter(), held);
         let mut seen = Seen::begin(&context.worker.shared.requests, Instant::now());
         follow(&context, &mut request, &mut seen);
-        let (grpc, version) = (grpc_only(request.headers()), request.version());
+        let (grpc, version) = (grpc_only(request.method(), request.headers()), request.version());
         let Ok(place) = context.worker.requests.clone().try_acquire_owned() else {
             let failure = Failure::new(
                 StatusCode::SERVICE_UNAVAILABLE,
@@ -62,16 +63,9 @@ pub fn answer(
             in_time(sending, running).await
         };
         Ok(match outcome {
-            Ok(Outcome::Answered(answered, None))
-                if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS =>
-            {
-                let failure = unasked();
-                seen.failed(&failure);
-                failure.answer(&grpc)
-            }
-            Ok(Outcome::Answered(answered, upgrade)) => {
+            Ok(Outcome::Answered(answered, near)) => {
                 let taking = taking.filter(|_| version == Version::HTTP_2);
-                finish(&context, *answered, version, upgrade, taking, seen, (place, held))
+                finish(&context, *answered, version, near, taking, seen, (place, held))
             }
             Ok(Outcome::Own(response)) => {
                 seen.status(response.status());
@@ -125,6 +119,7 @@ async fn in_time(
 }
 
 enum Outcome {
+    /// With the client's side, where both leave HTTP.
     Answered(Box<Answered>, Option<OnUpgrade>),
     /// What a route says to answer.
     Own(Response<Body>),
@@ -136,7 +131,7 @@ async fn run(
     seen: &mut Seen,
 ) -> Result<Outcome, Failure> {
     let client = context.spoken(request.version(), request.headers());
-    let upgrade = message::wants_upgrade(&request).then(|| upgrade::on(&mut request));
+    let leaving = Leaving::of(&mut request)?;
     let (mut parts, body) = request.into_parts();
     if !message::is_framed(&parts) {
         return Err(in_doubt());
@@ -145,7 +140,7 @@ async fn run(
     let target = Target::of(&parts, context.slashes()).map_err(|refusal| {
         Failure::new(StatusCode::BAD_REQUEST, refusal.as_str(), format!("the request is refused: {refusal}"))
     })?;
-    let exchange = Exchange { context, target, client, upgrade };
+    let exchange = Exchange { context, target, client, leaving };
     let routes = match context.way(&exchange.target, seen)? {
         Way::Routed(routes) => routes,
         Way::Direct(answer) => return exchange.send(&answer, None, parts, body, seen).await,
@@ -163,7 +158,7 @@ struct Exchange<'a> {
     context: &'a Arc<Context>,
     target: Target,
     client: Version,
-    upgrade: Option<OnUpgrade>,
+    leaving: Option<Leaving>,
 }
 
 impl Exchange<'_> {
@@ -256,19 +251,29 @@ impl Exchange<'_> {
         body: Body,
         seen: &mut Seen,
     ) -> Result<Outcome, Failure> {
-        let http2 = message::speaks_http2(answer.protocol(), self.client);
-        message::prepare(&mut parts, &self.target, http2, self.upgrade.is_some());
+        let websocket = self.leaving.as_ref().is_some_and(Leaving::is_websocket);
+        let http2 = message::speaks_http2(answer.protocol(), self.client, websocket);
+        message::prepare(&mut parts, &self.target, http2, self.leaving.is_some());
+        let expected = match self.leaving {
+            Some(leaving) => leaving.ask(&mut parts, http2, body.is_empty(), &mut rand::rng())?,
+            None => None,
+        };
         let attempts = Attempts {
             worker: &self.context.worker,
             answer,
             http2,
-            upgrade: self.upgrade.is_some(),
+            leaves: expected.is_some(),
             retry: rule.and_then(|rule| rule.retry.as_ref()),
             until: deadline(seen.began(), rule.and_then(|rule| rule.request_timeout)),
             each: rule.and_then(|rule| rule.backend_timeout),
         };
-        let answered = attempts.run(parts, body, seen).await?;
-        Ok(Outcome::Answered(Box::new(answered), self.upgrade))
+        let mut answered = attempts.run(parts, body, seen).await?;
+        let near = match expected {
+            Some(expected) => expected.heard(&mut answered.response)?,
+            None if answered.response.status() == StatusCode::SWITCHING_PROTOCOLS => return Err(unasked()),
+            None => None,
+        };
+        Ok(Outcome::Answered(Box::new(answered), near))
     }
 }
 
@@ -303,16 +308,14 @@ fn finish(
     context: &Context,
     answered: Answered,
     version: Version,
-    upgrade: Option<OnUpgrade>,
+    near: Option<OnUpgrade>,
     taking: Option<Stall>,
     mut seen: Seen,
     held: impl Send + 'static,
 ) -> Response<Body> {
     let Answered { mut response, taken, busy, until } = answered;
     seen.status(response.status());
-    if response.status() == StatusCode::SWITCHING_PROTOCOLS
-        && let Some(near) = upgrade
-    {
+    if let Some(near) = near {
         let far = upgrade::on(&mut response);
         seen.ended(End::Complete);
         carry(near, far, (context.worker.open.enter(), taken, busy, held));
@@ -363,10 +366,12 @@ impl<H: Send> Watcher for Ending<H> {
     }
 }
 
-/// Of a request's headers, what an answer of ours depends on.
-fn grpc_only(headers: &HeaderMap) -> HeaderMap {
+/// Of a request's headers, what an answer of ours depends on. Who asks by a CONNECT would take an answer in
+/// gRPC, which is always 200, for a connection.
+fn grpc_only(method: &Method, headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
-    if super::answer::speaks_grpc(headers)
+    if method != Method::CONNECT
+        && super::answer::speaks_grpc(headers)
         && let Some(kind) = headers.get(header::CONTENT_TYPE)
     {
         kept.insert(header::CONTENT_TYPE, kind.clone());

@@ -11,7 +11,7 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
@@ -21,7 +21,7 @@ use crate::{
     ledger::Flow,
     relay::{Begun, End, Tunnelled},
     scratch,
-    sealed::{Metered, Stream},
+    sealed::{self, Metered},
 };
 
 /// The client's side, of which the first bytes were read to see what it speaks.
@@ -31,10 +31,11 @@ pub struct Near {
     rest: Arc<Rest>,
 }
 
-/// The other side: a stream of a tunnel, or a socket where there is none. All that goes by is counted.
+/// The other side: a stream of a tunnel, or a socket where there is none. All that goes by is counted, once
+/// it is the application's.
 pub struct Far {
     kind: Kind,
-    flow: Arc<Flow>,
+    flow: Option<Arc<Flow>>,
 }
 
 /// The same, out of HTTP.
@@ -47,8 +48,11 @@ enum Kind {
     },
     Plain(TcpStream),
     /// The application's own TLS, over one of the others.
-    Tls(Box<TokioIo<TlsStream<TokioIo<Far>>>>),
+    Tls(Box<TokioIo<Sealed>>),
 }
+
+/// The application's own TLS, whose handshake is complete.
+pub type Sealed = TlsStream<TokioIo<Far>>;
 
 impl Near {
     pub fn new(first: Bytes, socket: impl Into<Metered>) -> Self {
@@ -85,32 +89,67 @@ impl Near {
 }
 
 impl Far {
-    pub fn tunnel(stream: Tunnelled, flow: Arc<Flow>) -> Self {
-        Self { kind: Kind::Tunnel { stream: Box::new(stream), unread: Bytes::new() }, flow }
+    pub fn tunnel(stream: Tunnelled) -> Self {
+        Self { kind: Kind::Tunnel { stream: Box::new(stream), unread: Bytes::new() }, flow: None }
     }
 
-    pub fn plain(socket: TcpStream, flow: Arc<Flow>) -> Self {
-        Self { kind: Kind::Plain(socket), flow }
+    pub fn plain(socket: TcpStream) -> Self {
+        Self { kind: Kind::Plain(socket), flow: None }
     }
 
-    /// The same in TLS, whose bytes are counted beneath it from now on in `flow`.
-    pub fn sealed(mut stream: TlsStream<TokioIo<Self>>, flow: Arc<Flow>) -> Self {
-        stream.get_mut().0.inner_mut().flow = flow.clone();
-        Self { kind: Kind::Tls(Box::new(TokioIo::new(stream))), flow }
+    pub fn sealed(stream: Sealed) -> Self {
+        Self { kind: Kind::Tls(Box::new(TokioIo::new(stream))), flow: None }
     }
 
-    /// As an end of a relay, with what was read and not used, and where it is counted.
-    pub fn into_end(self, read: Bytes) -> (Begun<FarEnd>, Arc<Flow>) {
+    /// The same, counted in `flow` from now on: of TLS what is beneath it.
+    pub fn counted(mut self, flow: Arc<Flow>) -> Self {
+        *self.flow() = Some(flow);
+        self
+    }
+
+    /// As an end of a relay, with what was read and not used. Where it was counted here, that is the relay's
+    /// matter from now on.
+    pub fn into_end(mut self) -> (Bytes, FarEnd, Option<Arc<Flow>>) {
+        let flow = self.flow().take();
         let (read, end): (_, FarEnd) = match self.kind {
-            Kind::Tunnel { stream, unread } => (together(read, unread), stream),
-            Kind::Plain(socket) => (read, Box::new(socket)),
-            Kind::Tls(stream) => (read, Box::new(Stream(stream.into_inner()))),
+            Kind::Tunnel { stream, unread } => (unread, stream),
+            Kind::Plain(socket) => (Bytes::new(), Box::new(socket)),
+            Kind::Tls(stream) => (Bytes::new(), Box::new(stream.into_inner())),
         };
-        (Begun::new(read, end), self.flow)
+        (read, end, flow)
+    }
+
+    fn flow(&mut self) -> &mut Option<Arc<Flow>> {
+        match &mut self.kind {
+            Kind::Tls(stream) => stream.inner_mut().get_mut().0.inner_mut().flow(),
+            Kind::Tunnel { .. } | Kind::Plain(_) => &mut self.flow,
+        }
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        match &mut self.kind {
+            Kind::Tunnel { stream, .. } => stream.poll_gone(cx),
+            Kind::Plain(socket) => socket.poll_gone(cx),
+            Kind::Tls(stream) => stream.inner_mut().poll_gone(cx),
+        }
+    }
+
+    fn abort(&mut self) {
+        match &mut self.kind {
+            Kind::Tunnel { stream, .. } => stream.abort(),
+            Kind::Plain(socket) => socket.abort(),
+            Kind::Tls(stream) => stream.inner_mut().abort(),
+        }
     }
 }
 
-fn together(first: Bytes, second: Bytes) -> Bytes {
+fn count(flow: &Option<Arc<Flow>>, sent: bool, bytes: usize) {
+    if let Some(flow) = flow {
+        flow.add(sent, bytes);
+    }
+}
+
+pub fn together(first: Bytes, second: Bytes) -> Bytes {
     match (first.is_empty(), second.is_empty()) {
         // One that is empty would still hold the buffer that it was read into.
         (true, true) => Bytes::new(),
@@ -203,7 +242,7 @@ impl Read for Far {
                 }
                 let read = fill(&mut buf, unread);
                 stream.release(read);
-                flow.add(false, read);
+                count(flow, false, read);
                 Poll::Ready(Ok(()))
             }
             Kind::Plain(socket) => {
@@ -214,7 +253,7 @@ impl Read for Far {
                     buf.put_slice(bytes.filled());
                     Poll::Ready(io::Result::Ok(bytes.filled().len()))
                 });
-                flow.add(false, ready!(read)?);
+                count(flow, false, ready!(read)?);
                 Poll::Ready(Ok(()))
             }
             Kind::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),
@@ -252,7 +291,7 @@ impl Write for Far {
             Kind::Plain(socket) => ready!(Pin::new(socket).poll_write_vectored(cx, bufs))?,
             Kind::Tls(stream) => return Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
         };
-        flow.add(true, written);
+        count(flow, true, written);
         Poll::Ready(Ok(written))
     }
 
@@ -273,5 +312,37 @@ impl Write for Far {
             Kind::Plain(socket) => socket.poll_finish(cx),
             Kind::Tls(stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
+    }
+}
+
+// === TLS of the application's own, out of HTTP ===
+
+impl End for Sealed {
+    fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
+        // Copied from where it was opened: nothing is set aside for what has not come.
+        let data = ready!(Pin::new(&mut *self).poll_fill_buf(cx))?;
+        let data = (!data.is_empty()).then(|| Bytes::copy_from_slice(data));
+        Pin::new(self).consume(data.as_ref().map_or(0, Bytes::len));
+        Poll::Ready(Ok(data))
+    }
+
+    fn release(&mut self, _: usize) {}
+
+    fn poll_send(&mut self, cx: &mut Context<'_>, data: &mut Bytes) -> Poll<io::Result<()>> {
+        ready!(sealed::send(self, cx, data))?;
+        Pin::new(self).poll_flush(cx)
+    }
+
+    fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        sealed::finish(self, cx)
+    }
+
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        self.get_mut().0.inner_mut().poll_gone(cx)
+    }
+
+    fn abort(&mut self) {
+        // Without a close_notify, its end is seen to be none.
+        self.get_mut().0.inner_mut().abort();
     }
 }

@@ -25,11 +25,13 @@ pub fn is_framed(request: &Parts) -> bool {
 }
 
 /// In which version an application is spoken to: as it says, or else as its client speaks.
-pub fn speaks_http2(protocol: Protocol, client: Version) -> bool {
+pub fn speaks_http2(protocol: Protocol, client: Version, websocket: bool) -> bool {
     match protocol {
         Protocol::Http2 => true,
         Protocol::WebSocket => false,
-        // A port that is called `http` may speak both, and who connects knows which.
+        // A port that is called `http` may speak both, and who connects knows which. All of them know WebSockets
+        // by the first, and few by the second.
+        Protocol::Http1 if websocket => false,
         Protocol::Http1 | Protocol::Detect | Protocol::Opaque | Protocol::ApplicationTls => {
             client == Version::HTTP_2
         }
@@ -200,11 +202,20 @@ mod tests {
 
     #[test]
     fn an_application_is_spoken_to_as_it_says_or_as_its_client_speaks() {
-        assert!(speaks_http2(Protocol::Http2, Version::HTTP_11));
-        assert!(speaks_http2(Protocol::Http1, Version::HTTP_2));
-        assert!(!speaks_http2(Protocol::Http1, Version::HTTP_11));
-        assert!(!speaks_http2(Protocol::WebSocket, Version::HTTP_2));
-        assert!(speaks_http2(Protocol::Detect, Version::HTTP_2));
-        assert!(!speaks_http2(Protocol::Detect, Version::HTTP_11));
+        use Protocol::{Detect, Http1, Http2, WebSocket};
+        for (protocol, client, websocket, http2) in [
+            (Http2, Version::HTTP_11, false, true),
+            (Http2, Version::HTTP_11, true, true),
+            (Http1, Version::HTTP_2, false, true),
+            (Http1, Version::HTTP_2, true, false),
+            (Http1, Version::HTTP_11, false, false),
+            (WebSocket, Version::HTTP_2, true, false),
+            (Detect, Version::HTTP_2, false, true),
+            (Detect, Version::HTTP_2, true, true),
+            (Detect, Version::HTTP_11, true, false),
+        ] {
+            let spoken = speaks_http2(protocol, client, websocket);
+            assert_eq!(spoken, http2, "{protocol:?} {client:?} {websocket}");
+        }
     }
 }

@@ -65,7 +65,7 @@ async fn one(
     let Ok(answer) = worker.shared.directory.resolve(&Subject::Backend(backend)).await else {
         return worker.shared.requests.not_mirrored("discovery_unavailable");
     };
-    let http2 = message::speaks_http2(answer.protocol(), client);
+    let http2 = message::speaks_http2(answer.protocol(), client, false);
     let (mut parts, body) = request.into_parts();
     message::prepare(&mut parts, &target, http2, false);
     let until = Instant::now() + PATIENCE;
@@ -73,7 +73,7 @@ async fn one(
         worker: &worker,
         answer: &answer,
         http2,
-        upgrade: false,
+        leaves: false,
         retry: None,
         until: Some(until),
         each: None,

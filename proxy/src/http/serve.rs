@@ -193,6 +193,8 @@ pub async fn http2(context: Arc<Context>, near: Near) {
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(limits.head as u32)
         .max_send_buf_size(limits.send_buffer)
+        // WebSockets, which are all that is taken by it.
+        .enable_connect_protocol()
         .auto_date_header(false);
     let service = Forwarding { context: context.clone(), rest: near.rest(), streams: Some(streams) };
     let connection = builder.serve_connection(near, service);

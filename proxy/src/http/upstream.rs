@@ -8,7 +8,7 @@ use std::{
     io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -22,15 +22,20 @@ use tokio::time::Instant;
 use tracing::debug;
 use trellis_api::evidence::Class;
 
-use super::{body::Body, expect::Question, io::Far, seal};
+use super::{
+    body::Body,
+    expect::Question,
+    io::Far,
+    settings::{self, Settings},
+};
 use crate::{
+    application::{self, Held, Seal},
     directory::{ApplicationTls, Endpoint, Reach, Same},
     gateway::Proof,
     handshake::ConnectError,
-    ledger::{self, Direction, OpenConnection, Row},
+    ledger::{Direction, Row},
     pool::Pool,
     reach,
-    relay::Tunnelled,
     trace::Open,
     tunnel::{Peer, Place},
     worker::{Shared as Common, Worker},
@@ -88,6 +93,8 @@ pub struct Connection {
     /// It takes no further request.
     retired: AtomicBool,
     open: AtomicUsize,
+    /// Of HTTP/2.
+    settings: OnceLock<Settings>,
 }
 
 impl Connection {
@@ -192,8 +199,8 @@ impl Upstreams {
         wish: Wish<'_>,
         key: Key,
     ) -> Result<Taken, ConnectError> {
-        let tls = tls.map(|tls| (tls, HTTP1));
-        let (far, connection, held) = dial(worker, endpoint, tls, wish.certain, wish.within).await?;
+        let seal = tls.map(|tls| Seal { tls, protocol: Some(HTTP1) });
+        let (far, connection, held) = dial(worker, endpoint, seal, wish.certain, wish.within).await?;
         let mut builder = http1::Builder::new();
         builder.max_buf_size(HEAD);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
@@ -237,8 +244,8 @@ impl Upstreams {
         endpoint: Endpoint,
         within: Option<&Open>,
     ) -> Result<Many, ConnectError> {
-        let tls = key.tls.as_ref().map(|Same(tls)| (tls, HTTP2));
-        let (far, connection, held) = dial(&worker, &endpoint, tls, true, within).await?;
+        let seal = key.tls.as_ref().map(|Same(tls)| Seal { tls, protocol: Some(HTTP2) });
+        let (far, connection, held) = dial(&worker, &endpoint, seal, true, within).await?;
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder
             .initial_stream_window_size(STREAM_WINDOW)
@@ -246,6 +253,9 @@ impl Upstreams {
             .max_header_list_size(HEADER_LIST)
             .max_send_buf_size(SEND_BUFFER)
             .max_concurrent_reset_streams(STREAMS);
+        let (far, settings) = settings::heard(far);
+        // Nobody else has it yet.
+        let _ = connection.settings.set(settings);
         let (sender, driven) = builder.handshake(far).await.map_err(closed)?;
         tokio::spawn(self.drive(key, connection.clone(), held, driven));
         Ok(Many { sender, connection, used: Mutex::new(Instant::now()) })
@@ -353,6 +363,14 @@ impl Taken {
         Self { key, sender, connection, reused, question: None, unheard: false }
     }
 
+    /// Whether its application takes WebSockets in HTTP/2.
+    pub async fn takes_websockets(&self) -> bool {
+        match self.connection.settings.get() {
+            Some(settings) => settings.take_websockets().await,
+            None => false,
+        }
+    }
+
     /// Sends a request. Of a failure one can say whether the application can have seen any of it.
     pub async fn send(&mut self, mut request: Request<Body>) -> Result<Response<Incoming>, SendError> {
         let sent = match &mut self.sender {
@@ -413,69 +431,19 @@ fn judge(error: &hyper::Error) -> (&'static str, bool) {
     }
 }
 
-/// What a connection holds until it ends.
-struct Held {
-    place: Option<Place>,
-    _open: Option<OpenConnection>,
-}
-
-/// The connection under HTTP, in TLS of the application's where it wants that. `certain` waits until the
-/// application has accepted it.
+/// The connection under HTTP.
 async fn dial(
-    worker: &Arc<Worker>,
+    worker: &Worker,
     endpoint: &Endpoint,
-    tls: Option<(&Arc<ApplicationTls>, &[u8])>,
+    seal: Option<Seal<'_>>,
     certain: bool,
     within: Option<&Open>,
 ) -> Result<(Far, Arc<Connection>, Held), ConnectError> {
-    let ledger = &worker.shared.ledger;
-    let connection = |row, peer| {
-        Arc::new(Connection { row, peer, retired: AtomicBool::new(false), open: AtomicUsize::new(0) })
-    };
-    match &endpoint.reach {
-        Reach::Tunnel { identity, address } => {
-            let (mut stream, peer, place) =
-                reach::open(worker, identity, *address, endpoint.address, within).await?;
-            if certain {
-                accepted(&mut stream, *address).await?;
-            }
-            let mut far = Far::tunnel(stream, peer.flow.clone());
-            if let Some((tls, protocol)) = tls {
-                let (stream, _) = seal::connect(worker, endpoint, far, tls, protocol).await?;
-                far = Far::sealed(stream, peer.flow.clone());
-            }
-            Ok((far, connection(peer.row.clone(), Some(peer)), Held { place: Some(place), _open: None }))
-        }
-        Reach::Plaintext { reason } => {
-            let flow = ledger.flow(Direction::Outbound, Class::Plaintext);
-            let Some((tls, protocol)) = tls else {
-                let (socket, row) = reach::plaintext(worker, endpoint, reason).await?;
-                let held = Held { place: None, _open: Some(row.opened()) };
-                return Ok((Far::plain(socket, flow), connection(row, None), held));
-            };
-            let far = Far::plain(reach::socket(endpoint.address).await?, flow);
-            let (stream, negotiated) = seal::connect(worker, endpoint, far, tls, protocol).await?;
-            let class = ledger::class(negotiated.class);
-            let row = ledger.outside(
-                Direction::Outbound,
-                endpoint.peer.to_string(),
-                &negotiated,
-                seal::weakness(&negotiated),
-            );
-            let far = Far::sealed(stream, ledger.flow(Direction::Outbound, class));
-            let held = Held { place: None, _open: Some(row.opened()) };
-            Ok((far, connection(row, None), held))
-        }
-    }
-}
-
-async fn accepted(stream: &mut Tunnelled, address: SocketAddr) -> Result<(), ConnectError> {
-    std::future::poll_fn(|cx| stream.poll_accepted(cx)).await.map_err(|error| {
-        match reach::refused_by_peer(&error) {
-            Some(reason) => ConnectError::Application { address, reason },
-            None => ConnectError::Closed(error.to_string().into()),
-        }
-    })
+    let application::Connection { far, flow, row, peer, held } =
+        application::connect(worker, endpoint, seal, certain, within).await?;
+    let (retired, open) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let connection = Connection { row, peer, retired, open, settings: OnceLock::new() };
+    Ok((far.counted(flow), Arc::new(connection), held))
 }
 
 fn closed(error: hyper::Error) -> ConnectError {

@@ -49,19 +49,4 @@ async fn tls_ends_at_the_gateway_or_goes_through_it_on_one_port() {
     for reason in ["classical_signature", "tls_passed_through", "tcp_listener", "refused_no_route"] {
         assert!(reasons.contains(&reason), "{reason} is not in {reasons:?}");
     }
-    // What an application wants in TLS of its own is not said to it without.
-    let mut wants = stage.plain("raw", raw);
-    wants.tls = Some(wire::BackendTls { hostname: "raw.example".into(), ..Default::default() });
-    stage.control.backend(wants);
-    let refused = async {
-        loop {
-            // The reset may come before the client has noticed that it is connected.
-            let Ok(mut client) = TcpStream::connect(gateway.at(7000)).await else { return };
-            if say(&mut client, "hello", "HELLO").await.is_empty() {
-                return;
-            }
-        }
-    };
-    tokio::time::timeout(crate::stage::PATIENCE, refused).await.unwrap();
-    gateway.until(&["trellis_connections_total", "refused_backend_wants_tls_of_its_own"], 1.0).await;
 }

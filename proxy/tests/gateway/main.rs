@@ -14,6 +14,8 @@ mod listeners;
 mod policy;
 mod proxied;
 mod requests;
+mod resealed;
 mod secured;
 mod seen;
 mod waiting;
+mod websockets;

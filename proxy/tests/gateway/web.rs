@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
+use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::{Request, Response, body::Incoming, service::service_fn};
@@ -112,31 +114,31 @@ pub fn mark(certificate: &CertificateDer<'_>) -> String {
     last.concat()
 }
 
+/// Accepts TLS as `issued`, from clients only that one of `clients` certifies, where that is to be.
+pub fn acceptor(issued: &Issued, clients: Option<&Authority>, protocols: &[&[u8]]) -> TlsAcceptor {
+    let provider = provider::public(KeyExchange::Prefer);
+    let verifier = match clients {
+        None => WebPkiClientVerifier::no_client_auth(),
+        Some(clients) => {
+            let mut roots = RootCertStore::empty();
+            roots.add(CertificateDer::from_pem_slice(clients.pem.as_bytes()).unwrap()).unwrap();
+            let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
+            builder.build().unwrap()
+        }
+    };
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![issued.der()], PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap())
+        .unwrap();
+    config.alpn_protocols = protocols.iter().map(|one| one.to_vec()).collect();
+    TlsAcceptor::from(Arc::new(config))
+}
+
 async fn serve(name: &'static str, address: SocketAddr, tls: Option<&Issued>, clients: Option<&Authority>) {
     let listener = TcpListener::bind(address).await.unwrap();
-    let acceptor = tls.map(|issued| {
-        let provider = provider::public(KeyExchange::Prefer);
-        let verifier = match clients {
-            None => WebPkiClientVerifier::no_client_auth(),
-            Some(clients) => {
-                let mut roots = RootCertStore::empty();
-                roots.add(CertificateDer::from_pem_slice(clients.pem.as_bytes()).unwrap()).unwrap();
-                let builder = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone());
-                builder.build().unwrap()
-            }
-        };
-        let mut config = ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .unwrap()
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(
-                vec![issued.der()],
-                PrivateKeyDer::from_pem_slice(issued.key.as_bytes()).unwrap(),
-            )
-            .unwrap();
-        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        TlsAcceptor::from(Arc::new(config))
-    });
+    let acceptor = tls.map(|issued| acceptor(issued, clients, &[b"h2", b"http/1.1"]));
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             let acceptor = acceptor.clone();
@@ -163,8 +165,11 @@ async fn answer(name: &str, tls: &str, stream: impl AsyncRead + AsyncWrite + Unp
         let mut said = head.clone();
         async move {
             if request.headers().contains_key("upgrade") {
+                let mut response = Response::builder().status(101).header("connection", "upgrade");
+                if let Some(key) = request.headers().get("sec-websocket-key") {
+                    response = response.header("sec-websocket-accept", accept(key.as_bytes()));
+                }
                 tokio::spawn(upgraded(hyper::upgrade::on(request)));
-                let response = Response::builder().status(101).header("connection", "upgrade");
                 return Ok(response.header("upgrade", "websocket").body(Full::default()).unwrap());
             }
             said += &format!("version: {:?}\n{} {}\n", request.version(), request.method(), request.uri());
@@ -180,12 +185,19 @@ async fn answer(name: &str, tls: &str, stream: impl AsyncRead + AsyncWrite + Unp
     let _ = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }
 
+/// That the key of a WebSocket was read.
+fn accept(key: &[u8]) -> String {
+    let known = [key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+    STANDARD.encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &known))
+}
+
 async fn upgraded(upgrade: hyper::upgrade::OnUpgrade) {
     let mut stream = TokioIo::new(upgrade.await.unwrap());
     let mut data = [0; 64];
     while let Ok(read @ 1..) = stream.read(&mut data).await {
         stream.write_all(&data[..read].to_ascii_uppercase()).await.unwrap();
     }
+    let _ = stream.shutdown().await;
 }
 
 /// Sends back what it gets, in upper case.

@@ -1,5 +1,7 @@
 //! Statuses of GatewayClasses, Gateways and ListenerSets.
 
+use trellis_api::gateway::{GROUP, ParentRef};
+
 use super::{Address, Condition, Listener, Says, Status};
 use crate::{
     gateway::{
@@ -166,12 +168,21 @@ fn listener(one: &ListenerVerdict, gateway: &Result<(), Problem>) -> Listener {
 }
 
 /// The gateway as the ancestor of a policy.
-pub fn ancestor(gateway: &Name) -> trellis_api::gateway::ParentRef {
-    trellis_api::gateway::ParentRef {
-        group: Some(trellis_api::gateway::GROUP.to_owned()),
-        kind: Some("Gateway".to_owned()),
-        namespace: Some(gateway.namespace.to_string()),
-        name: gateway.name.to_string(),
+pub fn ancestor(gateway: &Name) -> ParentRef {
+    reference(GROUP, "Gateway", gateway)
+}
+
+/// The Service as the same, for the proxies of those who connect to it.
+pub fn mesh_ancestor(service: &Name) -> ParentRef {
+    reference("", "Service", service)
+}
+
+fn reference(group: &str, kind: &str, name: &Name) -> ParentRef {
+    ParentRef {
+        group: Some(group.to_owned()),
+        kind: Some(kind.to_owned()),
+        namespace: Some(name.namespace.to_string()),
+        name: name.name.to_string(),
         ..Default::default()
     }
 }

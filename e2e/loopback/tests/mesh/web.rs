@@ -20,6 +20,8 @@ mod lifetimes;
 mod memory;
 #[path = "web/upgrade.rs"]
 mod upgrade;
+#[path = "web/websocket.rs"]
+mod websocket;
 
 use std::{
     future::Future,
@@ -49,6 +51,7 @@ pub fn trials() -> Vec<Trial> {
         lifetimes::trials(),
         memory::trials(),
         upgrade::trials(),
+        websocket::trials(),
     ]
     .into_iter()
     .flatten()

@@ -1,21 +1,23 @@
 //! TLS of the application's own, over a connection that has reached it.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use tokio::time::{self, Instant};
-use tokio_rustls::{TlsConnector, client::TlsStream};
+use tokio_rustls::TlsConnector;
 use tracing::debug;
 use trellis_pki::{
     posture::Class,
     public::{self, Call, Negotiated},
 };
 
-use super::io::Far;
+use super::Seal;
 use crate::{
-    directory::{ApplicationTls, Endpoint},
+    directory::Endpoint,
     gateway::Proof,
     handshake::ConnectError,
+    http::{Far, Sealed},
+    reach,
     worker::Worker,
 };
 
@@ -27,9 +29,8 @@ pub async fn connect(
     worker: &Worker,
     endpoint: &Endpoint,
     far: Far,
-    tls: &Arc<ApplicationTls>,
-    protocol: &[u8],
-) -> Result<(TlsStream<TokioIo<Far>>, Negotiated), ConnectError> {
+    Seal { tls, protocol }: Seal<'_>,
+) -> Result<(Sealed, Negotiated), ConnectError> {
     let shared = &worker.shared;
     let (address, begun) = (endpoint.address, Instant::now());
     let failed = |reason| {
@@ -46,11 +47,15 @@ pub async fn connect(
         Proof::With(certificate) => Some(&**certificate),
         Proof::Missing => return Err(failed("client_certificate_invalid")),
     };
-    let config = call.config(&[protocol], proof).map_err(|_| failed("application_tls_invalid"))?;
+    let config = call.config(protocol.as_slice(), proof).map_err(|_| failed("application_tls_invalid"))?;
     let handshake = TlsConnector::from(config).connect(call.server_name.clone(), TokioIo::new(far));
     let stream = match time::timeout(PATIENCE, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(error)) => {
+            if let Some(reason) = reach::refused_by_peer(&error) {
+                // Its proxy did not lead there.
+                return Err(ConnectError::Application { address, reason });
+            }
             debug!(%address, %error, "the application's handshake failed");
             return Err(failed(public::refusal(&error).as_str()));
         }
@@ -58,7 +63,7 @@ pub async fn connect(
     };
     // An application that knows no ALPN speaks HTTP/1.1.
     let spoken = stream.get_ref().1.alpn_protocol().unwrap_or(b"http/1.1");
-    if spoken != protocol {
+    if protocol.is_some_and(|protocol| spoken != protocol) {
         return Err(failed("no_common_protocol"));
     }
     let negotiated = Call::negotiated(stream.get_ref().1).ok_or_else(|| failed("other"))?;
