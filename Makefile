@@ -29,7 +29,8 @@ test: ## Run every check, the cluster suite included. `ci/test STAGE...` runs so
 bench: build ## Measure, print a table and write bench-results.json; BENCH="--quick --only envoy" does less.
 	@# Named together with the others, it shares what they were built from.
 	cargo build --release --locked $(addprefix -p ,$(services) trellis-bench)
-	envoy=$$(ci/envoy); $(CARGO_TARGET_DIR)/release/trellis-bench $${envoy:+--envoy "$$envoy"} $(BENCH)
+	envoy=$$(ci/envoy); openssl=$$(ci/openssl); $(CARGO_TARGET_DIR)/release/trellis-bench \
+	  $${envoy:+--envoy "$$envoy"} $${openssl:+--openssl "$$openssl/bin/openssl"} $(BENCH)
 
 images: build ## Write the OCI images into bin/images/.
 	cd images && go run . --bin ../bin --out ../bin/images

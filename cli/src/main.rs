@@ -1,9 +1,11 @@
 //! `trellis`: one command a file; this one parses, and hands over.
 #![forbid(unsafe_code)]
 
+mod attest;
 mod audit;
 mod chart;
 mod check;
+mod crypto;
 mod demo;
 mod diag;
 mod helm;
@@ -54,6 +56,12 @@ enum Command {
     Identity(identity::IdentityArgs),
     /// Look through the CA's audit trail.
     Audit(audit::Audit),
+    /// Make keys, encrypt, sign and verify files, and say what a key or a signature is.
+    Crypto(crypto::CryptoArgs),
+    /// Sign an image by its digest, or a Kubernetes resource.
+    Sign(attest::Sign),
+    /// Say whether an image or a resource is the one that was signed.
+    Verify(attest::Verify),
     /// Run the mesh on this machine, without a cluster, and show what it negotiates.
     Demo(demo::DemoArgs),
     /// An application of the demo.
@@ -80,6 +88,9 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Trust(trust) => trust.run().await,
         Command::Identity(identity) => identity.run().await,
         Command::Audit(audit) => audit.run(),
+        Command::Crypto(crypto) => crypto.run(),
+        Command::Sign(sign) => sign.run(),
+        Command::Verify(verify) => verify.run(),
         Command::Demo(demo) => demo::run(demo).await.map(|()| ExitCode::SUCCESS),
         Command::DemoApp(app) => demo::app(app).await.map(|()| ExitCode::SUCCESS),
         Command::Version => {

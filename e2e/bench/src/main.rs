@@ -8,6 +8,7 @@ mod authority;
 mod bed;
 mod clock;
 mod cores;
+mod cryptography;
 mod driver;
 mod envoy;
 mod figure;
@@ -49,6 +50,9 @@ struct Cli {
     /// An Envoy to compare with, as `ci/envoy` prints it. Without one, that comparison is left out.
     #[arg(long)]
     envoy: Option<PathBuf>,
+    /// An OpenSSL to compare with, below what `ci/openssl` prints. Without one, that comparison is left out.
+    #[arg(long)]
+    openssl: Option<PathBuf>,
     /// Only these parts: may be given several times.
     #[arg(long, value_enum)]
     only: Vec<Section>,
@@ -86,6 +90,8 @@ enum Section {
     Authority,
     Migration,
     Handshakes,
+    /// Key encapsulation and signatures, against OpenSSL.
+    Crypto,
     Memory,
     /// From the start of a proxy to its first answer.
     Starts,
@@ -141,6 +147,9 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     }
     if wanted(Section::Handshakes) {
         handshake::measure(cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Crypto) {
+        cryptography::measure(cli.openssl.as_deref(), cores, &plan, &mut report).await?;
     }
     if wanted(Section::Memory) {
         memory::measure(&cli.binaries, cores, &plan, &mut report).await?;

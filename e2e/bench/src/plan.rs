@@ -23,6 +23,8 @@ pub struct Plan {
     pub idle_connections: u32,
     /// In memory and over sockets, in each round and for each kind.
     pub handshakes: usize,
+    /// CPU time of each cryptographic operation in a round.
+    pub operation: Duration,
     /// Certificates in each round, and as many raw signatures.
     pub leaves: usize,
     /// Workloads that ask for their first certificate at once.
@@ -51,6 +53,7 @@ impl Plan {
                 weighings: 1,
                 idle_connections: 5_000,
                 handshakes: 300,
+                operation: Duration::from_millis(50),
                 leaves: 1_000,
                 crowd: 5_000,
                 followers: 500,
@@ -66,6 +69,7 @@ impl Plan {
             weighings: 3,
             idle_connections: 5_000,
             handshakes: 1_000,
+            operation: Duration::from_millis(300),
             leaves: 4_000,
             crowd: 5_000,
             followers: 500,
