@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod algorithm;
+mod apart;
 pub mod attestation;
 pub mod derive;
 pub mod encoding;

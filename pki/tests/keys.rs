@@ -57,6 +57,10 @@ fn an_ml_dsa_key_is_its_seed_and_is_written_as_nothing_else() {
         assert_eq!(key.seed().unwrap().as_slice(), SEED);
         let pkcs8 = key.pkcs8().unwrap();
         assert_eq!(pkcs8.len(), 54);
+        // The same as the room of all other keys writes and reads.
+        let other = trellis_crypto::PrivateKey::from_der(&pkcs8).unwrap();
+        assert_eq!(*other.der().unwrap(), *pkcs8);
+        assert_eq!(other.public_key().raw(), key.public_key().raw);
         assert_eq!(pkcs8[22..], SEED);
         let again = PrivateKey::from_seed(algorithm, &SEED).unwrap();
         assert_eq!(again.public_key(), key.public_key(), "the same seed is the same key");

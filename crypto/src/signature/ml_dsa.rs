@@ -12,6 +12,7 @@ use ml_dsa::{ExpandedSigningKey, ExpandedSigningKeyBytes, MlDsa44, MlDsa65, MlDs
 use zeroize::Zeroizing;
 
 use crate::algorithm::SignatureAlgorithm;
+use crate::apart::apart;
 use crate::key::KeyError;
 use crate::random;
 use crate::secret::Secret;
@@ -91,12 +92,14 @@ impl Key {
     ) -> Result<Vec<u8>, KeyError> {
         const FAILED: KeyError = KeyError::Library("sign a message");
         let mut randomness = Given(randomness);
-        with_set!(self.algorithm, Set => {
-            let key = self.second::<Set>()?;
-            let signature =
-                key.sign_randomized(message, context, &mut randomness).map_err(|_| FAILED)?;
-            Ok(signature.encode().to_vec())
-        })
+        apart(|| {
+            with_set!(self.algorithm, Set => {
+                let key = self.second::<Set>()?;
+                let signature =
+                    key.sign_randomized(message, context, &mut randomness).map_err(|_| FAILED)?;
+                Ok(signature.encode().to_vec())
+            })
+        })?
     }
 
     /// The same key as the other library has it. It reads the expanded form without any check, so nothing but

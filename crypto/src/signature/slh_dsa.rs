@@ -8,6 +8,7 @@ use slh_dsa::{
 use zeroize::Zeroizing;
 
 use crate::algorithm::{SignatureAlgorithm, SlhDsa};
+use crate::apart::apart;
 use crate::key::KeyError;
 use crate::random;
 use crate::secret::Secret;
@@ -40,7 +41,7 @@ impl Key {
         let (Some(secret), Some(prf), Some(public)) = (parts.next(), parts.next(), parts.next()) else {
             return Err(KeyError::Library("take seeds that are too short"));
         };
-        let bytes = on_a_large_stack(|| {
+        let bytes = apart(|| {
             with_set!(set, Set => {
                 let key = SigningKey::<Set>::slh_keygen_internal(secret, prf, public);
                 Secret::copy_of(&Zeroizing::new(key.to_bytes()))
@@ -87,7 +88,7 @@ impl Key {
         if randomness.is_some_and(|randomness| randomness.len() != self.set.n()) {
             return Err(FAILED);
         }
-        on_a_large_stack(|| {
+        apart(|| {
             with_set!(self.set, Set => {
                 let key = SigningKey::<Set>::try_from(self.bytes.as_bytes()).map_err(|_| FAILED)?;
                 let signature = key.try_sign_with_context(message, context, randomness).map_err(|_| FAILED)?;
@@ -95,20 +96,6 @@ impl Key {
             })
         })?
     }
-}
-
-/// The library keeps signatures and all that they are made of on the stack, copy by copy: of the larger sets that is
-/// more than a thread of a server has, and to exceed it is the end of the process.
-fn on_a_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, KeyError> {
-    const STACK: usize = 16 << 20;
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new()
-            .name("slh-dsa".to_owned())
-            .stack_size(STACK)
-            .spawn_scoped(scope, work)
-            .map_err(|_| KeyError::Library("start a thread to sign in"))?;
-        thread.join().map_err(|_| KeyError::Library("sign without a panic"))
-    })
 }
 
 pub(super) fn verifies(set: SlhDsa, public: &[u8], message: &[u8], context: &[u8], signature: &[u8]) -> bool {
