@@ -75,6 +75,10 @@ impl About {
         })
     }
 
+    pub fn reference(reference: ObjectReference) -> Self {
+        Self(reference)
+    }
+
     /// Its uid is looked up when the first event is written.
     fn trust_domain(namespace: &str) -> Self {
         Self(ObjectReference {

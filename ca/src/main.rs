@@ -4,6 +4,7 @@
 mod attest;
 mod audit;
 mod companion;
+mod custody;
 mod events;
 mod federation;
 mod flags;
@@ -110,7 +111,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let bundle_web_tcp = flags.bundle_web_listen.map(http::bind).transpose().context("bundle-web-listen")?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let client = match choices.needs_kubernetes(&flags.source) {
+    let client = match choices.needs_kubernetes(&flags.source) || !flags.crypto_groups.is_empty() {
         true => Some(kubernetes_client().await?),
         false => None,
     };
@@ -274,6 +275,13 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let answering = client.clone().filter(|_| !flags.request_algorithms.is_empty());
     let deciding = roles.clone();
     if let Some(client) = &client {
+        if !flags.crypto_groups.is_empty() {
+            let (groups, events) = (flags.crypto_groups.clone(), events.clone());
+            let (clock, roles) = (clock.clone(), roles.clone());
+            let kept =
+                custody::custody(client.clone(), &flags.namespace, groups, events, clock, roles, registry);
+            tasks.spawn(kept.run(shutdown.clone()));
+        }
         let shown = object::Shown::new(client.clone(), &flags.namespace, authority.clone(), statuses, roles);
         tasks.spawn(shown.run(shutdown.clone()));
     }

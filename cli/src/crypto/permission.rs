@@ -85,7 +85,7 @@ fn binding(namespace: &str, system: &str) -> RoleBinding {
             ..ObjectMeta::default()
         },
         role_ref: RoleRef {
-            api_group: Some(RBAC.to_owned()),
+            api_group: RBAC.to_owned(),
             kind: "ClusterRole".to_owned(),
             name: SECRETS_ROLE.to_owned(),
         },
