@@ -98,6 +98,11 @@ impl KemAlgorithm {
     pub fn shared_secret_len(self) -> usize {
         if self == Self::X25519MlKem768 { 64 } else { 32 }
     }
+
+    /// Random bytes that an encapsulation takes.
+    pub(crate) fn randomness_len(self) -> usize {
+        if self == Self::X25519MlKem768 { 64 } else { 32 }
+    }
 }
 
 impl SignatureAlgorithm {

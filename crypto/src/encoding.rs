@@ -22,6 +22,7 @@ mod spki;
 use zeroize::Zeroizing;
 
 use crate::algorithm::{Algorithm, AlgorithmError, SignatureAlgorithm};
+use crate::kem;
 use crate::key::{KeyError, PrivateKey, PublicKey};
 use crate::pem::{self, Block, PemError};
 
@@ -123,7 +124,7 @@ impl PrivateKey {
 
     /// PKCS#8 in DER, in the form that the key is kept in.
     pub fn der(&self) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-        pkcs8::write(self)
+        pkcs8::write(self.algorithm(), self.seed(), || self.expanded())
     }
 
     /// PKCS#8 in PEM.
@@ -135,6 +136,14 @@ impl PrivateKey {
     pub fn qubesec_pem(&self) -> Result<Zeroizing<String>, KeyError> {
         let label = format!("{}{SECRET_SUFFIX}", self.algorithm());
         Ok(Zeroizing::new(pem::encode(&label, self.expanded()?.as_bytes())))
+    }
+}
+
+impl kem::PrivateKey {
+    /// PKCS#8 in PEM.
+    pub fn pem(&self) -> Result<Zeroizing<String>, KeyError> {
+        let der = pkcs8::write(self.algorithm().into(), self.seed(), || Ok(self.expanded().clone()))?;
+        Ok(Zeroizing::new(pem::encode(PRIVATE_LABEL, &der)))
     }
 }
 

@@ -132,10 +132,8 @@ impl PublicKey {
 
     /// Encapsulates with `randomness`, which must be fresh, of 32 bytes and 32 more for X25519: for formats that tests
     /// pin, and for NIST's vectors.
-    #[cfg(test)]
     pub(crate) fn encapsulate_with(&self, randomness: &[u8]) -> Result<Encapsulation, KeyError> {
-        let wanted = if self.algorithm == KemAlgorithm::X25519MlKem768 { 64 } else { 32 };
-        check_length(self.algorithm, "randomness", randomness, wanted)?;
+        check_length(self.algorithm, "randomness", randomness, self.algorithm.randomness_len())?;
         match self.algorithm {
             KemAlgorithm::X25519MlKem768 => hybrid::encapsulate_with(&self.raw, randomness),
             _ => ml_kem::encapsulate_with(self.algorithm, &self.raw, randomness),

@@ -1,4 +1,4 @@
-//! Key encapsulation, signatures, derived keys, and the forms in which keys are written down.
+//! Key encapsulation, signatures, derived keys, sealed files, and the forms in which keys are written down.
 //!
 //! This room knows algorithms and bytes. It opens no socket, reads no clock and knows no Kubernetes, nor
 //! what a key is for. ML-KEM and ML-DSA are done by aws-lc wherever it can, and by RustCrypto's crates
@@ -16,6 +16,7 @@ pub mod kem;
 pub mod key;
 pub mod pem;
 pub mod random;
+pub mod seal;
 pub mod secret;
 pub mod signature;
 #[cfg(test)]

@@ -25,7 +25,6 @@ pub mod public;
 pub mod record;
 pub mod refusal;
 pub mod renewal;
-pub mod seal;
 pub mod serving;
 pub mod signer;
 pub mod spiffe;

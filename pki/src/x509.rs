@@ -5,6 +5,8 @@ use std::time::SystemTime;
 
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
+pub(crate) use trellis_crypto::hex::encode as hex;
+pub use trellis_crypto::pem::encode as pem;
 use x509_parser::certificate::X509Certificate;
 use x509_parser::der_parser::Oid;
 use x509_parser::oid_registry::{OID_EC_P256, OID_KEY_TYPE_EC_PUBLIC_KEY};
@@ -143,80 +145,7 @@ pub(crate) fn time(at: &ASN1Time) -> Option<SystemTime> {
     clock::from_unix_seconds(at.timestamp())
 }
 
-/// PEM of `der`. The text is allocated once, so that a caller who wipes it has wiped the only copy.
-pub fn pem(label: &str, der: &[u8]) -> String {
-    /// One line of 64 characters.
-    const LINE: usize = 48;
-    let lines = der.len().div_ceil(LINE);
-    let frame = 2 * ("-----BEGIN -----\n".len() + label.len());
-    let mut text = String::with_capacity(frame + der.len().div_ceil(3) * 4 + lines);
-    text.extend(["-----BEGIN ", label, "-----\n"]);
-    for line in der.chunks(LINE) {
-        for three in line.chunks(3) {
-            push_base64(&mut text, three);
-        }
-        text.push('\n');
-    }
-    text.extend(["-----END ", label, "-----\n"]);
-    text
-}
-
-/// Appends one to three bytes as four characters.
-fn push_base64(text: &mut String, bytes: &[u8]) {
-    let at = |index: usize| u32::from(bytes.get(index).copied().unwrap_or_default());
-    let bits = at(0) << 16 | at(1) << 8 | at(2);
-    for position in 0..4 {
-        let six = (bits >> (18 - 6 * position)) as u8 & 0x3f;
-        text.push(match (position > bytes.len(), six) {
-            (true, _) => '=',
-            (_, 0..26) => char::from(b'A' + six),
-            (_, 26..52) => char::from(b'a' + six - 26),
-            (_, 52..62) => char::from(b'0' + six - 52),
-            (_, 62) => '+',
-            _ => '/',
-        });
-    }
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
+/// Bytes that stand in lower case digits: one spelling only.
 pub(crate) fn from_hex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes().chunks_exact(2);
-    // One spelling only: no capitals, nor the sign that a parser of numbers would take.
-    let is_digit = |digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
-    if !digits.remainder().is_empty() || !text.bytes().all(is_digit) {
-        return None;
-    }
-    digits
-        .map(|pair| std::str::from_utf8(pair).ok().and_then(|pair| u8::from_str_radix(pair, 16).ok()))
-        .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use rustls_pki_types::pem::{PemObject, SectionKind};
-
-    #[test]
-    fn pem_of_every_length_is_read_back_and_never_reallocated() {
-        let bytes: Vec<u8> = (0..200u8).map(|byte| byte.wrapping_mul(131)).collect();
-        for length in 0..bytes.len() {
-            let text = pem("CERTIFICATE", &bytes[..length]);
-            let (kind, der) = <(SectionKind, Vec<u8>)>::from_pem_slice(text.as_bytes()).unwrap();
-            assert_eq!((kind, der.as_slice()), (SectionKind::Certificate, &bytes[..length]));
-            assert!(text.lines().all(|line| line.len() <= 64), "{text}");
-            assert!(text.len() <= text.capacity() && text.capacity() < text.len() + 8, "{text}");
-        }
-    }
-
-    #[test]
-    fn hex_has_two_digits_for_each_byte() {
-        assert_eq!(hex(&[0, 1, 0xab, 0xff]), "0001abff");
-    }
+    trellis_crypto::hex::decode(text).filter(|_| !text.bytes().any(|digit| digit.is_ascii_uppercase()))
 }

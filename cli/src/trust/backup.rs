@@ -16,10 +16,8 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use trellis_pki::{
-    clock::{Clock, SystemClock},
-    seal::{OpeningKey, Recipient, open_bytes, seal_bytes},
-};
+use trellis_crypto::seal::{OpeningKey, Recipient, open_bytes, seal_bytes};
+use trellis_pki::clock::{Clock, SystemClock};
 use zeroize::Zeroizing;
 
 use self::{
@@ -78,7 +76,7 @@ impl MakeKey {
         let mut public = self.out.clone().into_os_string();
         public.push(".pub");
         let public = PathBuf::from(public);
-        create(&self.out, key.pem().as_bytes(), 0o600)?;
+        create(&self.out, key.pem()?.as_bytes(), 0o600)?;
         create(&public, key.recipient().pem().as_bytes(), 0o644)?;
         say(&format!(
             "{}: keep it where no cluster can reach it\n{}: seal backups to it\n",

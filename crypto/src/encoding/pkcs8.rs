@@ -82,14 +82,17 @@ fn choice(algorithm: Algorithm, private: &[u8]) -> Result<PrivateKey, EncodingEr
     }
 }
 
-pub(super) fn write(key: &PrivateKey) -> Result<Zeroizing<Vec<u8>>, KeyError> {
-    let algorithm = key.algorithm();
-    let inner = match (algorithm, key.seed()) {
+pub(super) fn write(
+    algorithm: Algorithm,
+    seed: Option<&Secret>,
+    expanded: impl FnOnce() -> Result<Secret, KeyError>,
+) -> Result<Zeroizing<Vec<u8>>, KeyError> {
+    let inner = match (algorithm, seed) {
         (_, Some(seed)) => element(SEED, &[seed.as_bytes()]),
         (Algorithm::Signature(SignatureAlgorithm::SlhDsa(_)), None) => {
-            Zeroizing::new(key.expanded()?.as_bytes().to_vec())
+            Zeroizing::new(expanded()?.as_bytes().to_vec())
         }
-        (_, None) => element(OCTET_STRING, &[key.expanded()?.as_bytes()]),
+        (_, None) => element(OCTET_STRING, &[expanded()?.as_bytes()]),
     };
     let version = element(INTEGER, &[&[0]]);
     let id = element(OBJECT_IDENTIFIER, &[&oid::of(algorithm)]);

@@ -41,7 +41,6 @@ pub(super) fn encapsulate(public: &[u8]) -> Result<Encapsulation, KeyError> {
     with_x25519(first, x25519_public, random::bytes(X25519_LEN)?.as_bytes())
 }
 
-#[cfg(test)]
 pub(super) fn encapsulate_with(public: &[u8], randomness: &[u8]) -> Result<Encapsulation, KeyError> {
     let (ml_kem_public, x25519_public) = split(public)?;
     let (message, scalar) = split(randomness)?;

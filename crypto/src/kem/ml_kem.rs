@@ -82,7 +82,6 @@ pub(super) fn encapsulate(algorithm: KemAlgorithm, public: &[u8]) -> Result<Enca
 }
 
 /// Encapsulates with `message`, the 32 random bytes of FIPS 203.
-#[cfg(test)]
 pub(super) fn encapsulate_with(
     algorithm: KemAlgorithm,
     public: &[u8],

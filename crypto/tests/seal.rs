@@ -7,7 +7,7 @@ use std::io::{self, Read, Write};
 use std::sync::LazyLock;
 
 use proptest::prelude::*;
-use trellis_pki::seal::{
+use trellis_crypto::seal::{
     self, CHUNK_LEN, MAX_PURPOSE, MAX_RECIPIENTS, OpeningKey, Recipient, SealError, open_bytes, seal_bytes,
 };
 

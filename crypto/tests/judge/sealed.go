@@ -1,5 +1,5 @@
 // Package judge is a second implementation of sealed files, written from the description of the format
-// in pki/src/seal.rs and on nothing but Go's standard library, so that the first one is not only
+// in crypto/src/seal.rs and on nothing but Go's standard library, so that the first one is not only
 // compatible with itself.
 package judge
 
@@ -28,11 +28,31 @@ const (
 	keyLen   = 32
 )
 
-// The DER in front of an X-Wing key, up to and with the head of the string that holds it.
-var (
-	pkcs8Head = fromHex("3034020100300d060b2b0601040183e62d81c87a0420")
-	spkiHead  = fromHex("308204d4300d060b2b0601040183e62d81c87a038204c100")
-)
+// A kind of key: its KEM, what a line of the header has behind it to say so, and the DER in front of a
+// private and of a public key, up to and with the head of the string that holds it.
+type kind struct {
+	kem                 hpke.KEM
+	mark                string
+	pkcs8Head, spkiHead []byte
+}
+
+var kinds = []kind{
+	{hpke.MLKEM768X25519(), "", fromHex("3034020100300d060b2b0601040183e62d81c87a0420"),
+		fromHex("308204d4300d060b2b0601040183e62d81c87a038204c100")},
+	{hpke.MLKEM768(), "ML-KEM-768", fromHex("3054020100300b060960864801650304040204428040"),
+		fromHex("308204b2300b0609608648016503040402038204a100")},
+	{hpke.MLKEM1024(), "ML-KEM-1024", fromHex("3054020100300b060960864801650304040304428040"),
+		fromHex("30820632300b06096086480165030404030382062100")},
+}
+
+func kindOf(kem hpke.KEM) kind {
+	for _, one := range kinds {
+		if one.kem.ID() == kem.ID() {
+			return one
+		}
+	}
+	panic("a KEM of none of these kinds")
+}
 
 func fromHex(text string) []byte {
 	out, err := hex.DecodeString(text)
@@ -48,15 +68,16 @@ func PrivateKey(text []byte) (hpke.PrivateKey, error) {
 	if block == nil || block.Type != "PRIVATE KEY" {
 		return nil, errors.New("no private key in PEM")
 	}
-	seed, ok := bytes.CutPrefix(block.Bytes, pkcs8Head)
-	if !ok {
-		return nil, errors.New("no X-Wing key")
+	for _, one := range kinds {
+		if seed, ok := bytes.CutPrefix(block.Bytes, one.pkcs8Head); ok {
+			return one.kem.NewPrivateKey(seed)
+		}
 	}
-	return hpke.MLKEM768X25519().NewPrivateKey(seed)
+	return nil, errors.New("a key of no known kind")
 }
 
 func spki(key hpke.PublicKey) []byte {
-	return append(bytes.Clone(spkiHead), key.Bytes()...)
+	return append(bytes.Clone(kindOf(key.KEM()).spkiHead), key.Bytes()...)
 }
 
 func fingerprint(key hpke.PublicKey) string {
@@ -114,8 +135,10 @@ func Seal(purpose string, recipients []hpke.PublicKey, plain []byte) ([]byte, er
 		if err != nil {
 			return nil, err
 		}
-		header = fmt.Appendf(header, "to: %s %s %s\n", fingerprint(recipient),
-			base64.StdEncoding.EncodeToString(enc), base64.StdEncoding.EncodeToString(wrapped))
+		line := fmt.Sprintf("to: %s %s %s %s", fingerprint(recipient),
+			base64.StdEncoding.EncodeToString(enc), base64.StdEncoding.EncodeToString(wrapped),
+			kindOf(recipient.KEM()).mark)
+		header = append(header, strings.TrimSuffix(line, " ")+"\n"...)
 	}
 	mac, err := headerMAC(contentKey, header)
 	if err != nil {
@@ -163,9 +186,12 @@ func Open(key hpke.PrivateKey, sealed []byte) (purpose string, plain []byte, err
 		covered = sealed[:len(sealed)-len(rest)]
 		words := strings.Split(line(), " ")
 		switch {
-		case len(words) == 4 && words[0] == "to:":
+		case (len(words) == 4 || len(words) == 5) && words[0] == "to:":
 			if words[1] != fingerprint(key.PublicKey()) {
 				continue
+			}
+			if mark := kindOf(key.KEM()).mark; mark != strings.Join(words[4:], " ") {
+				return "", nil, fmt.Errorf("the line is marked %q", words[4:])
 			}
 			if contentKey, err = unwrap(key, info, words[2], words[3]); err != nil {
 				return "", nil, err

@@ -3,6 +3,8 @@
 use std::io;
 
 use super::header::{MAX_PURPOSE, MAX_RECIPIENTS};
+use crate::algorithm::SignatureAlgorithm;
+use crate::encoding::EncodingError;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
@@ -43,14 +45,14 @@ pub enum SealError {
     Library(&'static str),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OpeningKeyError {
     #[error("the cryptographic library failed to make the key")]
     Generation,
-    #[error(
-        "this is no private key to open sealed files with: give one PEM block PRIVATE KEY of an X-Wing key"
-    )]
-    Private,
-    #[error("this is no recipient to seal files to: give one PEM block PUBLIC KEY of an X-Wing key")]
-    Recipient,
+    #[error("this is no private key to open sealed files with: {0}")]
+    Private(#[source] EncodingError),
+    #[error("this is no public key to seal files to: {0}")]
+    Recipient(#[source] EncodingError),
+    #[error("a key of {0} signs: files are sealed to keys of ML-KEM, X25519MLKEM768 or X-Wing")]
+    Signs(SignatureAlgorithm),
 }

@@ -6,7 +6,8 @@ use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 
-use super::wrap::{ENCAPSULATED_LEN, WRAPPED_LEN, unwrap, wrap};
+use super::kem::SealingKem;
+use super::wrap::{WRAPPED_LEN, unwrap, wrap};
 use super::{ContentKey, Draw, Envelope, FORM, OpeningKey, Recipient, SealError, sha256};
 
 /// More recipients than this share a key, or should.
@@ -22,8 +23,8 @@ const MAC: &str = "mac: ";
 const MAC_LEN: usize = 32;
 /// Characters of a fingerprint.
 const FINGERPRINT_LEN: usize = 64;
-/// The longest line is one for a recipient, of 1634 bytes.
-const MAX_LINE: usize = 2048;
+/// The longest line is one for a recipient with a key of ML-KEM-1024, of 2238 bytes.
+const MAX_LINE: usize = 4096;
 
 pub(super) struct Header {
     /// As written or read, the line of the MAC included.
@@ -40,6 +41,7 @@ struct Stanza {
     fingerprint: String,
     encapsulated: Vec<u8>,
     wrapped: Vec<u8>,
+    kem: SealingKem,
 }
 
 impl Header {
@@ -63,8 +65,11 @@ impl Header {
             let fingerprint = recipient.fingerprint();
             let (encapsulated, wrapped) = wrap(content_key, recipient, info.as_bytes(), draw)?;
             text.extend([TO, &fingerprint, " ", &STANDARD.encode(&encapsulated), " "]);
-            text.extend([&STANDARD.encode(&wrapped), "\n"]);
-            stanzas.push(Stanza { fingerprint, encapsulated, wrapped });
+            text.push_str(&STANDARD.encode(&wrapped));
+            let kem = recipient.kem();
+            kem.mark().iter().for_each(|mark| text.extend([" ", mark]));
+            text.push('\n');
+            stanzas.push(Stanza { fingerprint, encapsulated, wrapped, kem });
         }
         let mac_at = text.len();
         let mac = hmac::sign(header_key, text.as_bytes()).as_ref().to_vec();
@@ -111,7 +116,9 @@ impl Header {
             return Err(SealError::WrongKey { held, recipients: self.envelope().recipients });
         };
         let info = info(&self.purpose);
-        unwrap(key, info.as_bytes(), &stanza.encapsulated, &stanza.wrapped)
+        Some(key)
+            .filter(|key| key.recipient().kem() == stanza.kem)
+            .and_then(|key| unwrap(key, info.as_bytes(), &stanza.encapsulated, &stanza.wrapped))
             .ok_or(SealError::Header { line: at + 3, problem: "names this key, but does not open with it" })
     }
 
@@ -150,13 +157,16 @@ impl Stanza {
         let mut words = line.strip_prefix(TO)?.split(' ');
         let (fingerprint, encapsulated, wrapped) = (words.next()?, words.next()?, words.next()?);
         let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        let mark = words.next();
+        let kem = SealingKem::ALL.into_iter().find(|kem| kem.mark() == mark)?;
         let whole =
             words.next().is_none() && fingerprint.len() == FINGERPRINT_LEN && fingerprint.bytes().all(hex);
         whole.then_some(())?;
         Some(Self {
             fingerprint: fingerprint.to_owned(),
-            encapsulated: decoded(encapsulated, ENCAPSULATED_LEN)?,
+            encapsulated: decoded(encapsulated, kem.encapsulated_len())?,
             wrapped: decoded(wrapped, WRAPPED_LEN)?,
+            kem,
         })
     }
 }

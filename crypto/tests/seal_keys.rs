@@ -6,9 +6,8 @@ use std::convert::Infallible;
 use hpke::kem::XWing;
 use hpke::rand_core::{TryCryptoRng, TryRng};
 use hpke::{Deserializable, Kem, Serializable};
-use rustls_pki_types::pem::{PemObject, SectionKind};
 use serde_json::Value;
-use trellis_pki::seal::{OpeningKey, OpeningKeyError, Recipient};
+use trellis_crypto::seal::{OpeningKey, OpeningKeyError, Recipient};
 
 const PRIVATE: &str = include_str!("vectors/x-wing.key.pem");
 const PUBLIC: &str = include_str!("vectors/x-wing.pub.pem");
@@ -52,7 +51,7 @@ fn x_wing_is_the_one_of_the_draft() {
         let (public, secret) = (bytes(&one["pk"]), bytes(&one["ss"]));
         // Ours, by way of its encoding.
         let pem = OpeningKey::from_seed(&seed).unwrap().recipient().pem();
-        let (_, der) = <(SectionKind, Vec<u8>)>::from_pem_slice(pem.as_bytes()).unwrap();
+        let der = trellis_crypto::pem::blocks(&pem).unwrap().remove(0).content;
         assert!(der.ends_with(&public) && der.len() == public.len() + 24);
         // The library's, below that.
         let private = <XWing as Kem>::PrivateKey::from_bytes(&seed).unwrap();
@@ -70,7 +69,7 @@ fn x_wing_is_the_one_of_the_draft() {
 fn keys_are_encoded_as_the_draft_shows() {
     let seed: [u8; 32] = std::array::from_fn(|at| at as u8);
     let key = OpeningKey::from_seed(&seed).unwrap();
-    assert_eq!(key.pem().as_str(), PRIVATE);
+    assert_eq!(key.pem().unwrap().as_str(), PRIVATE);
     assert_eq!(key.recipient().pem(), PUBLIC);
     assert_eq!(Recipient::from_pem(PUBLIC).unwrap(), *key.recipient());
     assert_eq!(OpeningKey::from_pem(PRIVATE).unwrap().recipient(), key.recipient());
@@ -80,7 +79,7 @@ fn keys_are_encoded_as_the_draft_shows() {
 fn every_key_made_is_another_one_and_is_read_back() {
     let keys = [(); 3].map(|()| OpeningKey::generate().unwrap());
     for key in &keys {
-        assert_eq!(OpeningKey::from_pem(&key.pem()).unwrap().recipient(), key.recipient());
+        assert_eq!(OpeningKey::from_pem(&key.pem().unwrap()).unwrap().recipient(), key.recipient());
         assert_eq!(Recipient::from_pem(&key.recipient().pem()).unwrap(), *key.recipient());
         let same = keys.iter().filter(|other| other.recipient() == key.recipient());
         assert_eq!(same.count(), 1);
@@ -96,9 +95,9 @@ fn a_key_may_stand_among_other_text_but_not_beside_another() {
         assert!(OpeningKey::from_pem(&text).is_ok(), "{text}");
     }
     let twice = format!("{PRIVATE}{PRIVATE}");
-    assert_eq!(OpeningKey::from_pem(&twice).err(), Some(OpeningKeyError::Private));
+    assert!(matches!(OpeningKey::from_pem(&twice), Err(OpeningKeyError::Private(_))));
     let twice = format!("{PUBLIC}{PUBLIC}");
-    assert_eq!(Recipient::from_pem(&twice).err(), Some(OpeningKeyError::Recipient));
+    assert!(matches!(Recipient::from_pem(&twice), Err(OpeningKeyError::Recipient(_))));
 }
 
 #[test]
@@ -117,7 +116,7 @@ fn what_is_no_key_is_refused() {
         ("endless", format!("{}{PRIVATE}", "#\n".repeat(64 * 1024))),
     ];
     for (what, text) in cases {
-        assert_eq!(OpeningKey::from_pem(&text).err(), Some(OpeningKeyError::Private), "{what}");
+        assert!(matches!(OpeningKey::from_pem(&text), Err(OpeningKeyError::Private(_))), "{what}");
     }
     let cases = [
         ("nothing", String::new()),
@@ -129,6 +128,6 @@ fn what_is_no_key_is_refused() {
     ];
     for (what, text) in cases {
         assert_ne!(text, PUBLIC, "{what}");
-        assert_eq!(Recipient::from_pem(&text).err(), Some(OpeningKeyError::Recipient), "{what}");
+        assert!(matches!(Recipient::from_pem(&text), Err(OpeningKeyError::Recipient(_))), "{what}");
     }
 }

@@ -21,8 +21,10 @@
 //! SubjectPublicKeyInfo, in lower case hex.
 //!
 //! - A fresh random **content key** of 32 bytes is sealed to each recipient by HPKE (RFC 9180), base
-//!   mode, KEM X-Wing (draft-connolly-cfrg-xwing-kem, 0x647a), KDF HKDF-SHA256 (0x0001), AEAD
-//!   AES-256-GCM (0x0002); `info` is the first two lines with their line feeds, `aad` is empty.
+//!   mode, KDF HKDF-SHA256 (0x0001), AEAD AES-256-GCM (0x0002); `info` is the first two lines with their
+//!   line feeds, `aad` is empty. The KEM is X-Wing (draft-connolly-cfrg-xwing-kem, 0x647a), or, with its
+//!   name as a fifth word of the line, ML-KEM-512, ML-KEM-768 or ML-KEM-1024 (draft-ietf-hpke-pq, 0x0040
+//!   to 0x0042). A key of X25519MLKEM768 is a recipient by X-Wing: it consists of the same two public keys.
 //! - HKDF-SHA256 of the content key, without salt, gives two keys of 32 bytes: the **header key** with
 //!   the info `trellis.dev/sealed/v1 header`, the **payload key** with `trellis.dev/sealed/v1 payload`.
 //! - `mac` is over all lines before it, by the header key. It also pins the content key, which
@@ -33,12 +35,12 @@
 //!   that is 1 in the last chunk and 0 in all others (STREAM, in the form that age gave it). The tag of
 //!   16 bytes follows each chunk.
 //!
-//! Keys are encoded as the X-Wing draft and other implementations do, see [`OpeningKey`] and
-//! [`Recipient`].
+//! Which keys are read, and how they are encoded: see [`OpeningKey`] and [`Recipient`].
 
 mod chunks;
 mod error;
 mod header;
+mod kem;
 mod key;
 mod wrap;
 

@@ -3,6 +3,7 @@ package judge
 import (
 	"bytes"
 	"crypto/hpke"
+	"encoding/pem"
 	"flag"
 	"os"
 	"path/filepath"
@@ -11,7 +12,10 @@ import (
 
 var update = flag.Bool("update", false, "seal anew what the first implementation has to open")
 
-const byGo = "sealed-by-go.bin"
+const (
+	byGo     = "sealed-by-go.bin"
+	kindByGo = "sealed-kinds-by-go.bin"
+)
 
 func vector(t *testing.T, name string) []byte {
 	t.Helper()
@@ -68,6 +72,59 @@ func TestTheFileThatIsSealedHereOpens(t *testing.T) {
 	}
 	if purpose != "pinned by Go" || !bytes.Equal(plain, pinnedContent()) {
 		t.Errorf("purpose %q, %d bytes", purpose, len(plain))
+	}
+}
+
+// Keys of ML-KEM, of the seeds that the other side has as well: 00, 01, … 3f.
+func mlKEMKeys(t *testing.T) []hpke.PrivateKey {
+	t.Helper()
+	seed := make([]byte, 64)
+	for at := range seed {
+		seed[at] = byte(at)
+	}
+	var keys []hpke.PrivateKey
+	for _, kem := range []hpke.KEM{hpke.MLKEM768(), hpke.MLKEM1024()} {
+		key, err := kem.NewPrivateKey(seed)
+		if err != nil {
+			t.Fatal(err)
+		}
+		der := append(bytes.Clone(kindOf(kem).pkcs8Head), seed...)
+		read, err := PrivateKey(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}))
+		if err != nil || !bytes.Equal(read.PublicKey().Bytes(), key.PublicKey().Bytes()) {
+			t.Fatalf("the key is read back as another: %v", err)
+		}
+		keys = append(keys, key)
+	}
+	return keys
+}
+
+// The keys of ML-KEM are recipients beside that of X-Wing.
+func TestAFileForKeysOfEveryKindOpensWithEach(t *testing.T) {
+	keys := append(mlKEMKeys(t), pinnedKey(t))
+	for _, key := range keys {
+		purpose, plain, err := Open(key, vector(t, "sealed-kinds.bin"))
+		if err != nil || purpose != "pinned" || string(plain) != "for all" {
+			t.Errorf("%v: purpose %q, content %q: %v", key.KEM().ID(), purpose, plain, err)
+		}
+	}
+	if *update {
+		var recipients []hpke.PublicKey
+		for _, key := range keys {
+			recipients = append(recipients, key.PublicKey())
+		}
+		sealed, err := Seal("pinned by Go", recipients, []byte("for all"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join("..", "vectors", kindByGo), sealed, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, key := range keys {
+		purpose, plain, err := Open(key, vector(t, kindByGo))
+		if err != nil || purpose != "pinned by Go" || string(plain) != "for all" {
+			t.Errorf("%v: purpose %q, content %q: %v", key.KEM().ID(), purpose, plain, err)
+		}
 	}
 }
 

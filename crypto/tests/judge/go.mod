@@ -1,0 +1,3 @@
+module trellis.dev/crypto/judge
+
+go 1.26

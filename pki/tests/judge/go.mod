@@ -1,3 +1,0 @@
-module trellis.dev/pki/judge
-
-go 1.26
