@@ -16,7 +16,7 @@ use std::time::{Duration, SystemTime};
 use rcgen::{BasicConstraints, CertificateParams, IsCa};
 use time::OffsetDateTime;
 
-pub use self::key::{Key, KeyKind};
+pub use self::key::{Key, KeyKind, UnknownKind};
 pub use self::name::{Name, NameError, Subject};
 pub use self::parent::{MAX_CHAIN, Parent};
 pub use self::seen::{Seen, certificates};
