@@ -5,17 +5,27 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Keeping, Kind, Output, Problem, Reference, Spec, Standing, lifecycle, reference,
-    rule::{ONE_NAME, rules},
+    rule::{ONE_NAME, Rule, rules},
+};
+
+const RIGHT_LENGTH: Rule = Rule {
+    rule: "!has(self.keyLength) || self.keyLength == 32 || self.keyType == 'HMAC-SHA256'",
+    message: "a key of this type has 32 bytes: remove keyLength",
+    field: ".keyLength",
 };
 
 /// A key derived from a shared secret, in a Secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
-#[schemars(extend("x-kubernetes-validations" = rules([ONE_NAME])))]
+#[schemars(extend("x-kubernetes-validations" = rules([ONE_NAME, RIGHT_LENGTH])))]
 pub struct DerivedKeySpec {
     /// What the key is derived from. When it changes, so does the key.
     pub shared_secret_ref: SharedSecretReference,
     pub key_type: KeyType,
+    /// In bytes; 32 where it is left out, which alone is right but for HMAC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 32, max = 64))]
+    pub key_length: Option<i64>,
     /// In hex.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096), regex(pattern = r"^([0-9a-fA-F]{2})*$"))]
@@ -55,7 +65,7 @@ pub enum SharedSecretKind {
     QuantumDecapsulateSecret,
 }
 
-/// What the key is used with, which decides its length.
+/// What the key is used with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum KeyType {
     #[serde(rename = "AES-256")]
@@ -63,10 +73,6 @@ pub enum KeyType {
     ChaCha20,
     #[serde(rename = "HMAC-SHA256")]
     HmacSha256,
-    #[serde(rename = "HMAC-SHA384")]
-    HmacSha384,
-    #[serde(rename = "HMAC-SHA512")]
-    HmacSha512,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -115,6 +121,10 @@ pub struct DerivedKeyStatus {
     pub shared_secret_fingerprint: Option<String>,
 }
 
+/// Bytes of a key, and the most that one for HMAC can have.
+const LENGTH: i64 = 32;
+const LONGEST: i64 = 64;
+
 impl DerivedKeySpec {
     pub fn info(&self) -> Option<&str> {
         self.info.as_deref().filter(|info| !info.is_empty())
@@ -122,6 +132,13 @@ impl DerivedKeySpec {
 
     pub fn salt(&self) -> Option<&str> {
         self.salt.as_deref().filter(|salt| !salt.is_empty())
+    }
+
+    /// Of the key, in bytes; nothing where it cannot be.
+    pub fn length(&self) -> Option<usize> {
+        let most = if self.key_type == KeyType::HmacSha256 { LONGEST } else { LENGTH };
+        let length = self.key_length.unwrap_or(LENGTH);
+        usize::try_from(length).ok().filter(|_| (LENGTH..=most).contains(&length))
     }
 
     pub fn profile(&self) -> KdfProfile {
@@ -136,17 +153,6 @@ impl KeyType {
             Self::Aes256 => "AES-256",
             Self::ChaCha20 => "ChaCha20",
             Self::HmacSha256 => "HMAC-SHA256",
-            Self::HmacSha384 => "HMAC-SHA384",
-            Self::HmacSha512 => "HMAC-SHA512",
-        }
-    }
-
-    /// Of the key, in bytes.
-    pub fn length(self) -> usize {
-        match self {
-            Self::Aes256 | Self::ChaCha20 | Self::HmacSha256 => 32,
-            Self::HmacSha384 => 48,
-            Self::HmacSha512 => 64,
         }
     }
 }
@@ -185,6 +191,13 @@ impl Spec for DerivedKeySpec {
 
     fn check(&self) -> Vec<Problem> {
         let mut problems = self.shared_secret_ref.to.check("spec.sharedSecretRef");
+        if let (None, Some(length)) = (self.length(), self.key_length) {
+            let remedy = match self.key_type {
+                KeyType::HmacSha256 => "use a number from 32 to 64",
+                _ => "a key of this type has 32 bytes: remove the field",
+            };
+            problems.push(Problem::new("spec.keyLength", length, remedy));
+        }
         problems.extend(reference::check_hex("spec.salt", self.salt(), 2048));
         problems.extend(reference::check_hex("spec.info", self.info(), 2048));
         problems.extend(self.output.check());

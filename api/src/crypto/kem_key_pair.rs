@@ -19,8 +19,9 @@ pub struct KemKeyPairSpec {
     #[serde(default = "default_algorithm")]
     #[schemars(schema_with = "algorithms::kem")]
     pub algorithm: String,
-    #[serde(default)]
-    pub key_format: KeyFormat,
+    /// How the keys are written; standard where it is left out, and a Secret of QubeSec then stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_format: Option<KeyFormat>,
     #[serde(flatten)]
     pub output: Output,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -68,7 +69,7 @@ impl Default for KemKeyPairSpec {
     fn default() -> Self {
         Self {
             algorithm: default_algorithm(),
-            key_format: KeyFormat::default(),
+            key_format: None,
             output: Output::default(),
             rotation: None,
             version: None,

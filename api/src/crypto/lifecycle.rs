@@ -77,6 +77,15 @@ pub enum KeyFormat {
     Qubesec,
 }
 
+impl KeyFormat {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Standard => "standard",
+            Self::Qubesec => "qubesec",
+        }
+    }
+}
+
 impl Output {
     /// The name that is wished, if one is.
     pub fn name(&self) -> Option<&str> {

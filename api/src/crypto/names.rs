@@ -14,6 +14,8 @@ pub const ROTATE: &str = "crypto.trellis.dev/rotate";
 pub const SECRET_VERSION: &str = "crypto.trellis.dev/secret-version";
 /// its fingerprint, in full,
 pub const FINGERPRINT: &str = "crypto.trellis.dev/fingerprint";
+/// the one that it had under the cluster's former key for fingerprints,
+pub const FORMERLY: &str = "crypto.trellis.dev/formerly";
 /// its algorithm,
 pub const ALGORITHM: &str = "crypto.trellis.dev/algorithm";
 /// an HMAC over all of its data under the cluster's key, by which damage is seen,

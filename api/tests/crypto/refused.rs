@@ -162,6 +162,15 @@ fn what_is_derived_signed_and_verified() {
     for (field, value) in [("keyType", "DES"), ("kdf", "PBKDF2"), ("kdfProfile", "plain"), ("keyType", "")] {
         refused(Kind::DerivedKey, &json!({ field: value }), "spec");
     }
+    for length in [31, 65, 0, -1] {
+        refused(
+            Kind::DerivedKey,
+            &json!({ "keyType": "HMAC-SHA256", "keyLength": length }),
+            "spec.keyLength",
+        );
+    }
+    refused(Kind::DerivedKey, &json!({ "keyLength": 64 }), "spec.keyLength");
+    refused(Kind::DerivedKey, &json!({ "keyType": "HMAC-SHA512" }), "spec");
     let empty = json!({ "ciphertext": "", "ciphertextRef": null });
     refused(Kind::DecapsulateSecret, &empty, "spec.ciphertextRef");
     for kind in [Kind::SignMessage, Kind::VerifySignature] {
