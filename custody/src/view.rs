@@ -15,6 +15,7 @@ pub(crate) use self::{resolve::Looked, secrets::Named};
 use crate::{
     id::{Group, Id},
     index::{Dependency, Difference, Index, Name},
+    issuer::Anchors,
     kept::Kept,
     object::{Object, is_older},
 };
@@ -44,6 +45,7 @@ pub(crate) struct View {
     named: HashMap<Name, Named>,
     grants: HashMap<String, Vec<ReferenceGrant>>,
     granted: bool,
+    mesh: Option<Anchors>,
     index: Index,
 }
 
@@ -120,6 +122,14 @@ impl View {
             all.retain(|known| known.metadata.name != grant.metadata.name);
         }
         self.dependants(&Dependency::Grants(namespace)).collect()
+    }
+
+    /// What the CA of the mesh issues from now.
+    pub fn mesh_seen(&mut self, anchors: Anchors) -> BTreeSet<Id> {
+        if self.mesh.replace(anchors.clone()).is_some_and(|before| before == anchors) {
+            return BTreeSet::new();
+        }
+        self.dependants(&Dependency::Mesh).collect()
     }
 
     /// Whether everything was listed that decisions rest on.
