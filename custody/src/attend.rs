@@ -23,7 +23,7 @@ use trellis_pki::clock::Clock;
 use crate::{
     herald::Herald,
     id::Id,
-    index::{Dependency, Difference, Name},
+    index::{Dependency, Name},
     issuer::Issuer,
     kinds::trade,
     lifecycle::{Blocked, Taken},
@@ -54,12 +54,6 @@ pub(crate) struct Attendant {
     turns: Semaphore,
 }
 
-/// How a turn ended, and what has to be watched from now on.
-pub(crate) struct Attended {
-    pub outcome: Outcome,
-    pub differences: Vec<Difference>,
-}
-
 /// What a turn has found out by itself.
 #[derive(Default)]
 struct Turn {
@@ -81,9 +75,8 @@ impl Attendant {
         Self { client, vault, view, clock, herald, mesh, turns: Semaphore::new(CALCULATING) }
     }
 
-    pub async fn attend(&self, id: &Id) -> Attended {
-        let mut differences = Vec::new();
-        let outcome = match self.turn(id, &mut differences).await {
+    pub async fn attend(&self, id: &Id) -> Outcome {
+        match self.turn(id).await {
             Ok(outcome) => outcome,
             Err(Trouble::Changed) => Outcome::Changed,
             Err(Trouble::Busy { asked, why }) => {
@@ -94,12 +87,11 @@ impl Attendant {
                 tracing::warn!(object = %id, why, "the Kubernetes API refuses; trying again");
                 Outcome::Busy(None)
             }
-        };
-        Attended { outcome, differences }
+        }
     }
 
-    async fn turn(&self, id: &Id, differences: &mut Vec<Difference>) -> Result<Outcome, Trouble> {
-        let Some(look) = self.remembered(id, differences) else { return Ok(Outcome::Rest(None)) };
+    async fn turn(&self, id: &Id) -> Result<Outcome, Trouble> {
+        let Some(look) = self.remembered(id) else { return Ok(Outcome::Rest(None)) };
         if id.kind == Kind::VerifySignature {
             return self.verify(look).await;
         }
@@ -109,17 +101,17 @@ impl Attendant {
         }
         let decision = trade.decide(&look, self.clock.now());
         if decision.course.step.is_none() && decision.course.blocked.is_none() {
-            self.watch_names(&look, &decision, trade, differences);
+            self.watch_names(&look, &decision, trade);
             return self.conclude(trade, &look, &decision).await;
         }
-        self.work(trade, id, differences).await
+        self.work(trade, id).await
     }
 
     /// What is remembered of an object. Nothing where it is gone, or not everything was seen yet.
-    fn remembered(&self, id: &Id, differences: &mut Vec<Difference>) -> Option<Look> {
+    fn remembered(&self, id: &Id) -> Option<Look> {
         let mut view = self.view.lock();
         let Some(object) = view.object(id).cloned() else {
-            differences.push(view.depend(id, BTreeSet::new()));
+            view.depend(id, BTreeSet::new());
             return None;
         };
         let access = view.access(&id.namespace);
@@ -132,7 +124,7 @@ impl Attendant {
             // What is watched because its name is not ours stays so until a look says otherwise.
             on.extend(view.names_of(id));
         }
-        differences.push(view.depend(id, on));
+        view.depend(id, on);
         let closed = (access == Access::Closed)
             .then(|| Obstacle::NoAccess { namespace: id.namespace.to_string(), said: None });
         Some(Look {
@@ -146,12 +138,7 @@ impl Attendant {
     }
 
     /// Takes steps until there is none.
-    async fn work(
-        &self,
-        trade: &'static dyn Trade,
-        id: &Id,
-        differences: &mut Vec<Difference>,
-    ) -> Result<Outcome, Trouble> {
+    async fn work(&self, trade: &'static dyn Trade, id: &Id) -> Result<Outcome, Trouble> {
         let (mut turn, mut looks, mut fresh) = (Turn::default(), 0, None);
         for _ in 0..STEPS {
             let mut look = match fresh.take() {
@@ -172,7 +159,7 @@ impl Attendant {
             }
             let mut decision = trade.decide(&look, self.clock.now());
             let Some(step) = decision.course.step.take() else {
-                self.watch_names(&look, &decision, trade, differences);
+                self.watch_names(&look, &decision, trade);
                 return self.conclude(trade, &look, &decision).await;
             };
             match self.take(trade, &mut look, &decision, step, &mut turn).await {
@@ -185,7 +172,7 @@ impl Attendant {
                 }
                 Err(step::Stopped::Conflict(name)) => {
                     decision.course.blocked = Some(Blocked::Conflict { name });
-                    self.watch_names(&look, &decision, trade, differences);
+                    self.watch_names(&look, &decision, trade);
                     return self.conclude(trade, &look, &decision).await;
                 }
                 Err(step::Stopped::Trouble(Trouble::Forbidden(said))) => {
@@ -223,13 +210,7 @@ impl Attendant {
 
     /// While a name is somebody else's, or what was there is lost, it is looked at by that name: whoever makes
     /// way, or puts a backup there, need not tell.
-    fn watch_names(
-        &self,
-        look: &Look,
-        decision: &Decision,
-        trade: &dyn Trade,
-        differences: &mut Vec<Difference>,
-    ) {
+    fn watch_names(&self, look: &Look, decision: &Decision, trade: &dyn Trade) {
         let id = &look.object.id;
         let name = match &decision.course.blocked {
             Some(Blocked::Conflict { name }) => Some(name.clone()),
@@ -241,7 +222,7 @@ impl Attendant {
         let mut on = view.dependencies(id, &asks);
         let namespace = id.namespace.to_string();
         on.extend(name.map(|name| Dependency::Named(Name { kind: MessageKind::Secret, namespace, name })));
-        differences.push(view.depend(id, on));
+        view.depend(id, on);
     }
 
     /// Writes the status, if it is another.

@@ -1,11 +1,7 @@
 //! The loop: what watches see goes into the view, whom it concerns into the queue, and from there a bounded
 //! number at once to be attended to. Only while this replica leads.
 
-use std::{
-    collections::{BTreeSet, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use kube::Client;
 use parking_lot::Mutex;
@@ -19,10 +15,9 @@ use trellis_pki::clock::Clock;
 use trellis_telemetry::shutdown::{Shutdown, requested};
 
 use crate::{
-    attend::{Attendant, Attended},
+    attend::Attendant,
     herald::Herald,
     id::{Group, Id},
-    index::Difference,
     issuer::Issuer,
     metrics::Metrics,
     queue::{Outcome, Queue},
@@ -135,12 +130,12 @@ impl Custody {
             };
             tokio::select! {
                 anchors = changed => {
-                    let concerned = work.view.lock().mesh_seen(anchors);
-                    concerned.into_iter().for_each(|id| work.queue.add(id));
+                    work.view.lock().mesh_seen(anchors);
+                    work.act();
                 }
                 Some(done) = work.running.join_next(), if !work.running.is_empty() => {
-                    if let Ok((id, attended)) = done {
-                        work.done(&id, attended);
+                    if let Ok((id, outcome)) = done {
+                        work.done(&id, outcome);
                     }
                 }
                 notice = notices.recv() => match notice {
@@ -159,7 +154,7 @@ struct Work {
     queue: Queue,
     watches: Watches,
     attendant: Arc<Attendant>,
-    running: JoinSet<(Id, Attended)>,
+    running: JoinSet<(Id, Outcome)>,
     groups: Vec<Group>,
     /// Whether everything was listed once.
     complete: bool,
@@ -179,41 +174,24 @@ impl Work {
             let attendant = self.attendant.clone();
             let duration = self.metrics.began();
             self.running.spawn(async move {
-                let attended = attendant.attend(&id).await;
-                duration.ended(id.kind, attended.outcome);
-                (id, attended)
+                let outcome = attendant.attend(&id).await;
+                duration.ended(id.kind, outcome);
+                (id, outcome)
             });
         }
     }
 
-    fn done(&mut self, id: &Id, attended: Attended) {
-        for difference in attended.differences {
-            self.differ(difference);
-        }
-        let jitter = rand::random();
-        if self.view.lock().object(id).is_none() && attended.outcome == Outcome::Rest(None) {
-            self.queue.done(id, attended.outcome, Instant::now(), jitter);
+    fn done(&mut self, id: &Id, outcome: Outcome) {
+        self.queue.done(id, outcome, Instant::now(), rand::random());
+        if self.view.lock().object(id).is_none() && outcome == Outcome::Rest(None) {
             self.queue.forget(id);
-            return;
         }
-        self.queue.done(id, attended.outcome, Instant::now(), jitter);
-    }
-
-    fn differ(&mut self, difference: Difference) {
-        for name in difference.end {
-            self.watches.end_name(&name);
-        }
-        for name in difference.begin {
-            self.watches.begin_name(name);
-        }
-        self.watches.tidy();
+        self.act();
     }
 
     fn notice(&mut self, notice: Notice) {
-        let concerned = self.take_in(notice);
-        for id in concerned {
-            self.queue.add(id);
-        }
+        self.take_in(notice);
+        self.act();
         if !self.complete && self.view.lock().is_complete(&self.groups) {
             self.complete = true;
             let all: Vec<Id> = self.view.lock().all().cloned().collect();
@@ -222,20 +200,29 @@ impl Work {
         }
     }
 
-    fn take_in(&mut self, notice: Notice) -> BTreeSet<Id> {
+    /// On all that has come of changes.
+    fn act(&mut self) {
+        let news = self.view.lock().news();
+        for difference in news.differences {
+            difference.end.iter().for_each(|name| self.watches.end_name(name));
+            difference.begin.into_iter().for_each(|name| self.watches.begin_name(name));
+        }
+        self.watches.tidy();
+        news.concerned.into_iter().for_each(|id| self.queue.add(id));
+    }
+
+    fn take_in(&mut self, notice: Notice) {
         let view = self.view.clone();
         let mut view = view.lock();
         match notice {
             Notice::Objects(group, kind, seen) => {
-                let concerned = match seen {
+                match seen {
                     Seen::All(objects) => view.objects_listed(group, kind, objects),
                     Seen::Applied(object) => view.object_seen(object),
                     Seen::Gone(object) => {
-                        let mut concerned = view.object_gone(&object.id);
+                        // It is looked at once more, so that what was watched for it is not any more.
+                        view.object_gone(&object.id);
                         self.attendant.told_gone(&object, view.kept(&object.uid));
-                        // Looked at once more, so that what was watched for it is not any more.
-                        concerned.insert(object.id);
-                        concerned
                     }
                     Seen::Closed => {
                         tracing::error!(kind = kind.as_str(), group = group.as_str(), "may not be looked at");
@@ -249,12 +236,11 @@ impl Work {
                         );
                         view.objects_listed(group, kind, Vec::new())
                     }
-                };
+                }
                 let wanted: HashSet<String> = view.namespaces().cloned().collect();
                 for left in self.watches.keep_namespaces(&wanted) {
                     view.left(&left);
                 }
-                concerned
             }
             Notice::Secrets(namespace, seen) => match seen {
                 Seen::All(all) => {
@@ -283,14 +269,11 @@ impl Work {
                 Seen::Gone(grant) => view.grant_gone(&grant),
                 Seen::Closed | Seen::Unknown => view.grants_listed(Vec::new()),
             },
-            Notice::Access(seen) => {
-                match seen {
-                    Seen::All(all) => all.iter().for_each(|namespace| self.watches.nudge(namespace)),
-                    Seen::Applied(namespace) | Seen::Gone(namespace) => self.watches.nudge(&namespace),
-                    Seen::Closed | Seen::Unknown => {}
-                }
-                BTreeSet::new()
-            }
+            Notice::Access(seen) => match seen {
+                Seen::All(all) => all.iter().for_each(|namespace| self.watches.nudge(namespace)),
+                Seen::Applied(namespace) | Seen::Gone(namespace) => self.watches.nudge(&namespace),
+                Seen::Closed | Seen::Unknown => {}
+            },
         }
     }
 }

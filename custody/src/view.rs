@@ -47,10 +47,25 @@ pub(crate) struct View {
     granted: bool,
     mesh: Option<Anchors>,
     index: Index,
+    news: News,
+}
+
+/// What has come of changes, for whoever acts on it.
+#[derive(Debug, Default)]
+pub(crate) struct News {
+    /// Those whom a change concerns.
+    pub concerned: BTreeSet<Id>,
+    /// What has to be watched from now on, or not any more, in this order.
+    pub differences: Vec<Difference>,
 }
 
 impl View {
-    pub fn objects_listed(&mut self, group: Group, kind: Kind, objects: Vec<Object>) -> BTreeSet<Id> {
+    /// What has come of everything that it was told since it was asked last.
+    pub fn news(&mut self) -> News {
+        std::mem::take(&mut self.news)
+    }
+
+    pub fn objects_listed(&mut self, group: Group, kind: Kind, objects: Vec<Object>) {
         let there: HashSet<Id> = objects.iter().map(|object| object.id.clone()).collect();
         let gone: Vec<Id> = self
             .objects
@@ -58,21 +73,17 @@ impl View {
             .filter(|id| id.group == group && id.kind == kind && !there.contains(id))
             .cloned()
             .collect();
-        let mut concerned: BTreeSet<Id> = gone.iter().flat_map(|id| self.object_gone(id)).collect();
-        for object in objects {
-            concerned.extend(self.object_seen(object));
-        }
+        gone.iter().for_each(|id| self.object_gone(id));
+        objects.into_iter().for_each(|object| self.object_seen(object));
         self.listed.insert((group, kind));
-        concerned
     }
 
-    pub fn object_seen(&mut self, object: Object) -> BTreeSet<Id> {
+    pub fn object_seen(&mut self, object: Object) {
         let id = object.id.clone();
         let before = self.objects.get(&id);
-        if before.is_some_and(|before| object.is_older_than(before)) {
-            return BTreeSet::new();
+        if before.is_some_and(|before| object.is_older_than(before) || *before == object) {
+            return;
         }
-        let same = before.is_some_and(|before| *before == object);
         if before.is_none_or(|before| before.uid != object.uid) {
             if let Some(before) = before {
                 // It was deleted and made again in between.
@@ -83,11 +94,11 @@ impl View {
             self.by_uid.insert(object.uid.clone(), id.clone());
         }
         self.objects.insert(id.clone(), object);
-        if same { BTreeSet::new() } else { self.with_dependants(id) }
+        self.concerns(id);
     }
 
-    pub fn object_gone(&mut self, id: &Id) -> BTreeSet<Id> {
-        let Some(object) = self.objects.remove(id) else { return BTreeSet::new() };
+    pub fn object_gone(&mut self, id: &Id) {
+        let Some(object) = self.objects.remove(id) else { return };
         self.by_uid.remove(&object.uid);
         if let Some(count) = self.namespaces.get_mut(&*id.namespace) {
             *count -= 1;
@@ -95,41 +106,37 @@ impl View {
                 self.namespaces.remove(&*id.namespace);
             }
         }
-        self.with_dependants(id.clone())
+        self.concerns(id.clone());
     }
 
-    pub fn grants_listed(&mut self, grants: Vec<ReferenceGrant>) -> BTreeSet<Id> {
-        let mut concerned: BTreeSet<Id> = BTreeSet::new();
+    pub fn grants_listed(&mut self, grants: Vec<ReferenceGrant>) {
         for namespace in std::mem::take(&mut self.grants).into_keys() {
-            concerned.extend(self.dependants(&Dependency::Grants(namespace)));
+            self.news.concerned.extend(self.index.dependants(&Dependency::Grants(namespace)).cloned());
         }
         self.granted = true;
-        concerned.extend(grants.into_iter().flat_map(|grant| self.grant_seen(grant)).collect::<Vec<_>>());
-        concerned
+        grants.into_iter().for_each(|grant| self.grant_seen(grant));
     }
 
-    pub fn grant_seen(&mut self, grant: ReferenceGrant) -> BTreeSet<Id> {
+    pub fn grant_seen(&mut self, grant: ReferenceGrant) {
+        self.grant_gone(&grant);
         let namespace = grant.metadata.namespace.clone().unwrap_or_default();
-        let all = self.grants.entry(namespace.clone()).or_default();
-        all.retain(|known| known.metadata.name != grant.metadata.name);
-        all.push(grant);
-        self.dependants(&Dependency::Grants(namespace)).collect()
+        self.grants.entry(namespace).or_default().push(grant);
     }
 
-    pub fn grant_gone(&mut self, grant: &ReferenceGrant) -> BTreeSet<Id> {
+    pub fn grant_gone(&mut self, grant: &ReferenceGrant) {
         let namespace = grant.metadata.namespace.clone().unwrap_or_default();
         if let Some(all) = self.grants.get_mut(&namespace) {
             all.retain(|known| known.metadata.name != grant.metadata.name);
         }
-        self.dependants(&Dependency::Grants(namespace)).collect()
+        self.news.concerned.extend(self.index.dependants(&Dependency::Grants(namespace)).cloned());
     }
 
     /// What the CA of the mesh issues from now.
-    pub fn mesh_seen(&mut self, anchors: Anchors) -> BTreeSet<Id> {
-        if self.mesh.replace(anchors.clone()).is_some_and(|before| before == anchors) {
-            return BTreeSet::new();
+    pub fn mesh_seen(&mut self, anchors: Anchors) {
+        if self.mesh.as_ref() != Some(&anchors) {
+            self.mesh = Some(anchors);
+            self.news.concerned.extend(self.index.dependants(&Dependency::Mesh).cloned());
         }
-        self.dependants(&Dependency::Mesh).collect()
     }
 
     /// Whether everything was listed that decisions rest on.
@@ -156,12 +163,14 @@ impl View {
         self.access.get(namespace).copied().unwrap_or(Access::Unknown)
     }
 
-    pub fn depend(&mut self, id: &Id, on: BTreeSet<Dependency>) -> Difference {
+    pub fn depend(&mut self, id: &Id, on: BTreeSet<Dependency>) {
         let difference = self.index.set(id, on);
         for name in &difference.end {
             self.named.remove(name);
         }
-        difference
+        if difference != Difference::default() {
+            self.news.differences.push(difference);
+        }
     }
 
     /// Names that an object is made to depend on beyond what it asks for.
@@ -171,19 +180,16 @@ impl View {
 
     /// Objects that are made from one.
     pub fn made_from(&self, id: &Id) -> Vec<Id> {
-        self.dependants(&Dependency::Object(id.clone())).collect()
+        self.index.dependants(&Dependency::Object(id.clone())).cloned().collect()
     }
 
-    fn dependants(&self, of: &Dependency) -> impl Iterator<Item = Id> + use<> {
-        self.index.dependants(of).cloned().collect::<Vec<_>>().into_iter()
+    /// A change of an object, or of what it keeps, concerns it and those that are made from it.
+    fn concerns(&mut self, id: Id) {
+        self.news.concerned.extend(self.index.dependants(&Dependency::Object(id.clone())).cloned());
+        self.news.concerned.insert(id);
     }
 
-    fn with_dependants(&self, id: Id) -> BTreeSet<Id> {
-        let dependants = self.dependants(&Dependency::Object(id.clone()));
-        dependants.chain([id]).filter(|id| self.objects.contains_key(id)).collect()
-    }
-
-    /// Puts in what was written, unless something later is known already.
+    /// Whether nothing later is known of a Secret.
     fn later(&self, kept: &Kept) -> bool {
         let known = self.kept.get(&kept.owner).into_iter().flatten().find(|known| known.name == kept.name);
         known.is_none_or(|known| {

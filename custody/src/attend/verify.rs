@@ -38,13 +38,9 @@ impl Attendant {
         let before: VerifySignatureStatus = serde_json::from_str(&object.status).unwrap_or_default();
         let known = matches!(before.standing.status, Word::Valid | Word::Invalid);
         if known && VerifySignature::stands(&before, &recipe) {
-            let standing = self.settled(
-                object,
-                &before.standing,
-                before.verified,
-                recipe.note.clone(),
-                &before.standing,
-            );
+            let note = before.standing.condition(condition::READY).map(|ready| ready.message.clone());
+            let known = &before.standing;
+            let standing = self.settled(object, known, before.verified, note, known);
             return self.show(object, VerifySignatureStatus { standing, ..before }).await;
         }
         match self.judge(&spec, &recipe).await? {

@@ -24,8 +24,8 @@ pub(crate) enum Named {
 
 impl View {
     /// All of ours in a namespace.
-    pub fn secrets_listed(&mut self, namespace: &str, secrets: Vec<Kept>) -> BTreeSet<Id> {
-        let mut concerned = self.opened(namespace, Access::Open);
+    pub fn secrets_listed(&mut self, namespace: &str, secrets: Vec<Kept>) {
+        self.opened(namespace, Access::Open);
         let there: BTreeSet<&str> = secrets.iter().map(|kept| kept.name.as_str()).collect();
         let gone: Vec<String> = self
             .holders
@@ -33,64 +33,55 @@ impl View {
             .filter(|(of, name)| of == namespace && !there.contains(name.as_str()))
             .map(|(_, name)| name.clone())
             .collect();
-        for name in gone {
-            concerned.extend(self.secret_gone(namespace, &name, None));
-        }
-        for kept in secrets {
-            concerned.extend(self.secret_seen(kept));
-        }
-        concerned
+        gone.iter().for_each(|name| self.secret_gone(namespace, name, None));
+        secrets.into_iter().for_each(|kept| self.secret_seen(kept));
     }
 
-    pub fn secret_seen(&mut self, kept: Kept) -> BTreeSet<Id> {
+    pub fn secret_seen(&mut self, kept: Kept) {
         if !self.later(&kept) {
-            return BTreeSet::new();
+            return;
         }
         let place = (kept.namespace.clone(), kept.name.clone());
-        let mut concerned = BTreeSet::new();
         if self.holders.get(&place).is_some_and(|holder| *holder != kept.owner) {
-            concerned.extend(self.secret_gone(&kept.namespace.clone(), &kept.name.clone(), None));
+            self.secret_gone(&place.0, &place.1, None);
         }
         let owner = kept.owner.clone();
         let all = self.kept.entry(owner.clone()).or_default();
-        let known = all.iter_mut().find(|known| known.name == kept.name);
-        match known {
-            Some(known) if **known == kept => return concerned,
+        match all.iter_mut().find(|known| known.name == kept.name) {
+            Some(known) if **known == kept => return,
             Some(known) => *known = Arc::new(kept),
             None => all.push(Arc::new(kept)),
         }
         self.holders.insert(place, owner.clone());
-        concerned.extend(self.owners(&owner));
-        concerned
+        self.concerns_owner(&owner);
     }
 
     /// `uid` is that of the Secret that went, where it is known: another may have its name by now.
-    pub fn secret_gone(&mut self, namespace: &str, name: &str, uid: Option<&str>) -> BTreeSet<Id> {
+    pub fn secret_gone(&mut self, namespace: &str, name: &str, uid: Option<&str>) {
         let place = (namespace.to_owned(), name.to_owned());
-        let Some(owner) = self.holders.get(&place).cloned() else { return BTreeSet::new() };
-        let Some(all) = self.kept.get_mut(&owner) else { return BTreeSet::new() };
+        let Some(owner) = self.holders.get(&place).cloned() else { return };
+        let Some(all) = self.kept.get_mut(&owner) else { return };
         let before = all.len();
         all.retain(|kept| kept.name != name || uid.is_some_and(|uid| uid != kept.uid));
         if all.len() == before {
-            return BTreeSet::new();
+            return;
         }
         if all.is_empty() {
             self.kept.remove(&owner);
         }
         self.holders.remove(&place);
-        self.owners(&owner)
+        self.concerns_owner(&owner);
     }
 
     /// The controller may not look at Secrets of a namespace.
-    pub fn closed(&mut self, namespace: &str) -> BTreeSet<Id> {
-        let concerned = self.opened(namespace, Access::Closed);
+    pub fn closed(&mut self, namespace: &str) {
+        self.opened(namespace, Access::Closed);
         let places: Vec<_> = self.holders.keys().filter(|(of, _)| of == namespace).cloned().collect();
         for place in places {
             if let Some(owner) = self.holders.remove(&place) {
                 self.kept.remove(&owner);
             }
         }
-        concerned
     }
 
     /// A namespace that nobody looks at any more.
@@ -99,13 +90,13 @@ impl View {
         self.access.remove(namespace);
     }
 
-    pub fn named_seen(&mut self, name: &Name, seen: Named) -> BTreeSet<Id> {
-        let dependants: BTreeSet<Id> = self.dependants(&Dependency::Named(name.clone())).collect();
+    pub fn named_seen(&mut self, name: &Name, seen: Named) {
+        let dependants: Vec<Id> = self.index.dependants(&Dependency::Named(name.clone())).cloned().collect();
         if dependants.is_empty() || self.named.get(name) == Some(&seen) {
-            return BTreeSet::new();
+            return;
         }
         self.named.insert(name.clone(), seen);
-        dependants
+        self.news.concerned.extend(dependants);
     }
 
     /// What belongs to an object.
@@ -114,15 +105,17 @@ impl View {
     }
 
     /// The object that a uid is of, and those that are made from it.
-    fn owners(&self, uid: &str) -> BTreeSet<Id> {
-        self.by_uid.get(uid).map(|id| self.with_dependants(id.clone())).unwrap_or_default()
+    fn concerns_owner(&mut self, uid: &str) {
+        if let Some(id) = self.by_uid.get(uid).cloned() {
+            self.concerns(id);
+        }
     }
 
-    fn opened(&mut self, namespace: &str, access: Access) -> BTreeSet<Id> {
+    fn opened(&mut self, namespace: &str, access: Access) {
         if self.access.insert(namespace.to_owned(), access) == Some(access) {
-            return BTreeSet::new();
+            return;
         }
         let there: Vec<Id> = self.objects.keys().filter(|id| *id.namespace == *namespace).cloned().collect();
-        there.into_iter().flat_map(|id| self.with_dependants(id)).collect()
+        there.into_iter().for_each(|id| self.concerns(id));
     }
 }
