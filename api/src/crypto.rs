@@ -26,8 +26,8 @@ use serde::{Serialize, de::DeserializeOwned};
 pub use self::{
     algorithms::{CERTIFICATE_ALGORITHMS, KEM_ALGORITHMS, SIGNATURE_ALGORITHMS, UNSTANDARDISED},
     certificate::{
-        CertificateSpec, CertificateStatus, CertificateType, Hybrid, HybridAlgorithm, Issuer, IssuerKind,
-        Usage,
+        CLASSICAL_CERTIFICATE, CLASSICAL_KEY, CertificateSpec, CertificateStatus, CertificateType, Hybrid,
+        HybridAlgorithm, Issuer, IssuerKind, MESH_LIFE, Usage,
     },
     decapsulate_secret::{DecapsulateSecretSpec, DecapsulateSecretStatus},
     definition::definition,

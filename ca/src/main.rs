@@ -17,6 +17,7 @@ mod publish;
 mod refuse;
 mod requests;
 mod serve;
+mod servers;
 mod token;
 mod trust;
 mod view;
@@ -59,6 +60,7 @@ use crate::{
     publish::{BundleFile, ClusterBundle, ConfigMaps, PublishSpec},
     requests::{Desk, Outcomes, PodRequests, SigningRequests},
     serve::OwnIssue,
+    servers::Servers,
     token::Token,
     trust::{
         Authority, Bounds, Keeper, Keys, Making, Members, OutsideCa, Replicas, Store, Trusting, keeper,
@@ -286,6 +288,9 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
         tasks.spawn(shown.run(shutdown.clone()));
     }
 
+    let own_names = (flags.cluster_domain.as_str(), flags.namespace.as_str());
+    let servers = Servers::new(authority.clone(), audit.clone(), own_names, &flags.leaf_algorithms, registry);
+    tasks.spawn(Arc::new(servers).follow(shutdown.clone()));
     let attestor = attestor(choices.attest, client, clock.clone()).await?;
     let terms = Terms {
         trust_domain: flags.trust_domain,

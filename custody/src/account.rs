@@ -21,6 +21,8 @@ use crate::{
 const IN_PLACE: &str = "InPlace";
 /// An older version is in use, as wished.
 const PINNED: &str = "Pinned";
+/// What is in use has an end, and that was before now.
+const EXPIRED: &str = "Expired";
 /// What waits for a moment.
 const MAKING: &str = "Making";
 /// Objects that a message names.
@@ -52,7 +54,7 @@ struct Verdict {
 
 impl Account<'_> {
     pub fn standing(self, now: SystemTime) -> Standing {
-        let verdict = self.verdict();
+        let verdict = self.verdict(now);
         let ready = verdict.word == Word::Success;
         let mut conditions = vec![Extra {
             type_: condition::READY,
@@ -78,7 +80,7 @@ impl Account<'_> {
         }
     }
 
-    fn verdict(&self) -> Verdict {
+    fn verdict(&self, now: SystemTime) -> Verdict {
         let said = |word, reason, message| Verdict { word, reason, message };
         let absence = self.obstacle.filter(|obstacle| obstacle.is_absence());
         if let Some(obstacle) = self.obstacle.filter(|obstacle| !obstacle.is_absence()) {
@@ -105,6 +107,11 @@ impl Account<'_> {
                     crate::lifecycle::MAX_ARCHIVES
                 ),
             ),
+            (None, Some(active)) if active.facts.until.is_some_and(|until| until <= now) => {
+                let until = active.facts.until.map(rfc3339).unwrap_or_default();
+                let why = absence.map(|absence| format!(": {}", absence.message())).unwrap_or_default();
+                said(Word::Failed, EXPIRED, format!("what is in use ended at {until}{why}"))
+            }
             (None, Some(active)) => {
                 let note = self.recipe.and_then(|recipe| recipe.note.clone());
                 let pinned = format!("version {} is in use, as spec.version says", active.version());

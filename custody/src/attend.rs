@@ -24,6 +24,7 @@ use crate::{
     herald::Herald,
     id::Id,
     index::{Dependency, Name},
+    issuer::Issuer,
     kinds::trade,
     lifecycle::{Blocked, Taken},
     queue::Outcome,
@@ -49,6 +50,7 @@ pub(crate) struct Attendant {
     view: Arc<Mutex<View>>,
     clock: Arc<dyn Clock>,
     herald: Arc<dyn Herald>,
+    mesh: Option<Arc<dyn Issuer>>,
     turns: Semaphore,
 }
 
@@ -68,8 +70,9 @@ impl Attendant {
         view: Arc<Mutex<View>>,
         clock: Arc<dyn Clock>,
         herald: Arc<dyn Herald>,
+        mesh: Option<Arc<dyn Issuer>>,
     ) -> Self {
-        Self { client, vault, view, clock, herald, turns: Semaphore::new(CALCULATING) }
+        Self { client, vault, view, clock, herald, mesh, turns: Semaphore::new(CALCULATING) }
     }
 
     pub async fn attend(&self, id: &Id) -> Outcome {

@@ -1,7 +1,10 @@
 //! What one kind is: what it reads, what it makes of that, and what its status shows. Pure: nothing here knows
 //! an API server, a clock or another object than those that it is handed. A kind is one file that says this.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use serde_json::Value;
 use trellis_api::crypto::{Keeping, Output, RecreatePolicy, Rotation, Spec, Standing};
@@ -9,6 +12,7 @@ use trellis_crypto::{KeyError, Secret};
 
 use crate::{
     content::Content,
+    issuer::Issuer,
     kept::Kept,
     lifecycle::Class,
     marks::Marks,
@@ -47,6 +51,11 @@ pub(crate) trait Keeps: Craft {
     /// Conditions beyond those that every kind has.
     fn conditions(_spec: &Self::Spec, _recipe: Option<&Recipe>, _active: Option<&Kept>) -> Vec<Extra> {
         Vec::new()
+    }
+
+    /// When what is in it is of no use any more, if that is ever.
+    fn until(_content: &Content) -> Option<SystemTime> {
+        None
     }
 
     /// All that a damaged or unknown content could have been, the likeliest first.
@@ -98,6 +107,13 @@ pub(crate) struct Making<'a> {
     pub marks: &'a Marks,
     pub recipe: &'a Recipe,
     pub inputs: Vec<Input>,
+    pub now: SystemTime,
+    /// What it takes the place of.
+    pub before: Option<&'a Content>,
+    /// Whether somebody asked for another.
+    pub asked: bool,
+    /// The CA of the mesh, if there is one.
+    pub mesh: Option<&'a dyn Issuer>,
 }
 
 /// The bytes of a need.
@@ -160,6 +176,8 @@ impl Shown<'_> {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
     pub every: Option<Duration>,
+    /// How long before its end a content is replaced that has one.
+    pub renew_before: Option<Duration>,
     pub grace: Option<Duration>,
     pub version: Option<u32>,
     pub recreate: bool,
@@ -169,6 +187,7 @@ impl Terms {
     pub fn fresh(rotation: Option<&Rotation>, version: Option<i64>, recreate: RecreatePolicy) -> Self {
         Self {
             every: rotation.and_then(Rotation::every),
+            renew_before: None,
             grace: rotation.and_then(Rotation::grace),
             version: version.and_then(|version| u32::try_from(version).ok()),
             recreate: recreate == RecreatePolicy::Recreate,
@@ -191,6 +210,8 @@ pub(crate) enum Failure {
     Obstacle(Obstacle),
     /// It could not be made this time.
     Library(KeyError),
+    /// The same, of who else was to help.
+    Unable(String),
 }
 
 impl From<Obstacle> for Failure {

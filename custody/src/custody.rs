@@ -18,6 +18,7 @@ use crate::{
     attend::Attendant,
     herald::Herald,
     id::{Group, Id},
+    issuer::Issuer,
     metrics::Metrics,
     queue::{Outcome, Queue},
     seal::marks,
@@ -43,6 +44,8 @@ pub struct Custody {
     pub herald: Arc<dyn Herald>,
     pub metrics: Metrics,
     pub roles: watch::Receiver<Role>,
+    /// The CA of the mesh, which certificates can be issued by.
+    pub mesh: Option<Arc<dyn Issuer>>,
 }
 
 impl Custody {
@@ -86,8 +89,18 @@ impl Custody {
         let (sender, mut notices) = mpsc::channel(NOTICES);
         let view = Arc::new(Mutex::new(View::default()));
         let vault = Vault::new(self.client.clone(), marks.clone());
-        let attendant =
-            Attendant::new(self.client.clone(), vault, view.clone(), self.clock.clone(), self.herald.clone());
+        let attendant = Attendant::new(
+            self.client.clone(),
+            vault,
+            view.clone(),
+            self.clock.clone(),
+            self.herald.clone(),
+            self.mesh.clone(),
+        );
+        let mut anchors = self.mesh.as_ref().map(|mesh| mesh.anchors());
+        if let Some(anchors) = &mut anchors {
+            view.lock().mesh_seen(anchors.borrow_and_update().clone());
+        }
         let mut work = Work {
             watches: Watches::begin(self.client.clone(), marks, &self.groups, sender),
             queue: Queue::default(),
@@ -107,7 +120,19 @@ impl Custody {
                     None => std::future::pending().await,
                 }
             };
+            let changed = async {
+                // Who has no CA, or whose CA is gone, waits for the rest alone.
+                let Some(anchors) = &mut anchors else { return std::future::pending().await };
+                match anchors.changed().await {
+                    Ok(()) => anchors.borrow_and_update().clone(),
+                    Err(_) => std::future::pending().await,
+                }
+            };
             tokio::select! {
+                anchors = changed => {
+                    work.view.lock().mesh_seen(anchors);
+                    work.act();
+                }
                 Some(done) = work.running.join_next(), if !work.running.is_empty() => {
                     if let Ok((id, outcome)) = done {
                         work.done(&id, outcome);

@@ -15,6 +15,8 @@ pub(crate) enum Dependency {
     Named(Name),
     /// Grants of a namespace.
     Grants(String),
+    /// What the CA of the mesh issues from.
+    Mesh,
 }
 
 /// A Secret or ConfigMap that is looked at by its name.

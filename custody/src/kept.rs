@@ -9,7 +9,7 @@ use k8s_openapi::{
 use kube::api::ObjectMeta;
 use trellis_api::crypto::{
     ADOPT, ALGORITHM, CONTENT, FINGERPRINT, FORM, FORMERLY, KIND_LABEL, Kind, MADE_OF, OWNER_LABEL, RETIRED,
-    ROTATED, SECRET_VERSION, SINCE, VERSION, VERSION_LABEL,
+    ROTATED, SECRET_VERSION, SINCE, UNTIL, VERSION, VERSION_LABEL,
 };
 use trellis_api::names::{MANAGED_BY, MANAGER};
 use trellis_pki::clock::rfc3339;
@@ -47,6 +47,8 @@ pub(crate) struct Facts {
     pub made_of: String,
     pub form: String,
     pub since: Option<SystemTime>,
+    /// When it ends by itself.
+    pub until: Option<SystemTime>,
     pub retired: Option<SystemTime>,
     pub rotated: Option<String>,
 }
@@ -109,6 +111,7 @@ impl Kept {
             made_of: text(MADE_OF).unwrap_or_default(),
             form: text(FORM).unwrap_or_default(),
             since: time(SINCE),
+            until: time(UNTIL),
             retired: time(RETIRED),
             rotated: text(ROTATED),
         };
@@ -173,6 +176,7 @@ impl Facts {
             (MADE_OF, Some(self.made_of.clone())),
             (FORM, Some(self.form.clone())),
             (SINCE, time(self.since)),
+            (UNTIL, time(self.until)),
             (RETIRED, time(self.retired)),
             (ROTATED, self.rotated.clone()),
             (CONTENT, Some(self.mark(content, marks))),

@@ -1,5 +1,6 @@
 //! The nine kinds, a file each.
 
+mod certificate;
 mod decapsulate_secret;
 mod derived_key;
 mod encapsulate_secret;
@@ -14,9 +15,9 @@ use trellis_api::crypto::{Kind, VerifySignatureSpec};
 
 pub(crate) use self::verify_signature::{Verdict, VerifySignature};
 use self::{
-    decapsulate_secret::DecapsulateSecret, derived_key::DerivedKey, encapsulate_secret::EncapsulateSecret,
-    kem_key_pair::KemKeyPair, random_number::RandomNumber, sign_message::SignMessage,
-    signature_key_pair::SignatureKeyPair,
+    certificate::Certificate, decapsulate_secret::DecapsulateSecret, derived_key::DerivedKey,
+    encapsulate_secret::EncapsulateSecret, kem_key_pair::KemKeyPair, random_number::RandomNumber,
+    sign_message::SignMessage, signature_key_pair::SignatureKeyPair,
 };
 use crate::{
     object::Object,
@@ -34,7 +35,8 @@ pub(crate) fn trade(kind: Kind) -> Option<&'static dyn Trade> {
         Kind::DerivedKey => &Keeper::<DerivedKey>::NEW,
         Kind::SignatureKeyPair => &Keeper::<SignatureKeyPair>::NEW,
         Kind::SignMessage => &Keeper::<SignMessage>::NEW,
-        Kind::VerifySignature | Kind::Certificate => return None,
+        Kind::Certificate => &Keeper::<Certificate>::NEW,
+        Kind::VerifySignature => return None,
     })
 }
 

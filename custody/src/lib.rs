@@ -14,6 +14,7 @@ mod custody;
 mod herald;
 mod id;
 mod index;
+mod issuer;
 mod kept;
 mod kinds;
 mod lifecycle;
@@ -34,5 +35,6 @@ pub use self::{
     custody::Custody,
     herald::{Herald, Silent, Tone},
     id::Group,
+    issuer::{Anchors, Issuer, Refused, Server},
     metrics::Metrics,
 };

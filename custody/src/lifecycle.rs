@@ -7,7 +7,7 @@ mod wish;
 
 use std::{sync::Arc, time::SystemTime};
 
-pub(crate) use self::wish::{Class, MAX_ARCHIVES, Record, Taken, Why, Wish};
+pub(crate) use self::wish::{Class, MAX_ARCHIVES, Record, Taken, Why, Wish, renewal};
 use crate::{
     craft::ADOPTED,
     kept::{Kept, State},
@@ -240,7 +240,7 @@ fn tidy(
     now: SystemTime,
     mut course: Course,
 ) -> Course {
-    course.wake = wish.next(&current.facts);
+    course.wake = wish.wake(&current.facts, now);
     for archive in there.archives.iter().filter(|kept| kept.is_sound()) {
         let in_use = archive.version() == current.version();
         match archive.facts.retired {

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use trellis_api::crypto::{Kind, MessageKind, Problem, Reference, Word, condition};
 
-use crate::{id::Id, kept::Kept};
+use crate::{id::Id, issuer::Anchors, kept::Kept};
 
 /// One thing that an object reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
     /// Another object, of one of these kinds.
     Object { field: &'static str, kinds: Vec<Kind>, to: Reference },
+    /// The CA of the mesh.
+    Mesh { field: &'static str },
     /// An item of a Secret or ConfigMap.
     Item { field: &'static str, kind: MessageKind, namespace: Option<String>, name: String, item: String },
 }
@@ -20,6 +22,7 @@ pub(crate) enum Ask {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
     Object(Box<Source>),
+    Mesh(Box<Anchors>),
     Item(Item),
 }
 

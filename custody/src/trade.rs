@@ -11,7 +11,7 @@ use trellis_pki::clock::rfc3339;
 use crate::{
     account::Account,
     content::Content,
-    craft::{Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown},
+    craft::{Failure, Keeps, Made, Making, Recipe, Salvage, Shown},
     id::Id,
     kept::Kept,
     lifecycle::{Course, Record, Taken, Wish, course},
@@ -51,13 +51,9 @@ pub(crate) trait Trade: Send + Sync {
     /// What its status remembers.
     fn record(&self, object: &Object) -> Record;
     fn decide(&self, look: &Look, now: SystemTime) -> Decision;
-    fn make(
-        &self,
-        object: &Object,
-        recipe: &Recipe,
-        inputs: Vec<Input>,
-        marks: &Marks,
-    ) -> Result<Made, Failure>;
+    fn make(&self, making: &Making<'_>) -> Result<Made, Failure>;
+    /// When a content ends by itself.
+    fn until(&self, content: &Content) -> Option<SystemTime>;
     fn salvage(&self, object: &Object, kept: &Kept, content: &Content, marks: &Marks) -> Vec<Made>;
     /// The status; nothing where that needs the content of the Secret in use.
     fn status(
@@ -159,6 +155,7 @@ impl<K: Keeps> Trade for Keeper<K> {
             version: terms.version,
             rotate: object.rotate.as_deref(),
             every: terms.every,
+            renew_before: terms.renew_before,
             grace: terms.grace,
             recreate: terms.recreate,
             class: K::CLASS,
@@ -169,15 +166,12 @@ impl<K: Keeps> Trade for Keeper<K> {
         Decision { course, recipe, obstacle }
     }
 
-    fn make(
-        &self,
-        object: &Object,
-        recipe: &Recipe,
-        inputs: Vec<Input>,
-        marks: &Marks,
-    ) -> Result<Made, Failure> {
-        let spec = Self::spec(object)?;
-        K::make(&spec, &Making { object, marks, recipe, inputs })
+    fn make(&self, making: &Making<'_>) -> Result<Made, Failure> {
+        K::make(&Self::spec(making.object)?, making)
+    }
+
+    fn until(&self, content: &Content) -> Option<SystemTime> {
+        K::until(content)
     }
 
     fn salvage(&self, object: &Object, kept: &Kept, content: &Content, marks: &Marks) -> Vec<Made> {

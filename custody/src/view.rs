@@ -15,6 +15,7 @@ pub(crate) use self::{resolve::Looked, secrets::Named};
 use crate::{
     id::{Group, Id},
     index::{Dependency, Difference, Index, Name},
+    issuer::Anchors,
     kept::Kept,
     object::{Object, is_older},
 };
@@ -44,6 +45,7 @@ pub(crate) struct View {
     named: HashMap<Name, Named>,
     grants: HashMap<String, Vec<ReferenceGrant>>,
     granted: bool,
+    mesh: Option<Anchors>,
     index: Index,
     news: News,
 }
@@ -127,6 +129,14 @@ impl View {
             all.retain(|known| known.metadata.name != grant.metadata.name);
         }
         self.news.concerned.extend(self.index.dependants(&Dependency::Grants(namespace)).cloned());
+    }
+
+    /// What the CA of the mesh issues from now.
+    pub fn mesh_seen(&mut self, anchors: Anchors) {
+        if self.mesh.as_ref() != Some(&anchors) {
+            self.mesh = Some(anchors);
+            self.news.concerned.extend(self.index.dependants(&Dependency::Mesh).cloned());
+        }
     }
 
     /// Whether everything was listed that decisions rest on.

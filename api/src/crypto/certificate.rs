@@ -1,13 +1,24 @@
 //! QuantumCertificate: a key and a certificate over it, in a Secret that servers can mount.
 
+mod check;
+mod names;
+
+use std::time::Duration;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CERTIFICATE_ALGORITHMS, Keeping, Kind, Output, Problem, RecreatePolicy, Reference, Spec, Standing,
-    algorithms, duration, lifecycle, reference,
+    Keeping, Kind, Output, Problem, RecreatePolicy, Reference, Spec, Standing, algorithms, duration,
     rule::{ONE_NAME, Rule, rules},
 };
+
+/// Items of the Secret beside `tls.crt` and `tls.key`: the second certificate of a hybrid, and its key.
+pub const CLASSICAL_CERTIFICATE: &str = "tls-classical.crt";
+pub const CLASSICAL_KEY: &str = "tls-classical.key";
+
+/// The longest life of what the CA of the mesh issues: its anchors are replaced, and wait for nobody longer.
+pub const MESH_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
 const ONE_LIFE: Rule = Rule {
     rule: "!has(self.days) || !has(self.duration)",
@@ -65,7 +76,8 @@ pub struct CertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub domain: Option<String>,
-    /// How long it lives; 365 where neither this nor duration is set.
+    /// How long it lives; 365 where neither this nor duration is set. It never outlives its issuer, and one of
+    /// the mesh lives for a day at most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 36_500))]
     pub days: Option<i64>,
@@ -73,7 +85,8 @@ pub struct CertificateSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[1-9][0-9]{0,6}[smhd]$"))]
     pub duration: Option<String>,
-    /// How long before its end it is renewed; a third of its life where it is left out.
+    /// How long before its end it is renewed: at most three quarters of its life, and a third of it where it is
+    /// left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^[1-9][0-9]{0,6}[smhd]$"))]
     pub renew_before: Option<String>,
@@ -119,7 +132,8 @@ pub struct CertificateSpec {
     /// Who signs it; its own key where it is left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub issuer_ref: Option<Issuer>,
-    /// A second certificate for the same names, with a classical key, for peers that cannot verify the first.
+    /// A second certificate for the same names, with a classical key, for peers that cannot verify the first:
+    /// items tls-classical.crt and tls-classical.key. Its issuer needs one as well.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hybrid: Option<Hybrid>,
     #[serde(flatten)]
@@ -143,6 +157,18 @@ pub enum CertificateType {
     Client,
     /// Of a server and a client.
     Peer,
+}
+
+impl CertificateType {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SelfSigned => "self-signed",
+            Self::Ca => "ca",
+            Self::Server => "server",
+            Self::Client => "client",
+            Self::Peer => "peer",
+        }
+    }
 }
 
 /// What a certificate's key may be used for.
@@ -173,6 +199,24 @@ pub enum Usage {
     Any,
 }
 
+impl Usage {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::DigitalSignature => "digital signature",
+            Self::ContentCommitment => "content commitment",
+            Self::CertSign => "cert sign",
+            Self::CrlSign => "crl sign",
+            Self::ServerAuth => "server auth",
+            Self::ClientAuth => "client auth",
+            Self::CodeSigning => "code signing",
+            Self::EmailProtection => "email protection",
+            Self::Timestamping => "timestamping",
+            Self::OcspSigning => "ocsp signing",
+            Self::Any => "any",
+        }
+    }
+}
+
 /// Who signs a certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[schemars(extend("x-kubernetes-validations" = rules([ISSUER])))]
@@ -195,6 +239,15 @@ pub enum IssuerKind {
     QuantumCertificate,
     /// The CA of the mesh, whose anchors all workloads of it trust.
     MeshCA,
+}
+
+impl HybridAlgorithm {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EcdsaP256 => "ECDSA-P256",
+            Self::EcdsaP384 => "ECDSA-P384",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -278,6 +331,57 @@ impl CertificateSpec {
     pub fn is_ca(&self) -> bool {
         self.is_ca.unwrap_or(self.cert_type == Some(CertificateType::Ca))
     }
+
+    pub fn is_of_mesh(&self) -> bool {
+        self.issuer_ref.as_ref().is_some_and(|issuer| issuer.kind == IssuerKind::MeshCA)
+    }
+
+    /// How long it lives, whatever its issuer leaves of that.
+    pub fn life(&self) -> Duration {
+        const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+        let days = self.days.and_then(|days| u32::try_from(days).ok()).map(|days| DAY * days);
+        let wished = days.or_else(|| self.duration.as_deref().and_then(duration)).unwrap_or(DAY * 365);
+        if self.is_of_mesh() { wished.min(MESH_LIFE) } else { wished }
+    }
+
+    /// How long before its end it is replaced.
+    pub fn renew_before(&self) -> Duration {
+        const SHARE: u32 = 3;
+        self.renew_before.as_deref().and_then(duration).unwrap_or(self.life() / SHARE)
+    }
+
+    /// How long one that was replaced is kept: it ends in that time anyway.
+    pub fn grace(&self) -> Duration {
+        self.rotation.as_ref().and_then(Keeping::grace).unwrap_or_else(|| self.renew_before())
+    }
+
+    /// Names of hosts, those of `domain` first, in lower case and each once.
+    pub fn hosts(&self) -> Vec<String> {
+        let domains = self.domain.iter().flat_map(|all| all.split(',')).map(str::trim);
+        let mut hosts: Vec<String> = Vec::new();
+        for host in domains.filter(|one| !one.is_empty()).chain(self.dns_names.iter().map(String::as_str)) {
+            let host = host.to_ascii_lowercase();
+            if !hosts.contains(&host) {
+                hosts.push(host);
+            }
+        }
+        // Who gives a server a common name alone wants it found under that name, where verifiers look.
+        let named = self.common_name.as_deref().map(str::to_ascii_lowercase);
+        let alone = hosts.is_empty()
+            && self.ip_addresses.is_empty()
+            && self.uris.is_empty()
+            && self.emails.is_empty();
+        hosts.extend(named.filter(|name| alone && !self.is_ca() && names::is_host(name)));
+        hosts
+    }
+
+    /// What the subject is called: commonName, or else the first name that fits there.
+    pub fn called(&self) -> Option<String> {
+        let fits = |name: &String| (1..=names::MAX_ATTRIBUTE).contains(&name.chars().count());
+        let given = self.common_name.iter().filter(|name| !name.is_empty()).cloned();
+        let addresses = self.ip_addresses.iter().chain(&self.emails).cloned();
+        given.chain(self.hosts()).chain(addresses).find(fits)
+    }
 }
 
 impl Spec for CertificateSpec {
@@ -285,45 +389,6 @@ impl Spec for CertificateSpec {
     type Status = CertificateStatus;
 
     fn check(&self) -> Vec<Problem> {
-        let mut problems = algorithms::check(Some(&self.algorithm), &CERTIFICATE_ALGORITHMS);
-        if let Some(days) = self.days.filter(|days| !(1..=36_500).contains(days)) {
-            problems.push(Problem::new("spec.days", days, "use a number from 1 to 36500"));
-        }
-        for (field, given) in [("spec.duration", &self.duration), ("spec.renewBefore", &self.renew_before)] {
-            if let Some(given) =
-                given.as_deref().filter(|given| duration(given).is_none_or(|time| time.is_zero()))
-            {
-                problems.push(Problem::new(field, given, "use a number and s, m, h or d, such as 30d"));
-            }
-        }
-        if let (Some(days), Some(length)) = (self.days, &self.duration) {
-            let remedy =
-                format!("spec.days ({days}) says how long the certificate lives as well: remove one of them");
-            problems.push(Problem::new("spec.duration", length, remedy));
-        }
-        if let Some(issuer) = &self.issuer_ref {
-            let named = issuer.name.as_deref().is_some_and(|name| !name.is_empty());
-            if named == (issuer.kind == IssuerKind::MeshCA) {
-                let remedy = "a QuantumCertificate is named by name; the CA of the mesh has none";
-                problems.push(Problem::new(
-                    "spec.issuerRef.name",
-                    issuer.name.as_deref().unwrap_or(""),
-                    remedy,
-                ));
-            }
-            if issuer.kind == IssuerKind::MeshCA && self.is_ca() {
-                let remedy = "the CA of the mesh issues no other CAs: name a QuantumCertificate";
-                problems.push(Problem::new("spec.issuerRef", "MeshCA", remedy));
-            }
-            if let Some(name) = issuer.name.as_deref().filter(|name| !name.is_empty()) {
-                let to = Reference { name: name.to_owned(), namespace: issuer.namespace.clone() };
-                problems.extend(to.check("spec.issuerRef"));
-            }
-        }
-        problems.extend(self.output.check());
-        problems.extend(self.rotation.iter().flat_map(Keeping::check));
-        problems.extend(lifecycle::check_version(self.version));
-        problems.extend(reference::check_names(&self.dns_names, &self.ip_addresses));
-        problems
+        check::problems(self)
     }
 }

@@ -26,6 +26,8 @@ pub const MADE_OF: &str = "crypto.trellis.dev/made-of";
 pub const FORM: &str = "crypto.trellis.dev/form";
 /// when this version came into use,
 pub const SINCE: &str = "crypto.trellis.dev/since";
+/// when it ends by itself,
+pub const UNTIL: &str = "crypto.trellis.dev/until";
 /// when it went out of use,
 pub const RETIRED: &str = "crypto.trellis.dev/retired";
 /// and the value of [`ROTATE`] that it answers.

@@ -160,21 +160,3 @@ pub(super) fn is_subdomain(name: &str) -> bool {
     };
     name.len() <= 253 && name.split('.').all(is_part)
 }
-
-/// Names of a certificate.
-pub(super) fn check_names(dns: &[String], addresses: &[String]) -> Vec<Problem> {
-    let wrong_name =
-        |name: &str| !is_subdomain(&name.strip_prefix("*.").unwrap_or(name).to_ascii_lowercase());
-    let wrong_address = |address: &str| address.parse::<std::net::IpAddr>().is_err();
-    let problem = |field: &str, at: usize, value: &str, remedy: &str| {
-        Problem::new(format!("spec.{field}[{at}]"), value, remedy)
-    };
-    let names = dns.iter().enumerate().filter(|(_, name)| wrong_name(name)).map(|(at, name)| {
-        problem("dnsNames", at, name, "is no DNS name; a wildcard may stand for its first label alone")
-    });
-    let addresses =
-        addresses.iter().enumerate().filter(|(_, address)| wrong_address(address)).map(|(at, address)| {
-            problem("ipAddresses", at, address, "is no IP address; ranges cannot be certified")
-        });
-    names.chain(addresses).collect()
-}

@@ -220,6 +220,95 @@ fn certificates() {
     }
 }
 
+/// What the definition has no words for: admission and the controller refuse it.
+#[test]
+fn what_only_the_check_sees_of_certificates() {
+    let long = "a".repeat(65);
+    let many: Vec<String> = (0..33).map(|n| format!("s{n}.shop.svc")).collect();
+    let mesh = |changes: Value| {
+        let mut spec =
+            json!({ "issuerRef": { "kind": "MeshCA" }, "domain": null, "dnsNames": ["a.shop.svc"] });
+        spec.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
+        spec
+    };
+    let table = [
+        (json!({ "domain": "a.example/O=X" }), "spec.domain"),
+        (json!({ "domain": "a.example,,b.example" }), "spec.domain"),
+        (json!({ "domain": "10.0.0.1" }), "spec.domain"),
+        (json!({ "domain": "a.example, -b.example" }), "spec.domain"),
+        (json!({ "domain": " , " }), "spec.domain"),
+        (json!({ "dnsNames": ["ok.example", "*"] }), "spec.dnsNames[1]"),
+        (json!({ "dnsNames": ["*.example"] }), "spec.dnsNames[0]"),
+        (json!({ "dnsNames": ["a.*.example"] }), "spec.dnsNames[0]"),
+        (json!({ "dnsNames": ["b\u{fc}cher.example"] }), "spec.dnsNames[0]"),
+        (json!({ "dnsNames": ["a.example\n"] }), "spec.dnsNames[0]"),
+        (json!({ "ipAddresses": ["10.0.0.0/8"] }), "spec.ipAddresses[0]"),
+        (json!({ "ipAddresses": ["fe80::1%eth0"] }), "spec.ipAddresses[0]"),
+        (json!({ "ipAddresses": ["010.0.0.1"] }), "spec.ipAddresses[0]"),
+        (json!({ "uris": ["no-scheme"] }), "spec.uris[0]"),
+        (json!({ "uris": ["https://a b"] }), "spec.uris[0]"),
+        (json!({ "uris": ["https://a/%zz"] }), "spec.uris[0]"),
+        (json!({ "emails": ["a@b@c.example"] }), "spec.emails[0]"),
+        (json!({ "emails": ["a@-b"] }), "spec.emails[0]"),
+        (json!({ "commonName": "a/O=X" }), "spec.commonName"),
+        (json!({ "commonName": "a\u{0}b" }), "spec.commonName"),
+        (json!({ "commonName": "a\u{202e}b" }), "spec.commonName"),
+        (json!({ "commonName": " a" }), "spec.commonName"),
+        (json!({ "commonName": long }), "spec.commonName"),
+        (json!({ "organization": "A+OU=B" }), "spec.organization"),
+        (json!({ "organizationalUnit": "\"x\"" }), "spec.organizationalUnit"),
+        (json!({ "country": "de" }), "spec.country"),
+        (json!({ "domain": null }), "spec.domain"),
+        (json!({ "domain": null, "uris": [format!("urn:{long}")] }), "spec.commonName"),
+        (json!({ "maxPathLength": 1 }), "spec.maxPathLength"),
+        (json!({ "maxPathLength": 9, "isCA": true }), "spec.maxPathLength"),
+        (json!({ "isCA": true, "certType": "server" }), "spec.isCA"),
+        (json!({ "isCA": false, "certType": "ca" }), "spec.isCA"),
+        (json!({ "usages": ["server auth", "cert sign"] }), "spec.usages[1]"),
+        (json!({ "usages": ["crl sign"] }), "spec.usages[0]"),
+        (json!({ "certType": "self-signed", "issuerRef": { "name": "ca" } }), "spec.certType"),
+        (json!({ "issuerRef": { "name": "CA" } }), "spec.issuerRef.name"),
+        (json!({ "duration": "9m" }), "spec.duration"),
+        (json!({ "duration": "36501d" }), "spec.duration"),
+        (json!({ "duration": "1h", "renewBefore": "46m" }), "spec.renewBefore"),
+        (json!({ "days": 1, "renewBefore": "24h" }), "spec.renewBefore"),
+        (json!({ "duration": "1h", "rotation": { "grace": "30d" } }), "spec.rotation.grace"),
+        (json!({ "algorithm": "ECDSA-P256", "hybrid": { "algorithm": "ECDSA-P256" } }), "spec.hybrid"),
+        (mesh(json!({ "commonName": "admin" })), "spec.commonName"),
+        (mesh(json!({ "organization": "system:masters" })), "spec.organization"),
+        (mesh(json!({ "ipAddresses": ["10.0.0.1"] })), "spec.ipAddresses"),
+        (mesh(json!({ "uris": ["spiffe://cluster.local/ns/shop/sa/web"] })), "spec.uris"),
+        (mesh(json!({ "emails": ["a@b.example"] })), "spec.emails"),
+        (mesh(json!({ "certType": "client" })), "spec.certType"),
+        (mesh(json!({ "certType": "peer" })), "spec.certType"),
+        (mesh(json!({ "usages": ["client auth"] })), "spec.usages[0]"),
+        (mesh(json!({ "usages": ["any"] })), "spec.usages[0]"),
+        (mesh(json!({ "algorithm": "ECDSA-P384" })), "spec.algorithm"),
+        (mesh(json!({ "dnsNames": many })), "spec.dnsNames"),
+    ];
+    for (changes, field) in table {
+        let problems = Kind::Certificate.check(with(Kind::Certificate, &changes));
+        assert!(
+            problems.iter().any(|problem| problem.field == field),
+            "{changes} of which it says {problems:?}"
+        );
+    }
+    for right in [
+        json!({ "domain": "a.example, *.B.example" }),
+        json!({ "domain": null, "commonName": "Acme, Inc. (S\u{f6}hne) Root" }),
+        json!({ "domain": null, "ipAddresses": ["2001:db8::1", "192.0.2.1"] }),
+        json!({ "uris": ["spiffe://a.example/ns/b"], "emails": ["ops+a@b.example"] }),
+        json!({ "certType": "ca", "maxPathLength": 0, "usages": ["crl sign", "digital signature"] }),
+        json!({ "duration": "10m" }),
+        json!({ "duration": "1h", "renewBefore": "45m" }),
+        json!({ "hybrid": { "algorithm": "ECDSA-P384" } }),
+        mesh(json!({})),
+        mesh(json!({ "certType": "server", "usages": ["server auth"], "days": 365 })),
+    ] {
+        assert_eq!(Kind::Certificate.check(with(Kind::Certificate, &right)), [], "{right}");
+    }
+}
+
 #[test]
 fn a_field_that_nobody_knows() {
     for kind in Kind::ALL {

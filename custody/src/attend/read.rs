@@ -56,6 +56,7 @@ impl Attendant {
             },
             form: made.form,
             since: kept.facts.since.or(Some(self.now())),
+            until: trade.until(&made.content),
             retired: kept.facts.retired,
             // What it was asked for before is not asked for again.
             rotated: kept.facts.rotated.clone().or_else(|| object.rotate.clone()),

@@ -9,7 +9,7 @@ use trellis_pki::clock::rfc3339;
 use super::{Attendant, Turn};
 use crate::{
     content::Content,
-    craft::{ADOPTED, Failure, Input, Made, Recipe},
+    craft::{ADOPTED, Failure, Input, Made, Making, Recipe},
     herald::{Tone, about},
     kept::{Facts, Kept},
     lifecycle::{Step, Why},
@@ -52,7 +52,11 @@ impl Attendant {
         match step {
             Step::Make { version, next, over, why } => {
                 let Some(recipe) = &decision.recipe else { return Ok(()) };
-                let made = self.make(trade, &object, recipe).await?;
+                let before = match &over {
+                    Some(over) if over.is_sound() => Some(self.load(over).await?.1),
+                    _ => None,
+                };
+                let made = self.make(trade, &object, recipe, before, why == Why::Asked).await?;
                 let known = trade.record(&object);
                 let known = known.versions.iter().find(|known| known.version == version);
                 let known = known.and_then(|known| known.fingerprint.as_deref());
@@ -72,6 +76,7 @@ impl Attendant {
                     made_of: recipe.made_of.clone(),
                     form: made.form,
                     since: Some(self.now()),
+                    until: trade.until(&made.content),
                     retired: None,
                     rotated: object.rotate.clone(),
                 };
@@ -158,16 +163,26 @@ impl Attendant {
         trade: &'static dyn Trade,
         object: &Object,
         recipe: &Recipe,
+        before: Option<Content>,
+        asked: bool,
     ) -> Result<Made, Stopped> {
         let mut inputs = Vec::new();
         for need in &recipe.needs {
             inputs.push(self.input(need).await?);
         }
         let (object, recipe, marks) = (object.clone(), recipe.clone(), self.vault.marks.clone());
-        let made = self.calculate(move || trade.make(&object, &recipe, inputs, &marks)).await?;
+        let (now, mesh) = (self.now(), self.mesh.clone());
+        let made = self
+            .calculate(move || {
+                let (object, recipe, marks) = (&object, &recipe, &marks);
+                let (before, mesh) = (before.as_ref(), mesh.as_deref());
+                trade.make(&Making { object, marks, recipe, inputs, now, before, asked, mesh })
+            })
+            .await?;
         made.map_err(|failure| match failure {
             Failure::Obstacle(obstacle) => Stopped::Obstacle(obstacle),
             Failure::Library(error) => Stopped::Trouble(Trouble::Refused(error.to_string())),
+            Failure::Unable(why) => Stopped::Trouble(Trouble::Refused(why)),
         })
     }
 

@@ -55,6 +55,7 @@ impl Attendant {
             }
             Err(Failure::Obstacle(obstacle)) => self.not_verified(object, &obstacle).await,
             Err(Failure::Library(error)) => Err(Trouble::Refused(error.to_string())),
+            Err(Failure::Unable(why)) => Err(Trouble::Refused(why)),
         }
     }
 

@@ -56,6 +56,7 @@ pub(crate) struct Wish<'a> {
     /// The value of the annotation that asks for a new version.
     pub rotate: Option<&'a str>,
     pub every: Option<Duration>,
+    pub renew_before: Option<Duration>,
     pub grace: Option<Duration>,
     /// Whether another is made of what is lost.
     pub recreate: bool,
@@ -93,9 +94,31 @@ impl Wish<'_> {
 
     /// When one is due by its age.
     pub fn next(&self, current: &Facts) -> Option<SystemTime> {
-        let every = self.every.filter(|_| self.class == Class::Fresh && self.version.is_none())?;
-        current.since?.checked_add(every)
+        if self.class != Class::Fresh || self.version.is_some() {
+            return None;
+        }
+        let aged = self.every.and_then(|every| current.since?.checked_add(every));
+        let ending = self.renew_before.and_then(|before| renewal(current, before));
+        aged.into_iter().chain(ending).min()
     }
+}
+
+impl Wish<'_> {
+    /// When to look again though nothing changes. What is due and is not made waits for what it is made of, which
+    /// says when it comes.
+    pub fn wake(&self, current: &Facts, now: SystemTime) -> Option<SystemTime> {
+        self.next(current).into_iter().chain(current.until).filter(|at| *at > now).min()
+    }
+}
+
+/// When a content that ends is replaced: so long before its end, and not in the first third of what was left of
+/// its life when it came, however short its issuer cut that.
+pub(crate) fn renewal(facts: &Facts, before: Duration) -> Option<SystemTime> {
+    const SHARE: u32 = 3;
+    let (until, since) = (facts.until?, facts.since?);
+    let left = until.duration_since(since).unwrap_or_default();
+    let wished = until.checked_sub(before)?;
+    Some(wished.max(since.checked_add(left / SHARE)?))
 }
 
 impl Record {

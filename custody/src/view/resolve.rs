@@ -27,6 +27,10 @@ impl View {
     pub fn dependencies(&self, id: &Id, asks: &[Ask]) -> BTreeSet<Dependency> {
         let mut all = BTreeSet::new();
         for ask in asks {
+            if let Ask::Mesh { .. } = ask {
+                all.insert(Dependency::Mesh);
+                continue;
+            }
             let namespace = ask.namespace(&id.namespace);
             if namespace != &*id.namespace {
                 all.insert(Dependency::Grants(namespace.to_owned()));
@@ -36,6 +40,7 @@ impl View {
                     let objects = kinds.iter().map(|kind| Id::new(id.group, *kind, namespace, &to.name));
                     all.extend(objects.map(Dependency::Object));
                 }
+                Ask::Mesh { .. } => {}
                 Ask::Item { kind, name, .. } => {
                     let (kind, namespace, name) = (*kind, namespace.to_owned(), name.clone());
                     all.insert(Dependency::Named(Name { kind, namespace, name }));
@@ -51,6 +56,10 @@ impl View {
         for ask in asks {
             let one = match ask {
                 Ask::Object { .. } => self.find_object(id, ask).map(|source| Found::Object(Box::new(source))),
+                Ask::Mesh { field } => match &self.mesh {
+                    Some(anchors) => Ok(Found::Mesh(Box::new(anchors.clone()))),
+                    None => Err(Obstacle::NotReady { field, what: "the CA of the mesh".to_owned() }),
+                },
                 Ask::Item { .. } => match self.find_item(id, ask) {
                     Ok(None) => return Looked::NotYet,
                     Ok(Some(item)) => Ok(Found::Item(item)),
@@ -158,6 +167,7 @@ impl Ask {
     fn namespace<'a>(&'a self, own: &'a str) -> &'a str {
         match self {
             Self::Object { to, .. } => to.namespace(own),
+            Self::Mesh { .. } => own,
             Self::Item { namespace, .. } => {
                 namespace.as_deref().filter(|other| !other.is_empty()).unwrap_or(own)
             }

@@ -102,6 +102,7 @@ impl Bed {
             herald: Arc::new(self.heard.clone()),
             metrics: Metrics::new(&Registry::new()),
             roles: trellis_election::always(&Registry::new().gauge("leader", "").with(&[])),
+            mesh: None,
         }
     }
 
