@@ -4,7 +4,6 @@
 mod attest;
 mod audit;
 mod companion;
-mod custody;
 mod events;
 mod federation;
 mod flags;
@@ -34,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use trellis_api::{names::CA, trust::TrustDomainStatus};
 use trellis_channel::identity::{self, Resting};
+use trellis_custody::Custody;
 use trellis_election::{Candidate, Role};
 use trellis_pki::{
     audit::public_key_pem,
@@ -52,7 +52,7 @@ use trellis_telemetry::{
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
     audit::Trail,
-    events::{Events, TrustEvents},
+    events::{Events, Told, TrustEvents},
     federation::{Endpoint, Fetched, Fetcher, Shown, WebRoots},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
@@ -278,19 +278,26 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let deciding = roles.clone();
     if let Some(client) = &client {
         if !flags.crypto_groups.is_empty() {
-            let (groups, events) = (flags.crypto_groups.clone(), events.clone());
-            let (clock, roles) = (clock.clone(), roles.clone());
-            let kept =
-                custody::custody(client.clone(), &flags.namespace, groups, events, clock, roles, registry);
+            let own_names = (flags.cluster_domain.as_str(), flags.namespace.as_str());
+            let (authority, algorithms) = (authority.clone(), &flags.leaf_algorithms);
+            let servers = Arc::new(Servers::new(authority, audit.clone(), own_names, algorithms, registry));
+            tasks.spawn(servers.clone().follow(shutdown.clone()));
+            let kept = Custody {
+                client: client.clone(),
+                namespace: flags.namespace.clone(),
+                groups: flags.crypto_groups.clone(),
+                clock: clock.clone(),
+                herald: Arc::new(Told(events.clone())),
+                metrics: trellis_custody::Metrics::new(registry),
+                roles: roles.clone(),
+                mesh: Some(servers),
+            };
             tasks.spawn(kept.run(shutdown.clone()));
         }
         let shown = object::Shown::new(client.clone(), &flags.namespace, authority.clone(), statuses, roles);
         tasks.spawn(shown.run(shutdown.clone()));
     }
 
-    let own_names = (flags.cluster_domain.as_str(), flags.namespace.as_str());
-    let servers = Servers::new(authority.clone(), audit.clone(), own_names, &flags.leaf_algorithms, registry);
-    tasks.spawn(Arc::new(servers).follow(shutdown.clone()));
     let attestor = attestor(choices.attest, client, clock.clone()).await?;
     let terms = Terms {
         trust_domain: flags.trust_domain,
