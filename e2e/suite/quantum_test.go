@@ -32,8 +32,8 @@ type quantum struct {
 		Verified                                     *bool
 		Version, ObservedGeneration                  int64
 		Versions                                     []struct {
-			Version int64
-			State   string
+			Version            int64
+			State, Fingerprint string
 		}
 		Conditions []struct {
 			Type, Status, Reason, Message string
@@ -427,8 +427,9 @@ spec: {recreatePolicy: Recreate}`)
 	remove("pair")
 	remove("anew")
 	shows(t, name, "QuantumSignatureKeyPair", "pair", "Lost", "True")
-	if lost := becomes(t, name, "QuantumSignatureKeyPair", "pair", "Failed"); lost.Status.PublicKeyFingerprint != first.Status.PublicKeyFingerprint {
-		t.Errorf("nobody knows any more which key was lost: %+v", lost.Status)
+	lost := becomes(t, name, "QuantumSignatureKeyPair", "pair", "Failed").Status.Versions
+	if len(lost) != 1 || first.Status.PublicKeyFingerprint == "" || !strings.HasPrefix(lost[0].Fingerprint, first.Status.PublicKeyFingerprint) {
+		t.Errorf("nobody knows any more which key was lost: %+v", lost)
 	}
 	eventually(t, "what may be made anew is", func() error {
 		after := secretObject{}

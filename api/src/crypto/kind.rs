@@ -138,7 +138,8 @@ impl Kind {
 
     /// Whether an object of it says nothing without a spec.
     pub fn needs_spec(self) -> bool {
-        !matches!(self, Self::RandomNumber | Self::KemKeyPair | Self::SignatureKeyPair | Self::Certificate)
+        // A certificate is always somebody's, so there is none of nothing.
+        !matches!(self, Self::RandomNumber | Self::KemKeyPair | Self::SignatureKeyPair)
     }
 
     /// What follows the object's name in that of its Secret, if it has one.
