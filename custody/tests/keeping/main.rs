@@ -3,5 +3,7 @@
 
 mod bed;
 mod exchange;
+mod faults;
 mod keys;
+mod kills;
 mod signatures;
