@@ -25,6 +25,7 @@ pub mod public;
 pub mod record;
 pub mod refusal;
 pub mod renewal;
+pub mod resistance;
 pub mod seal;
 pub mod serving;
 pub mod signer;
