@@ -4,6 +4,7 @@
 
 pub mod access;
 pub mod annotations;
+pub mod crypto;
 pub mod diag;
 pub mod evidence;
 pub mod federation;

@@ -2,6 +2,7 @@
 //! of it. They are a courtesy: what is said too often, or cannot be written, is counted and let go; the log
 //! and the audit trail have it all the same. Without a Kubernetes API there are none.
 
+mod custody;
 mod trust;
 
 use std::{collections::VecDeque, sync::Arc, time::Duration};
@@ -30,7 +31,7 @@ use trellis_telemetry::{
     shutdown::{Shutdown, requested},
 };
 
-pub use self::trust::TrustEvents;
+pub use self::{custody::Told, trust::TrustEvents};
 use crate::limit::Limit;
 
 /// Events that wait to be written.

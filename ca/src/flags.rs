@@ -7,6 +7,7 @@ use std::{collections::BTreeSet, net::SocketAddr, path::PathBuf, time::Duration}
 use clap::Parser;
 use thiserror::Error;
 use trellis_api::names;
+use trellis_custody::Group;
 use trellis_pki::{algorithm::Algorithm, policy::Ladder};
 use trellis_source::SourceSpec;
 use trellis_telemetry::log::Format;
@@ -88,6 +89,11 @@ pub struct Flags {
     /// have; none of them is answered if absent.
     #[arg(long, env = "TRELLIS_REQUEST_ALGORITHMS", value_delimiter = ',')]
     pub request_algorithms: Vec<Algorithm>,
+
+    /// The groups of cryptographic resources that are kept: crypto.trellis.dev, qubesec.io or both, separated by
+    /// commas; none of them if absent. They are objects of a Kubernetes API.
+    #[arg(long, env = "TRELLIS_CRYPTO_GROUPS", value_delimiter = ',', value_parser = group)]
+    pub crypto_groups: Vec<Group>,
 
     /// What members and the control plane may be signed with: require (ML-DSA only), prefer or classical.
     #[arg(long, env = "TRELLIS_SIGNATURES", default_value = "require")]
@@ -312,6 +318,12 @@ fn check_domain(domain: &str) -> Result<(), FlagError> {
 }
 
 /// A number and a unit: s, m, h or d.
+fn group(text: &str) -> Result<Group, String> {
+    Group::of(text).ok_or_else(|| {
+        format!("there is no such group: write {} or {}", Group::Trellis.as_str(), Group::Qubesec.as_str())
+    })
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?} is no duration; use a number and s, m, h or d, such as 24h");
     let unit = text.chars().next_back().ok_or_else(wrong)?;

@@ -16,6 +16,7 @@ mod publish;
 mod refuse;
 mod requests;
 mod serve;
+mod servers;
 mod token;
 mod trust;
 mod view;
@@ -32,6 +33,7 @@ use parking_lot::Mutex;
 use tokio::{sync::watch, task::JoinSet, time::timeout};
 use trellis_api::{names::CA, trust::TrustDomainStatus};
 use trellis_channel::identity::{self, Resting};
+use trellis_custody::Custody;
 use trellis_election::{Candidate, Role};
 use trellis_pki::{
     audit::public_key_pem,
@@ -50,7 +52,7 @@ use trellis_telemetry::{
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
     audit::Trail,
-    events::{Events, TrustEvents},
+    events::{Events, Told, TrustEvents},
     federation::{Endpoint, Fetched, Fetcher, Shown, WebRoots},
     flags::{Attest, Choices, Flags},
     issue::{Issuing, Terms},
@@ -58,6 +60,7 @@ use crate::{
     publish::{BundleFile, ClusterBundle, ConfigMaps, PublishSpec},
     requests::{Desk, Outcomes, PodRequests, SigningRequests},
     serve::OwnIssue,
+    servers::Servers,
     token::Token,
     trust::{
         Authority, Bounds, Keeper, Keys, Making, Members, OutsideCa, Replicas, Store, Trusting, keeper,
@@ -110,7 +113,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let bundle_web_tcp = flags.bundle_web_listen.map(http::bind).transpose().context("bundle-web-listen")?;
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-    let client = match choices.needs_kubernetes(&flags.source) {
+    let client = match choices.needs_kubernetes(&flags.source) || !flags.crypto_groups.is_empty() {
         true => Some(kubernetes_client().await?),
         false => None,
     };
@@ -274,6 +277,23 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
     let answering = client.clone().filter(|_| !flags.request_algorithms.is_empty());
     let deciding = roles.clone();
     if let Some(client) = &client {
+        if !flags.crypto_groups.is_empty() {
+            let own_names = (flags.cluster_domain.as_str(), flags.namespace.as_str());
+            let (authority, algorithms) = (authority.clone(), &flags.leaf_algorithms);
+            let servers = Arc::new(Servers::new(authority, audit.clone(), own_names, algorithms, registry));
+            tasks.spawn(servers.clone().follow(shutdown.clone()));
+            let kept = Custody {
+                client: client.clone(),
+                namespace: flags.namespace.clone(),
+                groups: flags.crypto_groups.clone(),
+                clock: clock.clone(),
+                herald: Arc::new(Told(events.clone())),
+                metrics: trellis_custody::Metrics::new(registry),
+                roles: roles.clone(),
+                mesh: Some(servers),
+            };
+            tasks.spawn(kept.run(shutdown.clone()));
+        }
         let shown = object::Shown::new(client.clone(), &flags.namespace, authority.clone(), statuses, roles);
         tasks.spawn(shown.run(shutdown.clone()));
     }

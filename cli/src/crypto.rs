@@ -4,6 +4,7 @@ mod files;
 mod inspect;
 mod keygen;
 mod keys;
+mod permission;
 mod sealing;
 mod signing;
 
@@ -37,10 +38,14 @@ enum Command {
     Verify(signing::Verify),
     /// Say what a key, a sealed file, a signature or a certificate is. Nothing private is shown.
     Inspect(inspect::Inspect),
+    /// Let the CA keep the Secrets of cryptographic resources in namespaces.
+    Allow(permission::Permission),
+    /// Take that back. Secrets that are there stay.
+    Withdraw(permission::Permission),
 }
 
 impl CryptoArgs {
-    pub fn run(self) -> Result<ExitCode> {
+    pub async fn run(self) -> Result<ExitCode> {
         match self.command {
             Command::Keygen(keygen) => keygen.run(),
             Command::Encrypt(encrypt) => encrypt.run(),
@@ -48,6 +53,8 @@ impl CryptoArgs {
             Command::Sign(sign) => sign.run(),
             Command::Verify(verify) => verify.run(),
             Command::Inspect(inspect) => inspect.run(),
+            Command::Allow(permission) => permission.allow().await,
+            Command::Withdraw(permission) => permission.withdraw().await,
         }
         .map(|()| ExitCode::SUCCESS)
     }

@@ -56,7 +56,8 @@ enum Command {
     Identity(identity::IdentityArgs),
     /// Look through the CA's audit trail.
     Audit(audit::Audit),
-    /// Make keys, encrypt, sign and verify files, and say what a key or a signature is.
+    /// Make keys, encrypt, sign and verify files, say what a key or a signature is, and say where the CA may
+    /// keep keys.
     Crypto(crypto::CryptoArgs),
     /// Sign an image by its digest, or a Kubernetes resource.
     Sign(attest::Sign),
@@ -88,7 +89,7 @@ async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Trust(trust) => trust.run().await,
         Command::Identity(identity) => identity.run().await,
         Command::Audit(audit) => audit.run(),
-        Command::Crypto(crypto) => crypto.run(),
+        Command::Crypto(crypto) => crypto.run().await,
         Command::Sign(sign) => sign.run(),
         Command::Verify(verify) => verify.run(),
         Command::Demo(demo) => demo::run(demo).await.map(|()| ExitCode::SUCCESS),

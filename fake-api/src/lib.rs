@@ -1,21 +1,25 @@
-//! A Kubernetes API server that fits into a test: objects by path, created once, applied, deleted, listed
-//! and watched; every write is remembered. Only for tests.
+//! A Kubernetes API server that fits into a test: objects by path, created once, applied, patched over the
+//! version that was read, deleted, listed and watched by labels and fields; every write is remembered, and
+//! any request can be made to fail. Only for tests.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on says where
 
+mod answer;
+mod fate;
+mod path;
+mod selector;
+mod watching;
+
 use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
 
-use bytes::Bytes;
-use futures::{Stream, StreamExt, stream};
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::Frame;
+use http::{Method, Request};
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
+pub use self::fate::{Asked, Fate, Judge};
+use self::watching::Change;
 
 /// Clones are the same server.
 #[derive(Clone)]
@@ -30,13 +34,18 @@ struct Inner {
 #[derive(Default)]
 struct State {
     objects: BTreeMap<String, Value>,
-    events: Vec<(u64, String, Value)>,
+    changes: Vec<Change>,
     writes: Vec<(Method, String)>,
+    requests: usize,
     reviews: Vec<Value>,
     /// The status of every TokenReview.
     review: Value,
     /// Paths whose writes are refused.
     forbidden: Vec<String>,
+    /// Paths, and what is below them, that may not even be read.
+    closed: Vec<String>,
+    /// How many objects were made here, by which their uids differ.
+    made: u64,
 }
 
 impl Default for FakeApi {
@@ -51,10 +60,15 @@ impl FakeApi {
     }
 
     pub fn client(&self) -> kube::Client {
-        let api = self.clone();
+        self.client_judged(Box::new(|_| Fate::Pass))
+    }
+
+    /// A client each of whose requests is decided over.
+    pub fn client_judged(&self, judge: Judge) -> kube::Client {
+        let (api, judge) = (self.clone(), Arc::new(judge));
         let service = tower::service_fn(move |request: Request<Body>| {
-            let api = api.clone();
-            async move { Ok::<_, Infallible>(api.answer(request).await) }
+            let (api, judge) = (api.clone(), judge.clone());
+            async move { Ok::<_, Infallible>(api.judged(request, &judge).await) }
         });
         kube::Client::new(service, "default")
     }
@@ -65,14 +79,13 @@ impl FakeApi {
 
     /// What somebody else does.
     pub fn put(&self, path: &str, mut object: Value) {
-        let known = self.get(path).is_some();
         self.0.version.send_modify(|version| {
             *version += 1;
             object["metadata"]["resourceVersion"] = json!(version.to_string());
-            let kind = if known { "MODIFIED" } else { "ADDED" };
             let mut state = self.0.state.lock();
-            state.events.push((*version, path.to_owned(), json!({ "type": kind, "object": object })));
-            state.objects.insert(path.to_owned(), object);
+            let before = state.objects.insert(path.to_owned(), object.clone());
+            let change = Change { version: *version, path: path.to_owned(), before, after: Some(object) };
+            state.changes.push(change);
         });
     }
 
@@ -80,10 +93,26 @@ impl FakeApi {
         let Some(object) = self.0.state.lock().objects.remove(path) else { return false };
         self.0.version.send_modify(|version| {
             *version += 1;
-            let event = (*version, path.to_owned(), json!({ "type": "DELETED", "object": object }));
-            self.0.state.lock().events.push(event);
+            let before = Some(object);
+            let change = Change { version: *version, path: path.to_owned(), before, after: None };
+            self.0.state.lock().changes.push(change);
         });
         true
+    }
+
+    /// Creates it as a user does, who gives it neither uid nor generation.
+    pub fn create(&self, path: &str, mut object: Value) {
+        self.dress(&mut object);
+        self.put(path, object);
+    }
+
+    /// Changes an object as a user does: what differs in its spec is another generation.
+    pub fn edit(&self, path: &str, change: impl FnOnce(&mut Value)) {
+        let mut object = self.get(path).unwrap_or_else(|| panic!("{path} is not there"));
+        let before = object.clone();
+        change(&mut object);
+        answer::count_generation(&before, &mut object);
+        self.put(path, object);
     }
 
     /// All objects below a path.
@@ -91,6 +120,19 @@ impl FakeApi {
         let state = self.0.state.lock();
         let found = state.objects.iter().filter(|(path, _)| path.starts_with(folder));
         found.map(|(_, object)| object.clone()).collect()
+    }
+
+    /// Everything that objects below a path ever were, in order, and the version of each moment.
+    pub fn history(&self, folder: &str, since: u64) -> Vec<(u64, String, Option<Value>)> {
+        let state = self.0.state.lock();
+        let from = state.changes.partition_point(|change| change.version <= since);
+        let found = state.changes.iter().skip(from).filter(|change| change.path.starts_with(folder));
+        found.map(|change| (change.version, change.path.clone(), change.after.clone())).collect()
+    }
+
+    /// Forgets what happened until now, which only those still need who watch from before.
+    pub fn forget(&self) {
+        self.0.state.lock().changes.clear();
     }
 
     /// The paths that were written to, in order.
@@ -102,11 +144,25 @@ impl FakeApi {
         self.0.state.lock().writes.len()
     }
 
+    /// How many requests were made, reads included.
+    pub fn requests(&self) -> usize {
+        self.0.state.lock().requests
+    }
+
     pub fn forbid(&self, path: &str, forbidden: bool) {
         let mut state = self.0.state.lock();
         state.forbidden.retain(|known| known != path);
         if forbidden {
             state.forbidden.push(path.to_owned());
+        }
+    }
+
+    /// Refuses every request for what is at or below a path.
+    pub fn close(&self, path: &str, closed: bool) {
+        let mut state = self.0.state.lock();
+        state.closed.retain(|known| known != path);
+        if closed {
+            state.closed.push(path.to_owned());
         }
     }
 
@@ -130,204 +186,32 @@ impl FakeApi {
         panic!("never happened: {what}");
     }
 
-    async fn answer(&self, request: Request<Body>) -> Answer {
-        let (parts, body) = request.into_parts();
-        let path = parts.uri.path().to_owned();
-        let query = parts.uri.query().unwrap_or_default().to_owned();
-        let body = body.collect().await.unwrap().to_bytes();
-        let body = || serde_json::from_slice::<Value>(&body).unwrap();
-        if parts.method != Method::GET {
-            let mut state = self.0.state.lock();
-            state.writes.push((parts.method.clone(), path.clone()));
-            if state.forbidden.contains(&path) {
-                return status(StatusCode::FORBIDDEN, "Forbidden");
+    /// Waits until a condition holds, with the time that passes in between.
+    pub async fn within(&self, limit: std::time::Duration, what: &str, holds: impl Fn(&Self) -> bool) {
+        let mut version = self.0.version.subscribe();
+        let waiting = async {
+            while !holds(self) {
+                let _ = version.changed().await;
             }
-        }
-        match parts.method {
-            Method::POST if path.ends_with("/tokenreviews") => {
-                let mut review = body();
-                let mut state = self.0.state.lock();
-                state.reviews.push(review["spec"].clone());
-                review["status"] = state.review.clone();
-                reply(StatusCode::CREATED, &review)
-            }
-            Method::POST => self.create(&path, body()),
-            Method::PATCH if path.contains("/events/") => self.merge(&path, &body()),
-            Method::PATCH if path.ends_with("/status") && is_merge(&parts) => {
-                self.merge_status(&path, &body())
-            }
-            Method::PATCH if is_subresource(&path) => {
-                assert!(query.contains("force=true") && query.contains("fieldManager=trellis-"), "{query}");
-                self.apply_status(&path, &body())
-            }
-            Method::PUT => self.replace(&path, body()),
-            Method::PATCH => {
-                assert!(query.contains("force=true") && query.contains("fieldManager=trellis-"), "{query}");
-                let mut object = body();
-                let before = self.get(&path);
-                if let Some(Value::Object(data)) = before.map(|mut before| before["data"].take()) {
-                    for (key, value) in data {
-                        if object["data"].get(&key).is_none() {
-                            object["data"][key] = value;
-                        }
-                    }
-                }
-                self.put(&path, object.clone());
-                reply(StatusCode::OK, &object)
-            }
-            Method::DELETE if self.remove(&path) => status(StatusCode::OK, "Success"),
-            Method::GET if query.contains("watch=true") => self.watch(&path, &query),
-            Method::GET if path == "/api/v1/configmaps" => {
-                assert!(query.contains("fieldSelector=metadata.name%3Dtrellis-trust"), "{query}");
-                self.list(&path, "ConfigMapList")
-            }
-            Method::GET if path.ends_with("requests") => self.list(&path, "List"),
-            Method::GET => match self.get(&path) {
-                Some(object) => reply(StatusCode::OK, &object),
-                None => status(StatusCode::NOT_FOUND, "NotFound"),
-            },
-            _ => status(StatusCode::NOT_FOUND, "NotFound"),
+        };
+        if tokio::time::timeout(limit, waiting).await.is_err() && !holds(self) {
+            panic!("did not happen within {limit:?}: {what}");
         }
     }
 
-    fn create(&self, folder: &str, object: Value) -> Answer {
-        let path = format!("{folder}/{}", object["metadata"]["name"].as_str().unwrap());
-        if self.get(&path).is_some() {
-            return status(StatusCode::CONFLICT, "AlreadyExists");
+    /// What an API server gives to what is new.
+    fn dress(&self, object: &mut Value) {
+        let mut state = self.0.state.lock();
+        state.made += 1;
+        let meta = &mut object["metadata"];
+        if meta["uid"].is_null() {
+            meta["uid"] = json!(format!("00000000-0000-4000-8000-{:012}", state.made));
         }
-        self.put(&path, object);
-        reply(StatusCode::CREATED, &self.get(&path).unwrap())
-    }
-
-    /// As an API server does: only over the version that was read.
-    fn replace(&self, path: &str, object: Value) -> Answer {
-        let Some(before) = self.get(path) else { return status(StatusCode::NOT_FOUND, "NotFound") };
-        if object["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"] {
-            return status(StatusCode::CONFLICT, "Conflict");
+        if meta["creationTimestamp"].is_null() {
+            meta["creationTimestamp"] = json!("2026-01-01T00:00:00Z");
         }
-        self.put(path, object);
-        reply(StatusCode::OK, &self.get(path).unwrap())
-    }
-
-    /// What is there stays, but for what the body holds.
-    fn merge(&self, path: &str, body: &Value) -> Answer {
-        let Some(mut object) = self.get(path) else { return status(StatusCode::NOT_FOUND, "NotFound") };
-        for (key, value) in body.as_object().unwrap() {
-            object[key] = value.clone();
+        if meta["generation"].is_null() && !object["spec"].is_null() {
+            object["metadata"]["generation"] = json!(1);
         }
-        self.put(path, object.clone());
-        reply(StatusCode::OK, &object)
     }
-
-    /// As an API server does: only over the version that was read.
-    fn merge_status(&self, path: &str, body: &Value) -> Answer {
-        let path = path.rsplit_once('/').unwrap().0;
-        let Some(mut object) = self.get(path) else { return status(StatusCode::NOT_FOUND, "NotFound") };
-        if body["metadata"]["resourceVersion"] != object["metadata"]["resourceVersion"] {
-            return status(StatusCode::CONFLICT, "Conflict");
-        }
-        object["status"] = body["status"].clone();
-        self.put(path, object.clone());
-        reply(StatusCode::OK, &object)
-    }
-
-    /// A server-side apply of a subresource: conditions by type, and only of the object that is meant.
-    fn apply_status(&self, path: &str, body: &Value) -> Answer {
-        let path = path.rsplit_once('/').unwrap().0;
-        let Some(mut object) = self.get(path) else { return status(StatusCode::NOT_FOUND, "NotFound") };
-        if body["metadata"]["uid"] != object["metadata"]["uid"] {
-            return status(StatusCode::CONFLICT, "Conflict");
-        }
-        for (key, value) in body["status"].as_object().unwrap() {
-            let known = object["status"][key].as_array().cloned().unwrap_or_default();
-            object["status"][key] = match value {
-                Value::Array(new) => known.into_iter().chain(new.iter().cloned()).collect(),
-                other => other.clone(),
-            };
-        }
-        self.put(path, object.clone());
-        reply(StatusCode::OK, &object)
-    }
-
-    fn list(&self, path: &str, kind: &str) -> Answer {
-        let version = self.0.version.borrow().to_string();
-        let items: Vec<Value> = self
-            .0
-            .state
-            .lock()
-            .objects
-            .iter()
-            .filter(|(at, _)| is_of(at, path))
-            .map(|(_, object)| object.clone())
-            .collect();
-        let list = json!({
-            "kind": kind, "apiVersion": "v1",
-            "metadata": { "resourceVersion": version }, "items": items,
-        });
-        reply(StatusCode::OK, &list)
-    }
-
-    fn watch(&self, path: &str, query: &str) -> Answer {
-        let since = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
-        let since: u64 = since.unwrap().parse().unwrap();
-        let lines = events(self.0.clone(), path.to_owned(), since);
-        let body = StreamBody::new(lines.map(|line| Ok::<_, Infallible>(Frame::data(line))));
-        Response::new(body.boxed_unsync())
-    }
-}
-
-/// Whether an object is of the kind that a path lists, in whatever namespace.
-fn is_of(object: &str, listed: &str) -> bool {
-    let kind = listed.rsplit('/').next().unwrap();
-    object.contains(&format!("/{kind}/"))
-}
-
-fn is_merge(parts: &http::request::Parts) -> bool {
-    parts.headers.get("content-type").is_some_and(|kind| kind == "application/merge-patch+json")
-}
-
-fn is_subresource(path: &str) -> bool {
-    path.ends_with("/approval") || path.contains("requests/") && path.ends_with("/status")
-}
-
-fn events(inner: Arc<Inner>, listed: String, since: u64) -> impl Stream<Item = Bytes> + Send {
-    let version = inner.version.subscribe();
-    stream::unfold((inner, version, since), move |(inner, mut version, since)| {
-        let listed = listed.clone();
-        async move {
-            loop {
-                version.borrow_and_update();
-                let next = inner
-                    .state
-                    .lock()
-                    .events
-                    .iter()
-                    .find(|(at, path, _)| *at > since && is_of(path, &listed))
-                    .cloned();
-                if let Some((at, _, event)) = next {
-                    return Some((Bytes::from(format!("{event}\n")), (inner, version, at)));
-                }
-                version.changed().await.ok()?;
-            }
-        }
-    })
-}
-
-fn reply(code: StatusCode, value: &Value) -> Answer {
-    let body = Full::new(Bytes::from(value.to_string()));
-    let mut response = Response::new(body.boxed_unsync());
-    *response.status_mut() = code;
-    response
-}
-
-fn status(code: StatusCode, reason: &str) -> Answer {
-    let success = code.is_success();
-    reply(
-        code,
-        &json!({
-            "kind": "Status", "apiVersion": "v1", "metadata": {},
-            "status": if success { "Success" } else { "Failure" },
-            "reason": reason, "message": format!("fake: {reason}"), "code": code.as_u16(),
-        }),
-    )
 }

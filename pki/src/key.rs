@@ -48,8 +48,8 @@ pub struct PublicKey {
 
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum KeyError {
-    #[error("the cryptographic library failed to make the {} key", .0.name())]
-    Generation(Algorithm),
+    #[error("the cryptographic library failed to make the {0} key")]
+    Generation(&'static str),
     #[error("{} keys are not made from a seed: use generate or PKCS#8", .0.name())]
     NoSeedForm(Algorithm),
     #[error("the private key is not PKCS#8 DER of an ML-DSA-44, ML-DSA-65, ML-DSA-87 or ECDSA P-256 key")]
@@ -72,18 +72,19 @@ impl PrivateKey {
     pub fn generate(algorithm: Algorithm) -> Result<Self, KeyError> {
         if algorithm == Algorithm::EcdsaP256 {
             let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING)
-                .map_err(|_| KeyError::Generation(algorithm))?;
+                .map_err(|_| KeyError::Generation(algorithm.name()))?;
             return Ok(Self::from_ecdsa(pair));
         }
         let mut seed = Zeroizing::new([0; SEED_LEN]);
-        aws_lc_rs::rand::fill(seed.as_mut_slice()).map_err(|_| KeyError::Generation(algorithm))?;
+        aws_lc_rs::rand::fill(seed.as_mut_slice()).map_err(|_| KeyError::Generation(algorithm.name()))?;
         Self::from_seed(algorithm, &seed)
     }
 
     /// The key that FIPS 204 derives from `seed`. Only ML-DSA keys have such a form.
     pub fn from_seed(algorithm: Algorithm, seed: &[u8; SEED_LEN]) -> Result<Self, KeyError> {
         let parameters = algorithm.ml_dsa().ok_or(KeyError::NoSeedForm(algorithm))?;
-        let pair = PqdsaKeyPair::from_seed(parameters, seed).map_err(|_| KeyError::Generation(algorithm))?;
+        let pair =
+            PqdsaKeyPair::from_seed(parameters, seed).map_err(|_| KeyError::Generation(algorithm.name()))?;
         let raw = pair.public_key().as_ref().to_vec();
         Ok(Self {
             secret: Secret::MlDsa { seed: Zeroizing::new(*seed), pair },

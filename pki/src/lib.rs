@@ -8,6 +8,7 @@
 pub mod algorithm;
 pub mod audit;
 pub mod bundle;
+pub mod certify;
 pub mod clock;
 pub mod credential;
 pub mod csr;

@@ -11,6 +11,7 @@ use memory::*;
 use rcgen::{CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType};
 use rustls::{ClientConnection, Error, ServerConnection};
 use trellis_pki::algorithm::Algorithm;
+use trellis_pki::certify::Name;
 use trellis_pki::clock::ManualClock;
 use trellis_pki::issue::Issuer;
 use trellis_pki::key::PrivateKey;
@@ -476,4 +477,16 @@ fn what_peers_say_is_counted_under_few_words() {
         let refusal = Refusal::of(&Error::AlertReceived(alert), &Recorder::default());
         assert_eq!(refusal.as_str(), word);
     }
+}
+
+#[test]
+fn what_the_mesh_certifies_for_servers_opens_no_door_of_the_mesh() {
+    let (clock, root) = (clock(), root(Algorithm::MlDsa65));
+    let ours = strict(&root, "web", &clock);
+    let key = PrivateKey::generate(Algorithm::MlDsa65).unwrap();
+    let names = [Name::dns("pay.shop.svc.cluster.local").unwrap()];
+    let der = root.issue_server(&names, key.public_key(), DAY, start()).unwrap();
+    let stranger = Stranger::new(vec![der], &key, &clock);
+    assert_eq!(as_server(&stranger, &ours).here, Refusal::BadIdentity);
+    assert_eq!(as_client(&stranger, &ours).here, Refusal::BadIdentity);
 }

@@ -10,6 +10,7 @@ use super::{
     World,
     grant::From,
     listener::{Entry, Problem},
+    vault::Certificate,
 };
 use crate::name::Name;
 
@@ -27,8 +28,8 @@ pub fn tls(entry: &Entry<'_>, from: From<'_>, spec: &GatewaySpec, gateway: &Name
     let mut certificates = Vec::new();
     let mut resolved = Ok(());
     for reference in given.iter().flat_map(|tls| tls.certificate_refs.iter().flatten()) {
-        match certificate(reference, from, world, "tls.certificateRefs", "InvalidCertificateRef") {
-            Ok(certificate) => certificates.push(certificate),
+        match all_of(reference, from, world) {
+            Ok(of_secret) => certificates.extend(of_secret),
             Err(problem) => resolved = resolved.and(Err(problem)),
         }
     }
@@ -85,6 +86,36 @@ pub fn certificate(
     field: &str,
     reason: &'static str,
 ) -> Result<proto::Certificate, Problem> {
+    let (name, certificate) = look_up(given, from, world, field, reason)?;
+    Ok(told(&name, certificate))
+}
+
+/// The same with the one beside it, if its Secret has one.
+fn all_of(
+    given: &SecretRef,
+    from: From<'_>,
+    world: &World<'_>,
+) -> Result<impl Iterator<Item = proto::Certificate>, Problem> {
+    let (name, certificate) = look_up(given, from, world, "tls.certificateRefs", "InvalidCertificateRef")?;
+    let beside = certificate.beside.as_deref();
+    Ok([told(&name, certificate)].into_iter().chain(beside.map(|beside| told(&name, beside))))
+}
+
+fn told(name: &Name, certificate: &Certificate) -> proto::Certificate {
+    proto::Certificate {
+        source: name.to_string(),
+        chain_pem: certificate.chain_pem.clone(),
+        key_pem: certificate.key_pem.clone(),
+    }
+}
+
+fn look_up<'a>(
+    given: &SecretRef,
+    from: From<'_>,
+    world: &World<'a>,
+    field: &str,
+    reason: &'static str,
+) -> Result<(Name, &'a Certificate), Problem> {
     let (group, kind) =
         (given.group.as_deref().unwrap_or_default(), given.kind.as_deref().unwrap_or("Secret"));
     if (group, kind) != ("", "Secret") {
@@ -93,13 +124,9 @@ pub fn certificate(
     }
     let name = Name::new(given.namespace.as_deref().unwrap_or(from.namespace), &given.name);
     permitted(from, "Secret", &name, world, field)?;
-    let certificate =
-        world.vault.certificate(&name).map_err(|why| Problem::new(reason, format!("{field}: {}", why.0)))?;
-    Ok(proto::Certificate {
-        source: name.to_string(),
-        chain_pem: certificate.chain_pem.clone(),
-        key_pem: certificate.key_pem.clone(),
-    })
+    let found = world.vault.certificate(&name);
+    let certificate = found.map_err(|why| Problem::new(reason, format!("{field}: {}", why.0)))?;
+    Ok((name, certificate))
 }
 
 fn permitted(from: From<'_>, kind: &str, name: &Name, world: &World<'_>, field: &str) -> Result<(), Problem> {

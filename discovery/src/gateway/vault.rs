@@ -14,6 +14,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 use trellis_api::{
+    crypto::{CLASSICAL_CERTIFICATE, CLASSICAL_KEY},
     names,
     source::{Change, Sight},
 };
@@ -24,6 +25,9 @@ use crate::{change::puts, name::Name};
 pub const TLS_SECRET: &str = "kubernetes.io/tls";
 const CERTIFICATE: &str = "tls.crt";
 const KEY: &str = "tls.key";
+/// A second one for the same names, for clients that cannot verify the first: what a QuantumCertificate with
+/// `hybrid` keeps.
+const CLASSICAL: (&str, &str) = (CLASSICAL_CERTIFICATE, CLASSICAL_KEY);
 const AUTHORITIES: &str = "ca.crt";
 
 /// Of what kind objects are kept of a namespace.
@@ -40,6 +44,8 @@ pub type Drawer = (Kind, Arc<str>);
 pub struct Certificate {
     pub chain_pem: String,
     pub key_pem: Vec<u8>,
+    /// Of the same Secret, for clients that cannot verify this one.
+    pub beside: Option<Box<Self>>,
 }
 
 #[derive(Debug, Default)]
@@ -186,26 +192,34 @@ fn see<K: Resource, T: PartialEq>(
 }
 
 fn certificate(secret: &Secret) -> Result<Certificate, String> {
+    let first = pair(secret, (CERTIFICATE, KEY))?;
+    let has = |name: &str| secret.data.as_ref().is_some_and(|data| data.contains_key(name));
+    if !has(CLASSICAL.0) && !has(CLASSICAL.1) {
+        return Ok(first);
+    }
+    Ok(Certificate { beside: Some(Box::new(pair(secret, CLASSICAL)?)), ..first })
+}
+
+fn pair(secret: &Secret, (certificate, key): (&str, &str)) -> Result<Certificate, String> {
     let item = |name: &str| {
         let item = secret.data.as_ref().and_then(|data| data.get(name)).map(|item| item.0.as_slice());
         item.ok_or_else(|| format!("has no item {name}"))
     };
-    let (chain, key) = (item(CERTIFICATE)?, item(KEY)?);
+    let (chain, private) = (item(certificate)?, item(key)?);
     let certificates: Vec<_> = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<_, _>>()
-        .map_err(|error| format!("{CERTIFICATE}: {error}"))?;
+        .map_err(|error| format!("{certificate}: {error}"))?;
     if certificates.is_empty() {
-        return Err(format!("{CERTIFICATE}: holds no certificate in PEM"));
+        return Err(format!("{certificate}: holds no certificate in PEM"));
     }
-    let private = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("{KEY}: {error}"))?;
+    let der = PrivateKeyDer::from_pem_slice(private).map_err(|error| format!("{key}: {error}"))?;
     let provider = aws_lc_rs::default_provider();
-    let private =
-        provider.key_provider.load_private_key(private).map_err(|error| format!("{KEY}: {error}"))?;
-    CertifiedKey::new(certificates, private)
+    let loaded = provider.key_provider.load_private_key(der).map_err(|error| format!("{key}: {error}"))?;
+    CertifiedKey::new(certificates, loaded)
         .keys_match()
-        .map_err(|error| format!("{KEY}: is not the key of {CERTIFICATE}: {error}"))?;
-    let chain_pem = String::from_utf8(chain.to_vec()).map_err(|_| format!("{CERTIFICATE}: is no text"))?;
-    Ok(Certificate { chain_pem, key_pem: key.to_vec() })
+        .map_err(|error| format!("{key}: is not the key of {certificate}: {error}"))?;
+    let chain_pem = String::from_utf8(chain.to_vec()).map_err(|_| format!("{certificate}: is no text"))?;
+    Ok(Certificate { chain_pem, key_pem: private.to_vec(), beside: None })
 }
 
 fn authorities(pem: &str) -> Result<String, String> {

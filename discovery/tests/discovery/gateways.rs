@@ -49,6 +49,37 @@ fn only_the_gateway_itself_is_told() {
 }
 
 #[test]
+fn both_certificates_of_a_hybrid_are_shown_and_half_a_one_is_none() {
+    use k8s_openapi::{ByteString, api::core::v1::Secret};
+    let (first, second) = (pair(), pair());
+    let listener = "{name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: good}]}}";
+    let hybrid = |items: &[(&str, &str)]| {
+        let mut value = secret("edge", "good", &first.certificate, &first.key);
+        let data =
+            items.iter().map(|(item, text)| ((*item).to_owned(), ByteString(text.as_bytes().to_vec())));
+        let more = json!(Secret { data: Some(data.collect()), ..Secret::default() });
+        value["data"].as_object_mut().unwrap().extend(more["data"].as_object().unwrap().clone());
+        world(&[gateway(listener), value])
+    };
+    let both =
+        [("tls-classical.crt", second.certificate.as_str()), ("tls-classical.key", second.key.as_str())];
+    let told = served(&hybrid(&both)).listeners[0].tls.clone().unwrap().certificates;
+    let chains: Vec<_> = told.iter().map(|one| one.chain_pem.as_str()).collect();
+    assert_eq!(chains, [first.certificate.as_str(), second.certificate.as_str()]);
+    assert!(told.iter().all(|one| one.source == "edge/good"));
+    assert_eq!(told[1].key_pem, second.key.as_bytes());
+    for (items, said) in [
+        (&both[..1], "has no item tls-classical.key"),
+        (&both[1..], "has no item tls-classical.crt"),
+        (&[both[0], ("tls-classical.key", first.key.as_str())], "is not the key of tls-classical.crt"),
+    ] {
+        let serving = serving(&hybrid(items)).clone();
+        let problem = serving.listeners[0].resolved.as_ref().unwrap_err();
+        assert!(problem.message.contains(said), "{}", problem.message);
+    }
+}
+
+#[test]
 fn a_namespace_that_is_closed_says_how_it_is_opened() {
     let objects = [gateway("{name: a, port: 443, protocol: HTTPS, tls: {certificateRefs: [{name: good}]}}")];
     let mut state = world(&objects);

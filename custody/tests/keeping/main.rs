@@ -1,0 +1,8 @@
+//! Objects of the nine kinds and what becomes of them, at the border that their users see: the API server.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops here")]
+
+mod bed;
+mod certificates;
+mod exchange;
+mod keys;
+mod signatures;

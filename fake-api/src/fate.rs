@@ -1,0 +1,39 @@
+//! What becomes of a request before, or instead of, its answer: tests break the API server by it.
+
+use http::{Method, StatusCode};
+
+/// A request, as whoever decides over it sees it.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub method: Method,
+    pub path: String,
+    pub query: String,
+}
+
+impl Asked {
+    /// Whether it is a watch: these are open for long.
+    pub fn watches(&self) -> bool {
+        self.query.contains("watch=true")
+    }
+
+    pub fn writes(&self) -> bool {
+        self.method != Method::GET
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It is answered.
+    Pass,
+    /// It is not done, and answered so.
+    Refuse(StatusCode),
+    /// It is done, and answered as if it had not been.
+    Deny(StatusCode),
+    /// It is not done, and never answered.
+    Vanish,
+    /// It is done, and never answered.
+    Lose,
+}
+
+/// Decides over each request.
+pub type Judge = Box<dyn Fn(&Asked) -> Fate + Send + Sync>;
