@@ -2,6 +2,7 @@
 //! rests.
 
 use std::{
+    collections::BTreeSet,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,6 +16,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
 use trellis_custody::{Custody, Group, Herald, Metrics, Tone};
+use trellis_election::Role;
 use trellis_fake_api::FakeApi;
 use trellis_pki::clock::Clock;
 use trellis_telemetry::Registry;
@@ -87,10 +89,7 @@ impl Bed {
     /// A controller that believes to lead.
     pub fn lead(&mut self, client: kube::Client) {
         let custody = self.custody(client);
-        self.controllers.push(tokio::spawn(async move {
-            let (_stop, shutdown) = watch::channel(false);
-            custody.run(shutdown).await;
-        }));
+        self.run(custody);
     }
 
     pub fn custody(&self, client: kube::Client) -> Custody {
@@ -104,6 +103,19 @@ impl Bed {
             roles: trellis_election::always(&Registry::new().gauge("leader", "").with(&[])),
             mesh: None,
         }
+    }
+
+    /// A controller whose role is told.
+    pub fn candidate(&mut self, roles: watch::Receiver<Role>) {
+        let custody = Custody { roles, ..self.custody(self.api.client()) };
+        self.run(custody);
+    }
+
+    fn run(&mut self, custody: Custody) {
+        self.controllers.push(tokio::spawn(async move {
+            let (_stop, shutdown) = watch::channel(false);
+            custody.run(shutdown).await;
+        }));
     }
 
     /// All controllers die.
@@ -196,6 +208,11 @@ impl Bed {
     pub fn heard(&self, about: &str) -> Vec<&'static str> {
         let all = self.heard.0.lock();
         all.iter().filter(|said| said.about == about).map(|said| said.reason).collect()
+    }
+
+    /// Every reason that was ever given.
+    pub fn all_heard(&self) -> BTreeSet<&'static str> {
+        self.heard.0.lock().iter().map(|said| said.reason).collect()
     }
 
     pub fn notes(&self) -> Vec<String> {

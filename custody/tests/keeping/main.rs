@@ -4,5 +4,7 @@
 mod bed;
 mod certificates;
 mod exchange;
+mod faults;
 mod keys;
+mod kills;
 mod signatures;
