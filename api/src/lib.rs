@@ -6,6 +6,7 @@ pub mod access;
 pub mod annotations;
 pub mod crypto;
 pub mod diag;
+pub mod enforcement;
 pub mod evidence;
 pub mod federation;
 pub mod gateway;

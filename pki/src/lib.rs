@@ -26,6 +26,7 @@ pub mod public;
 pub mod record;
 pub mod refusal;
 pub mod renewal;
+pub mod resistance;
 pub mod serving;
 pub mod signer;
 pub mod spiffe;
