@@ -6,7 +6,7 @@ use std::{
 };
 
 use futures::{Stream, StreamExt, stream};
-use k8s_openapi::api::{admissionregistration::v1::MutatingWebhookConfiguration, core::v1::Secret};
+use k8s_openapi::api::core::v1::Secret;
 use kube::runtime::{WatchStreamExt, watcher::watch_object};
 use tokio::time::{Instant, sleep};
 use trellis_api::names;
@@ -24,7 +24,7 @@ use crate::{
     metrics::Metrics,
     serving::Serving,
     store::{Kept, Store, StoreError},
-    trust::{Trust, TrustError},
+    trust::{Configurations, Trust, TrustError},
 };
 
 /// The health conditions: a valid certificate is served, and API servers are told its CA.
@@ -168,7 +168,7 @@ impl Keeper {
             Some(bundle) if bundle.contains(kept.current.ca_pem.trim_end()) => Ok(()),
             Some(_) => Err("API servers are not told the CA of what is served yet".to_owned()),
             None => Err(format!(
-                "there is no MutatingWebhookConfiguration {}, or it has no webhook; install the chart",
+                "there is no webhook configuration {}, or it has no webhook; install the chart",
                 names::WEBHOOK_CONFIGURATION
             )),
         };
@@ -198,12 +198,12 @@ impl Keeper {
             Store::Folder(_) => stream::pending().boxed(),
         };
         let webhook = match &self.trust {
-            Trust::Webhook(api) => {
-                let watch = watch_object::<MutatingWebhookConfiguration>(
-                    api.as_ref().clone(),
-                    names::WEBHOOK_CONFIGURATION,
-                );
-                watch.default_backoff().map(|_| ()).boxed()
+            Trust::Webhook(of) => {
+                let Configurations { mutating, validating } = &**of;
+                let name = names::WEBHOOK_CONFIGURATION;
+                let mutating = watch_object(mutating.clone(), name).default_backoff().map(|_| ());
+                let validating = watch_object(validating.clone(), name).default_backoff().map(|_| ());
+                stream::select(mutating, validating).boxed()
             }
             Trust::Folder(_) => stream::pending().boxed(),
         };

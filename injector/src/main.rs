@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use trellis_api::names;
 use trellis_injector::{
     announce,
+    certificates::Certificates,
     config::{Flags, TlsSpec},
     keeper::{self, Keeper},
     metrics::Metrics,
@@ -72,6 +73,7 @@ async fn run(flags: Flags, registry: &Registry, stop: Shutdown) -> anyhow::Resul
     let source = flags.source.open(client.clone()).await?;
     tasks.spawn(namespaces.clone().follow(source, health.clone()));
 
+    let certificates = of_source.clone().map_or(Certificates::Nowhere, Certificates::Cluster);
     let serving = Arc::new(Serving::default());
     let (store, trust) = match (tls, client) {
         (TlsSpec::Folder(path), _) => (Store::Folder(path.clone()), Trust::Folder(path)),
@@ -94,8 +96,8 @@ async fn run(flags: Flags, registry: &Registry, stop: Shutdown) -> anyhow::Resul
     let (announcer, publisher) = announce::channel(of_source, metrics.clone());
     tasks.spawn(publisher.run());
 
-    tracing::info!(address = %tcp.local_addr()?, version = settings.version, "admitting pods");
-    let webhook = Arc::new(Webhook { settings, namespaces, announcer, metrics });
+    tracing::info!(address = %tcp.local_addr()?, version = settings.version, "admitting");
+    let webhook = Arc::new(Webhook { settings, namespaces, certificates, announcer, metrics });
     let limits = serve::Limits::default();
     serve::serve(tcp, serving::tls(serving)?, webhook, limits, health, stop).await;
     Ok(())

@@ -8,6 +8,7 @@ use crate::review::Label;
 #[derive(Clone)]
 pub struct Metrics {
     admissions: Family<Counter>,
+    validations: Family<Counter>,
     handshakes: Family<Counter>,
     expiry: Gauge,
     events_dropped: Counter,
@@ -28,6 +29,10 @@ impl Metrics {
                 "trellis_injector_admissions_total",
                 "Admission reviews by what became of the pod, and why.",
             ),
+            validations: registry.counter(
+                "trellis_injector_validations_total",
+                "Admission reviews of other objects than pods by what became of the object, and why.",
+            ),
             handshakes: registry.counter(
                 "trellis_handshakes_total",
                 "TLS handshakes by what they negotiated or why they were refused.",
@@ -39,6 +44,10 @@ impl Metrics {
 
     pub fn admission(&self, label: Label) {
         self.admissions.with(&[("result", label.result), ("reason", label.reason)]).inc();
+    }
+
+    pub fn validation(&self, label: Label) {
+        self.validations.with(&[("result", label.result), ("reason", label.reason)]).inc();
     }
 
     pub fn certificate_expires(&self, seconds: u64) {

@@ -1,14 +1,24 @@
-//! The wire format in which an API server asks about a pod, and in which it is answered:
+//! The wire format in which an API server asks about an object, and in which it is answered:
 //! `AdmissionReview` of `admission.k8s.io/v1`.
 
-use k8s_openapi::{ByteString, api::core::v1::Pod, apimachinery::pkg::apis::meta::v1::Status};
+use k8s_openapi::{
+    ByteString,
+    api::core::v1::Pod,
+    apimachinery::pkg::apis::meta::v1::{Status, StatusCause, StatusDetails},
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use zeroize::Zeroize;
 
 const API_VERSION: &str = "admission.k8s.io/v1";
 const KIND: &str = "AdmissionReview";
 /// API servers cut what is longer.
 const LONGEST_WARNING: usize = 256;
+/// They show no more than 4096 bytes of warnings.
+const MOST_WARNINGS: usize = 16;
+const LONGEST_MESSAGE: usize = 8 * 1024;
+/// As many as are told one by one.
+const MOST_CAUSES: usize = 64;
 
 /// A question. Fields that do not matter here are not read.
 #[derive(Clone, Debug, Deserialize)]
@@ -19,13 +29,25 @@ pub struct Request {
     #[serde(default)]
     pub sub_resource: String,
     #[serde(default)]
+    pub name: String,
+    #[serde(default)]
     pub namespace: String,
     #[serde(default)]
     pub operation: String,
     #[serde(default)]
     pub object: Value,
+    /// What it was before, if it was.
+    #[serde(default)]
+    pub old_object: Value,
     #[serde(default)]
     pub dry_run: bool,
+}
+
+/// A field that is not as it has to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cause {
+    pub field: String,
+    pub message: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -74,6 +96,27 @@ impl Request {
 
     pub fn pod(&self) -> Result<Pod, serde_json::Error> {
         Pod::deserialize(&self.object)
+    }
+
+    /// Whether an object comes to be, or changes: nothing else can be wrong with it.
+    pub fn is_about_content(&self) -> bool {
+        self.sub_resource.is_empty() && matches!(self.operation.as_str(), "CREATE" | "UPDATE")
+    }
+}
+
+/// Objects may be Secrets with keys.
+impl Drop for Request {
+    fn drop(&mut self) {
+        [&mut self.object, &mut self.old_object].into_iter().for_each(wipe);
+    }
+}
+
+fn wipe(value: &mut Value) {
+    match value {
+        Value::String(text) => text.zeroize(),
+        Value::Array(all) => all.iter_mut().for_each(wipe),
+        Value::Object(all) => all.values_mut().for_each(wipe),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
     }
 }
 
@@ -125,6 +168,35 @@ impl Response {
         Self { uid: uid.to_owned(), allowed: false, status: Some(status), ..Self::default() }
     }
 
+    /// As the API server refuses what its own validation finds: with each field and what is wrong there.
+    pub fn invalid(request: &Request, kind: &str, causes: &[Cause]) -> Self {
+        let all: Vec<String> =
+            causes.iter().map(|Cause { field, message }| format!("{field}: {message}")).collect();
+        let mut refused =
+            Self::refused(&request.uid, 422, "Invalid", shorten(&all.join("; "), LONGEST_MESSAGE));
+        let told = causes.iter().take(MOST_CAUSES).map(|Cause { field, message }| StatusCause {
+            field: Some(field.clone()),
+            message: Some(message.clone()),
+            reason: Some("FieldValueInvalid".to_owned()),
+        });
+        let mut told: Vec<_> = told.collect();
+        if let Some(more) = causes.len().checked_sub(MOST_CAUSES).filter(|more| *more > 0) {
+            let message = Some(format!("and {more} more"));
+            told.push(StatusCause { message, ..StatusCause::default() });
+        }
+        let details = StatusDetails {
+            name: Some(request.name.clone()).filter(|name| !name.is_empty()),
+            group: Some(request.resource.group.clone()),
+            kind: Some(kind.to_owned()),
+            causes: Some(told),
+            ..StatusDetails::default()
+        };
+        if let Some(status) = &mut refused.status {
+            status.details = Some(details);
+        }
+        refused
+    }
+
     #[must_use]
     pub fn with_patch(mut self, patch: Vec<u8>) -> Self {
         self.patch = Some(ByteString(patch));
@@ -134,7 +206,11 @@ impl Response {
 
     #[must_use]
     pub fn with_warnings(mut self, warnings: &[String]) -> Self {
-        self.warnings = warnings.iter().map(|warning| shorten(warning, LONGEST_WARNING)).collect();
+        let few = warnings.iter().take(MOST_WARNINGS);
+        self.warnings = few.map(|warning| shorten(warning, LONGEST_WARNING)).collect();
+        if let Some(more) = warnings.len().checked_sub(MOST_WARNINGS).filter(|more| *more > 0) {
+            self.warnings.push(format!("trellis: and {more} more"));
+        }
         self
     }
 

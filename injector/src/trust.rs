@@ -1,9 +1,15 @@
 //! Where API servers read which CA the webhook's certificate has: the `caBundle` of every entry of the
-//! `MutatingWebhookConfiguration`. Without a cluster it is a file, for whoever plays the API server.
+//! `MutatingWebhookConfiguration` and of the `ValidatingWebhookConfiguration`. Without a cluster it is a
+//! file, for whoever plays the API server.
 
 use std::{fs, io, path::PathBuf};
 
-use k8s_openapi::{ByteString, api::admissionregistration::v1::MutatingWebhookConfiguration};
+use k8s_openapi::{
+    ByteString,
+    api::admissionregistration::v1::{
+        MutatingWebhookConfiguration, ValidatingWebhookConfiguration, WebhookClientConfig,
+    },
+};
 use kube::{
     Api, Client,
     api::{Patch, PatchParams},
@@ -12,37 +18,56 @@ use serde_json::json;
 use trellis_api::names;
 
 const FILE: &str = "ca-bundle.pem";
+const MUTATING: &str = "MutatingWebhookConfiguration";
+const VALIDATING: &str = "ValidatingWebhookConfiguration";
 
 #[derive(Clone)]
 pub enum Trust {
-    Webhook(Box<Api<MutatingWebhookConfiguration>>),
+    Webhook(Box<Configurations>),
     Folder(PathBuf),
+}
+
+#[derive(Clone)]
+pub struct Configurations {
+    pub mutating: Api<MutatingWebhookConfiguration>,
+    pub validating: Api<ValidatingWebhookConfiguration>,
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum TrustError {
     #[error(
-        "MutatingWebhookConfiguration {}: {error}; the injector's ServiceAccount needs get, list, watch and \
-         patch of it",
+        "{kind} {}: {error}; the injector's ServiceAccount needs get, list, watch and patch of it",
         names::WEBHOOK_CONFIGURATION
     )]
-    Webhook { error: Box<kube::Error> },
+    Webhook { kind: &'static str, error: Box<kube::Error> },
     #[error("--tls file:{}: {error}; give a folder that this user may write", path.display())]
     Folder { path: PathBuf, error: io::Error },
 }
 
+/// An entry by its name, with the bundle that it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Entry {
+    name: String,
+    bundle: String,
+}
+
 impl Trust {
     pub fn webhook(client: Client) -> Self {
-        Self::Webhook(Box::new(Api::all(client)))
+        let configurations =
+            Configurations { mutating: Api::all(client.clone()), validating: Api::all(client) };
+        Self::Webhook(Box::new(configurations))
     }
 
     /// The bundle that all entries have, an empty text if they differ, or nothing where there is no
     /// configuration.
     pub async fn published(&self) -> Result<Option<String>, TrustError> {
         match self {
-            Self::Webhook(api) => {
-                let found = api.get_opt(names::WEBHOOK_CONFIGURATION).await.map_err(failed)?;
-                Ok(found.as_ref().and_then(common))
+            Self::Webhook(of) => {
+                let Configurations { mutating, validating } = &**of;
+                let (first, second) =
+                    (mutating_entries(mutating).await?, validating_entries(validating).await?);
+                let all: Vec<Entry> = first.into_iter().chain(second).flatten().collect();
+                Ok(common(&all))
             }
             Self::Folder(path) => match fs::read_to_string(path.join(FILE)) {
                 Ok(bundle) => Ok(Some(bundle)),
@@ -54,13 +79,19 @@ impl Trust {
 
     pub async fn publish(&self, bundle: &str) -> Result<(), TrustError> {
         match self {
-            Self::Webhook(api) => {
-                let Some(found) = api.get_opt(names::WEBHOOK_CONFIGURATION).await.map_err(failed)? else {
-                    return Ok(());
-                };
-                let params = PatchParams::apply(names::INJECTOR).force();
-                let patch = Patch::Apply(apply(&found, bundle));
-                api.patch(names::WEBHOOK_CONFIGURATION, &params, &patch).await.map(drop).map_err(failed)
+            Self::Webhook(of) => {
+                let Configurations { mutating, validating } = &**of;
+                let (name, params) =
+                    (names::WEBHOOK_CONFIGURATION, PatchParams::apply(names::INJECTOR).force());
+                if let Some(entries) = mutating_entries(mutating).await? {
+                    let patch = Patch::Apply(apply(MUTATING, &entries, bundle));
+                    mutating.patch(name, &params, &patch).await.map_err(failed(MUTATING))?;
+                }
+                if let Some(entries) = validating_entries(validating).await? {
+                    let patch = Patch::Apply(apply(VALIDATING, &entries, bundle));
+                    validating.patch(name, &params, &patch).await.map_err(failed(VALIDATING))?;
+                }
+                Ok(())
             }
             Self::Folder(path) => {
                 let temporary = path.join(format!(".{FILE}"));
@@ -72,28 +103,47 @@ impl Trust {
     }
 }
 
-fn failed(error: kube::Error) -> TrustError {
-    TrustError::Webhook { error: Box::new(error) }
+async fn mutating_entries(api: &Api<MutatingWebhookConfiguration>) -> Result<Option<Vec<Entry>>, TrustError> {
+    let found = api.get_opt(names::WEBHOOK_CONFIGURATION).await.map_err(failed(MUTATING))?;
+    let webhooks = |found: MutatingWebhookConfiguration| found.webhooks.into_iter().flatten();
+    Ok(found.map(|found| webhooks(found).map(|one| Entry::of(one.name, &one.client_config)).collect()))
 }
 
-fn common(configuration: &MutatingWebhookConfiguration) -> Option<String> {
-    let mut bundles = configuration.webhooks.iter().flatten().map(|webhook| {
-        let bundle = webhook.client_config.ca_bundle.as_ref();
-        bundle.and_then(|ByteString(bytes)| std::str::from_utf8(bytes).ok()).unwrap_or_default()
-    });
-    let first = bundles.next()?;
-    Some(if bundles.all(|bundle| bundle == first) { first.to_owned() } else { String::new() })
+async fn validating_entries(
+    api: &Api<ValidatingWebhookConfiguration>,
+) -> Result<Option<Vec<Entry>>, TrustError> {
+    let found = api.get_opt(names::WEBHOOK_CONFIGURATION).await.map_err(failed(VALIDATING))?;
+    let webhooks = |found: ValidatingWebhookConfiguration| found.webhooks.into_iter().flatten();
+    Ok(found.map(|found| webhooks(found).map(|one| Entry::of(one.name, &one.client_config)).collect()))
+}
+
+impl Entry {
+    fn of(name: String, config: &WebhookClientConfig) -> Self {
+        let bundle = config.ca_bundle.as_ref();
+        let bundle = bundle.and_then(|ByteString(bytes)| std::str::from_utf8(bytes).ok()).unwrap_or_default();
+        Self { name, bundle: bundle.to_owned() }
+    }
+}
+
+fn failed(kind: &'static str) -> impl Fn(kube::Error) -> TrustError {
+    move |error| TrustError::Webhook { kind, error: Box::new(error) }
+}
+
+fn common(entries: &[Entry]) -> Option<String> {
+    let first = &entries.first()?.bundle;
+    Some(if entries.iter().all(|entry| entry.bundle == *first) { first.clone() } else { String::new() })
 }
 
 /// Owns the bundles and nothing else: whoever installed the configuration keeps the rest.
-fn apply(configuration: &MutatingWebhookConfiguration, bundle: &str) -> serde_json::Value {
+fn apply(kind: &str, entries: &[Entry], bundle: &str) -> serde_json::Value {
     let bundle = ByteString(bundle.as_bytes().to_vec());
-    let entries = configuration.webhooks.iter().flatten();
-    let webhooks: Vec<_> =
-        entries.map(|webhook| json!({"name": webhook.name, "clientConfig": {"caBundle": bundle}})).collect();
+    let webhooks: Vec<_> = entries
+        .iter()
+        .map(|entry| json!({"name": entry.name, "clientConfig": {"caBundle": bundle}}))
+        .collect();
     json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
+        "kind": kind,
         "metadata": {"name": names::WEBHOOK_CONFIGURATION},
         "webhooks": webhooks,
     })
@@ -103,37 +153,30 @@ fn apply(configuration: &MutatingWebhookConfiguration, bundle: &str) -> serde_js
 mod tests {
     use super::*;
 
-    fn configuration(bundles: &[Option<&str>]) -> MutatingWebhookConfiguration {
-        let webhooks: Vec<_> = bundles
-            .iter()
-            .enumerate()
-            .map(|(index, bundle)| {
-                let bundle = bundle.map(|text| ByteString(text.as_bytes().to_vec()));
-                json!({
-                    "name": format!("{index}.inject.trellis.dev"),
-                    "clientConfig": {"caBundle": bundle, "service": {"name": "a", "namespace": "b"}},
-                    "sideEffects": "None",
-                    "admissionReviewVersions": ["v1"],
-                })
-            })
-            .collect();
-        serde_json::from_value(json!({"metadata": {"name": "trellis-injector"}, "webhooks": webhooks}))
-            .unwrap()
+    fn entries(bundles: &[Option<&str>]) -> Vec<Entry> {
+        let entries = bundles.iter().enumerate().map(|(index, bundle)| {
+            let ca_bundle = bundle.map(|text| ByteString(text.as_bytes().to_vec()));
+            let config = WebhookClientConfig { ca_bundle, ..WebhookClientConfig::default() };
+            Entry::of(format!("{index}.inject.trellis.dev"), &config)
+        });
+        entries.collect()
     }
 
     #[test]
     fn one_entry_without_the_bundle_is_as_good_as_none_with_it() {
-        assert_eq!(common(&configuration(&[])), None);
-        assert_eq!(common(&configuration(&[None])), Some(String::new()));
-        assert_eq!(common(&configuration(&[Some("ca"), Some("ca")])), Some("ca".to_owned()));
-        assert_eq!(common(&configuration(&[Some("ca"), None])), Some(String::new()));
-        assert_eq!(common(&configuration(&[Some("ca"), Some("other")])), Some(String::new()));
+        assert_eq!(common(&entries(&[])), None);
+        assert_eq!(common(&entries(&[None])), Some(String::new()));
+        assert_eq!(common(&entries(&[Some("ca"), Some("ca")])), Some("ca".to_owned()));
+        assert_eq!(common(&entries(&[Some("ca"), None])), Some(String::new()));
+        assert_eq!(common(&entries(&[Some("ca"), Some("other")])), Some(String::new()));
     }
 
     #[test]
     fn only_the_bundles_are_applied() {
+        let applied = apply(VALIDATING, &entries(&[None, Some("x")]), "ca");
+        assert_eq!(applied["kind"], VALIDATING);
         assert_eq!(
-            apply(&configuration(&[None, Some("x")]), "ca")["webhooks"],
+            applied["webhooks"],
             json!([
                 {"name": "0.inject.trellis.dev", "clientConfig": {"caBundle": "Y2E="}},
                 {"name": "1.inject.trellis.dev", "clientConfig": {"caBundle": "Y2E="}},

@@ -3,7 +3,7 @@
 use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 use trellis_api::injection::{self, Admission, Namespace, Outcome, Refusal, Settings, Skip};
 
-use crate::review::{Label, Request, Response};
+use crate::review::{Cause, Label, Request, Response};
 
 /// What is answered, how it is counted, and what is announced to those who look at the pod's owner.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,15 +40,34 @@ pub fn failed(request: &Request, code: i32, reason: &'static str, message: Strin
     }
 }
 
+/// An object that is let in, with what should be known of it.
+pub fn accepted(request: &Request, warnings: &[String]) -> Verdict {
+    let result = if warnings.is_empty() { "accepted" } else { "warned" };
+    Verdict {
+        response: Response::allowed(&request.uid).with_warnings(warnings),
+        label: Label { result, reason: "" },
+        announcements: Vec::new(),
+    }
+}
+
+/// An object that is refused for what stands in these fields of it.
+pub fn invalid(request: &Request, kind: &str, reason: &'static str, causes: &[Cause]) -> Verdict {
+    Verdict {
+        response: Response::invalid(request, kind, causes),
+        label: Label { result: "refused", reason },
+        announcements: Vec::new(),
+    }
+}
+
 /// For questions that the webhook's configuration should not have let through.
-pub fn not_asked(request: &Request) -> Verdict {
+pub fn not_asked(request: &Request, needed: &str) -> Verdict {
     let warning = format!(
-        "trellis: the injector was asked about {} {}; its webhook needs no rule but CREATE of pods",
+        "trellis: the injector was asked about {} {}; its webhook needs no rule but {needed}",
         request.operation, request.resource.resource
     );
     Verdict {
         response: Response::allowed(&request.uid).with_warnings(&[warning]),
-        label: Label { result: "skipped", reason: "not_a_new_pod" },
+        label: Label { result: "skipped", reason: "not_asked" },
         announcements: Vec::new(),
     }
 }
@@ -206,7 +225,7 @@ mod tests {
         assert!(request.is_about_a_new_pod());
         request.operation = "UPDATE".into();
         assert!(!request.is_about_a_new_pod());
-        let verdict = not_asked(&request);
+        let verdict = not_asked(&request, "CREATE of pods");
         assert!(verdict.response.allowed && verdict.response.warnings[0].contains("UPDATE pods"));
     }
 }

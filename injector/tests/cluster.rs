@@ -34,6 +34,8 @@ use trellis_telemetry::{Registry, health::Health};
 const NAME: &str = "trellis-injector.trellis-system.svc";
 const SECRET: &str = "/api/v1/namespaces/trellis-system/secrets/trellis-injector-tls";
 const WEBHOOK: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/trellis-injector";
+const VALIDATING: &str =
+    "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations/trellis-injector";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
 /// As much of an API server as the injector needs: objects by path, versions, conflicts, and
@@ -76,7 +78,7 @@ impl ApiServer {
         self.0.lock().by_path.get(path).cloned()
     }
 
-    /// With the two entries that the chart installs.
+    /// With some of the entries that the chart installs.
     fn install_webhook(&self) {
         let entry = |name: &str| {
             json!({
@@ -86,11 +88,13 @@ impl ApiServer {
         };
         let webhooks = [entry("namespace.inject.trellis.dev"), entry("pod.inject.trellis.dev")];
         self.put(WEBHOOK, json!({"metadata": {"name": "trellis-injector"}, "webhooks": webhooks}));
+        let webhooks = [entry("spec.crypto.trellis.dev")];
+        self.put(VALIDATING, json!({"metadata": {"name": "trellis-injector"}, "webhooks": webhooks}));
     }
 
     fn bundles(&self) -> Vec<String> {
-        let webhook = self.get(WEBHOOK).unwrap();
-        let entries = webhook["webhooks"].as_array().unwrap().iter();
+        let configurations = [WEBHOOK, VALIDATING].map(|path| self.get(path).unwrap());
+        let entries = configurations.iter().flat_map(|one| one["webhooks"].as_array().unwrap());
         entries
             .map(|entry| {
                 let bundle = entry["clientConfig"]["caBundle"].clone();
@@ -237,7 +241,9 @@ async fn through_two_hundred_days_of_rotations_every_handshake_succeeds() {
         for acting in 0..replicas.len() {
             // What an API server knew before the replica acted: it learns of a change later.
             let before = server.bundles();
+            // Each configuration is written by itself, and either bundle has to do.
             assert_eq!(before[0], before[1]);
+            assert_eq!(before[0], before[2]);
             wait = wait.min(replicas[acting].keeper.turn().await.unwrap());
             let version = server.0.lock().version;
             if std::mem::replace(&mut looked_at, version) == version {
