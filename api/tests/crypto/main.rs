@@ -2,6 +2,7 @@
 //! definitions themselves, and that the same is refused by who reads a spec without them.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on stops here")]
 
+mod admission;
 mod refused;
 mod structure;
 

@@ -83,7 +83,7 @@ const fn create(group: &'static str, resource: &'static str, namespaced: bool) -
 }
 
 /// What the installation makes.
-pub const NEEDED: [Right; 13] = [
+pub const NEEDED: [Right; 16] = [
     create("", "namespaces", false),
     create("", "serviceaccounts", true),
     create("", "services", true),
@@ -97,6 +97,9 @@ pub const NEEDED: [Right; 13] = [
     create("rbac.authorization.k8s.io", "clusterroles", false),
     create("rbac.authorization.k8s.io", "clusterrolebindings", false),
     create("admissionregistration.k8s.io", "mutatingwebhookconfigurations", false),
+    create("admissionregistration.k8s.io", "validatingwebhookconfigurations", false),
+    create("admissionregistration.k8s.io", "validatingadmissionpolicies", false),
+    create("admissionregistration.k8s.io", "validatingadmissionpolicybindings", false),
 ];
 
 #[cfg(test)]
