@@ -3,6 +3,11 @@
 
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
+use k8s_openapi::ByteString;
+use serde::{
+    Deserialize, Deserializer,
+    de::{IgnoredAny, MapAccess, Visitor},
+};
 use serde_json::Value;
 
 /// Label of a namespace: `warn`, `hybrid` or `deny`.
@@ -16,6 +21,15 @@ pub const CERTIFICATES_ROLE: &str = "trellis-injector-certificates";
 pub const CERTIFICATE_ITEM: &str = "tls.crt";
 /// The type of a Secret that is there for one.
 pub const TLS_SECRET: &str = "kubernetes.io/tls";
+
+/// The end of the names of items that hold certificates.
+const CERTIFICATE: &str = ".crt";
+/// Whom a certificate's owner trusts is not shown to anybody.
+const AUTHORITIES: &str = "ca.crt";
+
+/// Those items of a Secret that hold certificates, PEM. All others are passed over while it is read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Items(pub BTreeMap<String, Vec<u8>>);
 
 /// What becomes of a certificate that does not resist.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,6 +194,35 @@ fn items(list: &Value) -> impl Iterator<Item = (usize, &Value)> {
     list.as_array().into_iter().flatten().enumerate()
 }
 
+impl<'de> Deserialize<'de> for Items {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_map(ItemsVisitor)
+    }
+}
+
+struct ItemsVisitor;
+
+impl<'de> Visitor<'de> for ItemsVisitor {
+    type Value = Items;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the items of a Secret")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Items, A::Error> {
+        let mut items = BTreeMap::new();
+        while let Some(name) = map.next_key::<String>()? {
+            if name.ends_with(CERTIFICATE) && name != AUTHORITIES {
+                let ByteString(bytes) = map.next_value()?;
+                items.insert(name, bytes);
+            } else {
+                map.next_value::<IgnoredAny>()?;
+            }
+        }
+        Ok(Items(items))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -239,6 +282,17 @@ mod tests {
         ];
         assert_eq!(places(Route::Gateway, &object), expected);
         assert_eq!(places(Route::ListenerSet, &object), expected);
+    }
+
+    #[test]
+    fn of_a_secret_only_certificates_are_kept() {
+        let data = json!({"tls.crt": "YQ==", "tls.key": "Yg==", "ca.crt": "Yw==", "pq.crt": "ZA=="});
+        let Items(items) = serde_json::from_value(data).unwrap();
+        assert_eq!(
+            items,
+            [("pq.crt".to_owned(), b"d".to_vec()), ("tls.crt".to_owned(), b"a".to_vec())].into()
+        );
+        assert!(serde_json::from_value::<Items>(json!({"tls.crt": "%"})).is_err());
     }
 
     #[test]

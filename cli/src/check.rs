@@ -2,6 +2,8 @@
 
 mod after;
 mod before;
+mod certificates;
+mod enforced;
 mod facts;
 mod gather;
 mod policies;

@@ -4,29 +4,16 @@
 //! Kubernetes has no right to read one item of a Secret. What comes along is passed over while it is parsed,
 //! and the text that it was parsed from is wiped.
 
-use std::{collections::BTreeMap, fmt};
-
 use bytes::Buf;
 use http_body_util::BodyExt;
 use hyper::body::Body;
 use kube::Client;
-use serde::{
-    Deserialize, Deserializer,
-    de::{IgnoredAny, MapAccess, Visitor},
-};
+use serde::Deserialize;
+use trellis_api::enforcement::Items;
 use zeroize::Zeroizing;
 
 /// What an API server sends at the most for a Secret.
 const LARGEST: usize = 3 * 1024 * 1024;
-/// The end of the names of items that hold certificates.
-const CERTIFICATE: &str = ".crt";
-/// Whom a certificate's owner trusts is not shown to anybody.
-const AUTHORITIES: &str = "ca.crt";
-
-/// Those items of a Secret that hold certificates, PEM.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Items(pub BTreeMap<String, Vec<u8>>);
-
 /// Where they are read.
 #[derive(Clone)]
 pub enum Certificates {
@@ -118,35 +105,6 @@ struct Secret {
     data: Option<Items>,
 }
 
-impl<'de> Deserialize<'de> for Items {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
-        from.deserialize_map(ItemsVisitor)
-    }
-}
-
-struct ItemsVisitor;
-
-impl<'de> Visitor<'de> for ItemsVisitor {
-    type Value = Items;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the items of a Secret")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Items, A::Error> {
-        let mut items = BTreeMap::new();
-        while let Some(name) = map.next_key::<String>()? {
-            if name.ends_with(CERTIFICATE) && name != AUTHORITIES {
-                let k8s_openapi::ByteString(bytes) = map.next_value()?;
-                items.insert(name, bytes);
-            } else {
-                map.next_value::<IgnoredAny>()?;
-            }
-        }
-        Ok(Items(items))
-    }
-}
-
 fn is_name(text: &str) -> bool {
     let allowed =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.');
@@ -158,21 +116,8 @@ mod tests {
     use bytes::Bytes;
     use http_body_util::{Full, StreamBody};
     use hyper::body::Frame;
-    use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn of_a_secret_only_certificates_are_kept() {
-        let secret =
-            json!({"data": {"tls.crt": "YQ==", "tls.key": "Yg==", "ca.crt": "Yw==", "pq.crt": "ZA=="}});
-        let Secret { data } = serde_json::from_value(secret).unwrap();
-        let expected = [("pq.crt".to_owned(), b"d".to_vec()), ("tls.crt".to_owned(), b"a".to_vec())];
-        assert_eq!(data.unwrap().0, expected.into());
-        for empty in [json!({}), json!({"data": null})] {
-            assert_eq!(serde_json::from_value::<Secret>(empty).unwrap().data, None);
-        }
-    }
 
     #[tokio::test]
     async fn a_body_is_gathered_up_to_its_bound() {

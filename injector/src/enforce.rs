@@ -8,14 +8,14 @@ use serde_json::Value;
 use trellis_api::{
     crypto,
     enforcement::{
-        CERTIFICATE_ITEM, CERTIFICATES_ROLE, ENFORCE, Enforcement, Named, Route, UnknownEnforcement,
+        CERTIFICATE_ITEM, CERTIFICATES_ROLE, ENFORCE, Enforcement, Items, Named, Route, UnknownEnforcement,
     },
     names::INJECTOR,
 };
 use trellis_pki::resistance::{Chain, ChainError};
 
 use crate::{
-    certificates::{Items, Unread},
+    certificates::Unread,
     review::{Cause, Request},
     verdict::{self, Verdict},
 };
@@ -203,9 +203,8 @@ fn weakness(items: &Items, enforcement: Enforcement) -> Option<Weakness> {
 
 /// Whether a certificate that resists stands beside it, in the same Secret or among the others.
 fn paired<'a>(items: &'a Items, beside: impl IntoIterator<Item = &'a Vec<u8>>) -> bool {
-    let Some(Ok(chain)) = items.0.get(CERTIFICATE_ITEM).map(|pem| Chain::read(pem)) else { return false };
-    let others = items.0.values().chain(beside);
-    others.into_iter().filter_map(|pem| Chain::read(pem).ok()).any(|other| other.stands_in_for(&chain))
+    let others = items.0.values().chain(beside).map(Vec::as_slice);
+    items.0.get(CERTIFICATE_ITEM).is_some_and(|pem| Chain::has_stand_in(pem, others))
 }
 
 fn allow(namespace: &str, system: &str) -> String {

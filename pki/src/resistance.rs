@@ -99,6 +99,13 @@ impl Chain {
         self.certificates.first().map(|first| first.names.clone()).unwrap_or_default()
     }
 
+    /// Whether one of the others stands in for the first, all of them PEM.
+    pub fn has_stand_in<'a>(pem: &[u8], others: impl IntoIterator<Item = &'a [u8]>) -> bool {
+        let Ok(chain) = Self::read(pem) else { return false };
+        let others = others.into_iter().filter_map(|pem| Self::read(pem).ok());
+        others.into_iter().any(|other| other.stands_in_for(&chain))
+    }
+
     /// Whether it resists and speaks for everybody that the other speaks for.
     pub fn stands_in_for(&self, other: &Self) -> bool {
         let (own, wanted) = (self.names(), other.names());

@@ -9,6 +9,7 @@ use trellis_pki::bundle::Bundle;
 
 use super::{
     before::{self, is_labelled, name},
+    certificates,
     facts::{After, Trial},
     policies, proxies,
     report::{Check, few},
@@ -32,6 +33,7 @@ pub fn all(facts: &After, now: Timestamp) -> Vec<Check> {
     checks.extend(pods(facts));
     checks.extend(proxies::all(facts, now));
     checks.extend(policies::all(facts));
+    checks.extend(certificates::all(facts));
     checks
 }
 

@@ -8,7 +8,10 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Pod},
 };
 
-use trellis_api::pq_policy::PqPolicy;
+use trellis_api::{
+    enforcement::{Items, Named, Route},
+    pq_policy::PqPolicy,
+};
 
 use crate::stat::Seen;
 
@@ -43,6 +46,8 @@ pub struct After {
     pub pods: Asked<Vec<Pod>>,
     /// None where the cluster does not know the kind.
     pub policies: Asked<Vec<PqPolicy>>,
+    /// Of each namespace in which certificates have to resist.
+    pub enforced: BTreeMap<String, Asked<Enforced>>,
     /// What the proxies of those pods say.
     pub proxies: Vec<Seen>,
 }
@@ -62,6 +67,22 @@ pub struct Right {
     pub group: &'static str,
     pub resource: &'static str,
     pub namespaced: bool,
+}
+
+/// What of a namespace names or holds certificates.
+#[derive(Clone, Debug, Default)]
+pub struct Enforced {
+    /// Of its Secrets of type kubernetes.io/tls, and of those that are named elsewhere, by namespace and name.
+    pub certificates: BTreeMap<(String, String), Items>,
+    /// Its Ingresses, Gateways and ListenerSets.
+    pub routes: Vec<Naming>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Naming {
+    pub route: Route,
+    pub name: String,
+    pub named: Vec<Named>,
 }
 
 #[derive(Clone, Debug)]

@@ -27,6 +27,7 @@ use trellis_pki::clock::{Clock, SystemClock};
 
 use super::{
     before::{is_labelled, name},
+    enforced,
     facts::{After, Asked, Before, NEEDED, Right, Trial, Version},
 };
 use crate::stat;
@@ -90,6 +91,7 @@ pub async fn after(client: &Client, before: Before, trust_domain: &str) -> After
         policies.list(&every),
     );
     let proxies = stat::of_pods(client, &meshed).await;
+    let enforced = enforced::of(client, before.namespaces.iter().flatten()).await;
     After {
         before,
         deployments: deployments.map(|list| list.items).map_err(text),
@@ -103,6 +105,7 @@ pub async fn after(client: &Client, before: Before, trust_domain: &str) -> After
             Err(kube::Error::Api(status)) if status.is_not_found() => Ok(Vec::new()),
             policies => policies.map(|list| list.items).map_err(text),
         },
+        enforced,
         proxies,
     }
 }

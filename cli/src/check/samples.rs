@@ -10,12 +10,12 @@ use k8s_openapi::{
     jiff::Timestamp,
 };
 use serde_json::{Value, json};
-use trellis_api::names;
+use trellis_api::{enforcement::ENFORCE, names};
 use trellis_pki::{algorithm::Algorithm, bundle::Bundle, issue::Issuer, key::PrivateKey};
 
 use super::{
     after::VERSION,
-    facts::{After, Before, Trial, Version},
+    facts::{After, Before, Enforced, Trial, Version},
     report::{Check, Outcome},
 };
 use crate::stat;
@@ -35,7 +35,7 @@ pub fn before() -> Before {
         denied: Ok(Vec::new()),
         namespaces: Ok(vec![
             namespace("trellis-system", json!({"pod-security.kubernetes.io/enforce": "restricted"})),
-            namespace("elsewhere", json!({})),
+            namespace("elsewhere", json!({ENFORCE: "deny"})),
             labelled("shop"),
         ]),
     }
@@ -69,6 +69,7 @@ pub fn after() -> After {
             "apiVersion": "policy.trellis.dev/v1", "kind": "PQPolicy",
             "metadata": {"name": "first", "namespace": "shop"}, "spec": {"keyExchange": "Prefer"},
         }))]),
+        enforced: BTreeMap::from([("elsewhere".to_owned(), Ok(Enforced::default()))]),
         proxies: vec![stat::samples::seen(
             "web-0",
             "deployment/web",
