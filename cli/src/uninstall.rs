@@ -2,6 +2,7 @@
 //! stand on it.
 
 mod leftovers;
+mod quantum;
 mod standing;
 
 use std::{
@@ -48,8 +49,18 @@ impl Uninstall {
             confirm(&self.namespace)?;
         }
         helm.run(self.arguments()).await?;
-        for removed in leftovers::remove(&client, &self.namespace, self.keep_root).await? {
+        let outcome = leftovers::remove(&client, &self.namespace, self.keep_root).await?;
+        for removed in outcome.removed {
             writeln!(io::stdout(), "removed {removed}")?;
+        }
+        if !outcome.kept.is_empty() {
+            writeln!(
+                io::stdout(),
+                "kept the definitions of cryptographic resources, for with them these objects and their keys would go:"
+            )?;
+            for kept in outcome.kept {
+                writeln!(io::stdout(), "  {kept}")?;
+            }
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -13,10 +13,20 @@ use kube::{
     api::{DeleteParams, ListParams},
 };
 use serde::de::DeserializeOwned;
-use trellis_api::names;
+use trellis_api::{crypto::FINGERPRINT_KEY_SECRET, names};
+
+use super::quantum;
+
+/// What was done.
+#[derive(Debug, Default)]
+pub struct Outcome {
+    pub removed: Vec<String>,
+    /// Cryptographic resources that somebody has, and their definitions therefore.
+    pub kept: Vec<String>,
+}
 
 /// Removes it all and names what was there. What is gone already is no error.
-pub async fn remove(client: &Client, namespace: &str, keep_root: bool) -> Result<Vec<String>> {
+pub async fn remove(client: &Client, namespace: &str, keep_root: bool) -> Result<Outcome> {
     let mut removed = Vec::new();
     // First what could keep the cluster from creating pods.
     let webhooks: Api<MutatingWebhookConfiguration> = Api::all(client.clone());
@@ -34,10 +44,14 @@ pub async fn remove(client: &Client, namespace: &str, keep_root: bool) -> Result
     delete(&leases, names::DISCOVERY, &mut removed).await?;
     let secrets: Api<Secret> = Api::namespaced(client.clone(), namespace);
     delete(&secrets, names::WEBHOOK_SECRET, &mut removed).await?;
+    quantum::end_permissions(client, &mut removed).await?;
+    let kept = quantum::remove_definitions(client, &mut removed).await?;
     if keep_root {
-        return Ok(removed);
+        return Ok(Outcome { removed, kept });
     }
     delete(&secrets, names::ROOT_SECRET, &mut removed).await?;
+    // A later CA makes another one, and marks with it what it finds.
+    delete(&secrets, FINGERPRINT_KEY_SECRET, &mut removed).await?;
 
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let ours = match namespaces
@@ -51,7 +65,7 @@ pub async fn remove(client: &Client, namespace: &str, keep_root: bool) -> Result
     if ours {
         delete(&namespaces, namespace, &mut removed).await?;
     }
-    Ok(removed)
+    Ok(Outcome { removed, kept })
 }
 
 /// Those that Trellis made; somebody else's ConfigMap of the same name is not ours to delete.
@@ -63,7 +77,7 @@ async fn trust_bundles(client: &Client) -> Result<Vec<ConfigMap>> {
     Ok(all.list(&params).await.context("cannot list the trust bundles")?.items)
 }
 
-async fn delete<K>(api: &Api<K>, name: &str, removed: &mut Vec<String>) -> Result<()>
+pub(super) async fn delete<K>(api: &Api<K>, name: &str, removed: &mut Vec<String>) -> Result<()>
 where
     K: Resource + Clone + DeserializeOwned + std::fmt::Debug,
     K::DynamicType: Default,
@@ -93,8 +107,16 @@ mod tests {
 
     use super::*;
 
+    const BINDINGS: &str = "/apis/rbac.authorization.k8s.io/v1/rolebindings";
+    const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+
     /// An API server that has what an installation leaves, and writes down what is deleted.
     fn cluster(namespace_labels: Value) -> (Client, Arc<Mutex<Vec<String>>>) {
+        cluster_with(namespace_labels, 0)
+    }
+
+    /// The same, with as many cryptographic resources of one kind.
+    fn cluster_with(namespace_labels: Value, numbers: usize) -> (Client, Arc<Mutex<Vec<String>>>) {
         let deleted = Arc::new(Mutex::new(Vec::new()));
         let log = deleted.clone();
         let service = service_fn(move |request: Request<Body>| {
@@ -108,6 +130,23 @@ mod tests {
                 }
                 Method::GET if path == "/api/v1/namespaces/trellis-system" => {
                     (200, json!({"metadata": {"name": "trellis-system", "labels": namespace_labels}}))
+                }
+                Method::GET if path == BINDINGS => {
+                    assert!(query.contains("crypto.trellis.dev%2Faccess%3Dsecrets"), "{query}");
+                    let item = json!({"metadata": {"name": "trellis-crypto-secrets", "namespace": "shop"}});
+                    (200, json!({"metadata": {}, "items": [item]}))
+                }
+                Method::GET if path == DEFINITIONS => {
+                    assert!(query.contains("part-of%3Dtrellis"), "{query}");
+                    let items = ["quantumrandomnumbers.qubesec.io", "quantumkemkeypairs.crypto.trellis.dev", "pqpolicies.policy.trellis.dev"]
+                        .map(|name| json!({"metadata": {"name": name}, "spec": {
+                            "group": "", "scope": "Namespaced", "names": {"kind": "", "plural": ""}, "versions": []}}));
+                    (200, json!({"metadata": {}, "items": items}))
+                }
+                Method::GET if path.ends_with("/v1/quantumkemkeypairs") => (200, json!({"metadata": {}, "items": []})),
+                Method::GET if path == "/apis/qubesec.io/v1/quantumrandomnumbers" => {
+                    let item = json!({"metadata": {"name": "number", "namespace": "shop"}});
+                    (200, json!({"metadata": {"continue": "x"}, "items": vec![item; numbers]}))
                 }
                 Method::DELETE if path.contains("mutatingwebhook") => (
                     404,
@@ -131,7 +170,8 @@ mod tests {
     #[tokio::test]
     async fn everything_goes_that_trellis_made() {
         let (client, deleted) = cluster(json!({"app.kubernetes.io/managed-by": "trellis"}));
-        let removed = remove(&client, "trellis-system", false).await.unwrap();
+        let Outcome { removed, kept } = remove(&client, "trellis-system", false).await.unwrap();
+        assert!(kept.is_empty(), "{kept:?}");
         assert_eq!(
             removed,
             [
@@ -141,7 +181,11 @@ mod tests {
                 "Lease trellis-system/trellis-ca",
                 "Lease trellis-system/trellis-discovery",
                 "Secret trellis-system/trellis-injector-tls",
+                "RoleBinding shop/trellis-crypto-secrets",
+                "CustomResourceDefinition quantumrandomnumbers.qubesec.io",
+                "CustomResourceDefinition quantumkemkeypairs.crypto.trellis.dev",
                 "Secret trellis-system/trellis-ca-root",
+                "Secret trellis-system/trellis-crypto-fingerprint-key",
                 "Namespace trellis-system",
             ]
         );
@@ -157,10 +201,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn definitions_stay_while_somebody_has_an_object() {
+        let (client, deleted) = cluster_with(json!({}), 2);
+        let outcome = remove(&client, "trellis-system", false).await.unwrap();
+        assert_eq!(outcome.kept, ["quantumrandomnumbers.qubesec.io: 2 and more"]);
+        assert!(!deleted.lock().iter().any(|path| path.starts_with(DEFINITIONS)));
+    }
+
+    #[tokio::test]
     async fn a_kept_root_keeps_its_namespace() {
         let (client, deleted) = cluster(json!({"app.kubernetes.io/managed-by": "trellis"}));
-        let removed = remove(&client, "trellis-system", true).await.unwrap();
-        assert!(!removed.iter().any(|one| one.contains("trellis-ca-root") || one.starts_with("Namespace")));
-        assert_eq!(deleted.lock().len(), 6);
+        let removed = remove(&client, "trellis-system", true).await.unwrap().removed;
+        let kept = ["trellis-ca-root", "trellis-crypto-fingerprint-key", "Namespace"];
+        assert!(!removed.iter().any(|one| kept.iter().any(|kept| one.contains(kept))), "{removed:?}");
+        assert_eq!(deleted.lock().len(), 9);
     }
 }

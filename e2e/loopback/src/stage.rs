@@ -41,8 +41,17 @@ impl Stage {
 
     /// The same with processes that find something in their environment.
     pub async fn open_in(environment: Environment, server: &[&str]) -> Result<Self, Error> {
+        Self::open_with(binaries()?, environment, server).await
+    }
+
+    /// The same with programs of another folder.
+    pub async fn open_with(
+        binaries: PathBuf,
+        environment: Environment,
+        server: &[&str],
+    ) -> Result<Self, Error> {
         let mut mesh = Mesh::start(Options {
-            binaries: binaries()?,
+            binaries,
             root_algorithm: "ml-dsa-65".to_owned(),
             signatures: "require".to_owned(),
             trust_domain: DEFAULT_TRUST_DOMAIN.to_owned(),

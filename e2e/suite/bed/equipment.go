@@ -20,10 +20,15 @@ type Equipment struct {
 	Values []string
 }
 
-// Shop is the equipment of the end-to-end suite: applications, instruments, and a collector for metrics.
+// Shop is the equipment of the end-to-end suite: applications, instruments, a collector for metrics, and the
+// types of the Gateway API.
 var Shop = Equipment{
 	Name:   "images",
 	Images: shopImages,
+	// Grants of references between namespaces are a kind of this API, and gateways serve certificates.
+	Prepare: func(ctx context.Context, b *Bed) error {
+		return InstallGatewayAPI(ctx, b, filepath.Join(b.Root, "e2e", "conformance"))
+	},
 	Values: []string{"--set", "otlp.endpoint=" + CollectorEndpoint},
 }
 

@@ -1,15 +1,16 @@
 //! Machines whose clocks differ: real processes, each told another time of day.
 
-use std::{fs, path::PathBuf};
+use std::{env, fs, os::unix::fs::symlink, path::PathBuf};
 
 use libtest_mimic::Trial;
+use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
 };
 use trellis_api::evidence::Class;
 use trellis_local::Environment;
-use trellis_loopback::stage::{Error, Stage};
+use trellis_loopback::stage::{Error, Stage, binaries};
 
 use crate::trial;
 
@@ -44,9 +45,36 @@ fn library() -> Result<PathBuf, Error> {
     Ok(found.ok_or("libfaketimeMT.so.1 is not there; apt-get install faketime, or ci/test setup")?)
 }
 
+/// The programs as they are built for release, but for the proxy: that one has its C library inside, where no
+/// other clock gets to. It is the one which the workspace's tests are built with.
+struct Programs(TempDir);
+
+impl Programs {
+    fn new() -> Result<Self, Error> {
+        let (built, folder) = (binaries()?, tempfile::tempdir()?);
+        let test = env::current_exe()?;
+        let tested = test.ancestors().nth(2).map(|folder| folder.join("trellis-proxy"));
+        let Some(proxy) = tested.filter(|proxy| proxy.is_file()) else {
+            return Err(format!("no trellis-proxy beside {}; run `cargo test --workspace`", test.display()).into());
+        };
+        let programs =
+            [built.join("trellis-ca"), built.join("trellis-discovery"), built.join("trellis"), proxy];
+        for program in programs {
+            let name = program.file_name().unwrap_or_default();
+            symlink(&program, folder.path().join(name))?;
+        }
+        Ok(Self(folder))
+    }
+
+    async fn play(&self, shifts: &[(&str, i32)]) -> Result<Stage, Error> {
+        Stage::open_with(self.0.path().to_owned(), clocks(shifts)?, &[]).await
+    }
+}
+
 /// A question and its answer through both proxies, over a tunnel that is post-quantum on both sides.
 async fn passes(shifts: &[(&str, i32)]) -> Result<(), Error> {
-    let stage = Stage::open_in(clocks(shifts)?, &[]).await.map_err(|error| format!("{shifts:?}: {error}"))?;
+    let programs = Programs::new()?;
+    let stage = programs.play(shifts).await.map_err(|error| format!("{shifts:?}: {error}"))?;
     let application = TcpListener::bind(stage.application()).await?;
     let (client, server) = tokio::join!(TcpStream::connect(stage.entry()), application.accept());
     let (mut client, (mut server, _)) = (client?, server?);
@@ -88,6 +116,7 @@ async fn proxies_apart() -> Result<(), Error> {
 
 /// Nothing starts that would only be refused by all others, and what it says names the difference.
 async fn too_far() -> Result<(), Error> {
+    let programs = Programs::new()?;
     for (shifts, said) in [
         // Discovery is the first to ask this CA, whose own certificate lies in its future.
         ([("ca", 120)], "behind that of the CA which issued it; set both by NTP"),
@@ -95,14 +124,14 @@ async fn too_far() -> Result<(), Error> {
         // This CA sees a token of the future.
         ([("ca", -120)], "this clock is at least 2 h 0 min behind that of who made it; set both by NTP"),
     ] {
-        let Err(error) = Stage::open_in(clocks(&shifts)?, &[]).await else {
+        let Err(error) = programs.play(&shifts).await else {
             return Err(format!("{shifts:?} started").into());
         };
         let error = error.to_string();
         assert!(error.contains(said), "{shifts:?}: {error}");
     }
     // Who is ahead can go on, until others see what it is given; it is told at once.
-    let stage = Stage::open_in(clocks(&[("client", 120)])?, &[]).await?;
+    let stage = programs.play(&[("client", 120)]).await?;
     let logs = stage.mesh.logs();
     assert!(logs.contains("this clock is 2 h 0 min ahead of the CA's"), "{logs}");
     stage.mesh.stop().await;
