@@ -33,7 +33,7 @@ func refused(t *testing.T, namespace, text string, named ...string) {
 	}
 }
 
-// T-09, Q-45: the field, the value and the remedy, of each field that is wrong; labels of what is there
+// the field, the value and the remedy, of each field that is wrong; labels of what is there
 // already stay free.
 func TestQuantumSpecsAreJudgedOnAdmission(t *testing.T) {
 	const name = "e2e-judged"
@@ -65,7 +65,7 @@ func TestQuantumSpecsAreJudgedOnAdmission(t *testing.T) {
 	}
 }
 
-// for whom an operation is can only be said by that account or who may impersonate it.
+// for whom an operation is can only be said by that account or who may impersonate it.
 func TestQuantumOperationsAreForTheirAccount(t *testing.T) {
 	const name = "e2e-accounts"
 	namespace(t, name, nil)
@@ -154,7 +154,7 @@ func classical(t *testing.T, host string) (certificate, key string) {
 		string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: pkcs8}))
 }
 
-// K-24, K-25: in a namespace that says so, certificates of RSA or ECDSA are warned about or refused: in a
+// T-37: in a namespace that says so, certificates of RSA or ECDSA are warned about or refused: in a
 // Secret, and where an Ingress or a Gateway names one.
 func TestCertificatesThatDoNotResistAreRefused(t *testing.T) {
 	const name = "e2e-enforced"
