@@ -143,7 +143,9 @@ mod tests {
                             "group": "", "scope": "Namespaced", "names": {"kind": "", "plural": ""}, "versions": []}}));
                     (200, json!({"metadata": {}, "items": items}))
                 }
-                Method::GET if path.ends_with("/v1/quantumkemkeypairs") => (200, json!({"metadata": {}, "items": []})),
+                Method::GET if path.ends_with("/v1/quantumkemkeypairs") => {
+                    (200, json!({"metadata": {}, "items": []}))
+                }
                 Method::GET if path == "/apis/qubesec.io/v1/quantumrandomnumbers" => {
                     let item = json!({"metadata": {"name": "number", "namespace": "shop"}});
                     (200, json!({"metadata": {"continue": "x"}, "items": vec![item; numbers]}))

@@ -24,8 +24,7 @@ pub async fn end_permissions(client: &Client, removed: &mut Vec<String>) -> Resu
     let params = ListParams::default().labels(&format!("{ACCESS_LABEL}={ACCESS_SECRETS}"));
     let all: Api<RoleBinding> = Api::all(client.clone());
     for binding in all.list(&params).await.context("cannot list the CA's permissions to keep Secrets")? {
-        let of: Api<RoleBinding> =
-            Api::namespaced(client.clone(), &binding.namespace().unwrap_or_default());
+        let of: Api<RoleBinding> = Api::namespaced(client.clone(), &binding.namespace().unwrap_or_default());
         delete(&of, &binding.name_any(), removed).await?;
     }
     Ok(())

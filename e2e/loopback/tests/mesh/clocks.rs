@@ -55,7 +55,9 @@ impl Programs {
         let test = env::current_exe()?;
         let tested = test.ancestors().nth(2).map(|folder| folder.join("trellis-proxy"));
         let Some(proxy) = tested.filter(|proxy| proxy.is_file()) else {
-            return Err(format!("no trellis-proxy beside {}; run `cargo test --workspace`", test.display()).into());
+            return Err(
+                format!("no trellis-proxy beside {}; run `cargo test --workspace`", test.display()).into()
+            );
         };
         let programs =
             [built.join("trellis-ca"), built.join("trellis-discovery"), built.join("trellis"), proxy];
