@@ -10,13 +10,16 @@ mod path;
 mod selector;
 mod watching;
 
-use std::{collections::BTreeMap, convert::Infallible, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
 
 use http::{Method, Request};
+use http_body_util::BodyExt;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::{net::TcpListener, sync::watch};
 
 pub use self::fate::{Asked, Fate, Judge};
 use self::watching::Change;
@@ -187,15 +190,35 @@ impl FakeApi {
     }
 
     /// Waits until a condition holds, with the time that passes in between.
-    pub async fn within(&self, limit: std::time::Duration, what: &str, holds: impl Fn(&Self) -> bool) {
+    pub async fn within(&self, limit: Duration, what: &str, holds: impl Fn(&Self) -> bool) {
+        assert!(self.happens(limit, holds).await, "did not happen within {limit:?}: {what}");
+    }
+
+    /// Whether a condition comes to hold in this time.
+    pub async fn happens(&self, limit: Duration, holds: impl Fn(&Self) -> bool) -> bool {
         let mut version = self.0.version.subscribe();
         let waiting = async {
             while !holds(self) {
                 let _ = version.changed().await;
             }
         };
-        if tokio::time::timeout(limit, waiting).await.is_err() && !holds(self) {
-            panic!("did not happen within {limit:?}: {what}");
+        tokio::time::timeout(limit, waiting).await.is_ok() || holds(self)
+    }
+
+    /// Answers whoever connects, for programs that are no part of a test.
+    pub async fn serve(self, listener: TcpListener) -> io::Result<()> {
+        loop {
+            let (connection, _) = listener.accept().await?;
+            let api = self.clone();
+            let service = service_fn(move |request: Request<Incoming>| {
+                let api = api.clone();
+                async move {
+                    let (parts, body) = request.into_parts();
+                    let body = Body::from(body.collect().await?.to_bytes().to_vec());
+                    Ok::<_, hyper::Error>(api.answer(Request::from_parts(parts, body)).await)
+                }
+            });
+            tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(connection), service));
         }
     }
 

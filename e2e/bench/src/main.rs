@@ -9,6 +9,7 @@ mod bed;
 mod clock;
 mod cores;
 mod cryptography;
+mod custody;
 mod driver;
 mod envoy;
 mod figure;
@@ -92,6 +93,8 @@ enum Section {
     Handshakes,
     /// Key encapsulation and signatures, against OpenSSL.
     Crypto,
+    /// Cryptographic resources, by the CA.
+    Custody,
     Memory,
     /// From the start of a proxy to its first answer.
     Starts,
@@ -150,6 +153,9 @@ async fn measure(cli: &Cli) -> anyhow::Result<()> {
     }
     if wanted(Section::Crypto) {
         cryptography::measure(cli.openssl.as_deref(), cores, &plan, &mut report).await?;
+    }
+    if wanted(Section::Custody) {
+        custody::measure(&cli.binaries, cores, &plan, &mut report).await?;
     }
     if wanted(Section::Memory) {
         memory::measure(&cli.binaries, cores, &plan, &mut report).await?;

@@ -31,6 +31,8 @@ pub struct Plan {
     pub crowd: u32,
     /// Streams that hear of a change of trust.
     pub followers: usize,
+    /// Cryptographic resources that rest, and for how long that is watched.
+    pub resting: (u32, Duration),
     pub soak: Duration,
     /// Load before the migration, and after it.
     pub around_migration: Duration,
@@ -57,6 +59,7 @@ impl Plan {
                 leaves: 1_000,
                 crowd: 5_000,
                 followers: 500,
+                resting: (2_000, Duration::from_secs(10)),
                 soak,
                 around_migration: Duration::from_secs(2),
                 steady: Duration::from_secs(2),
@@ -73,6 +76,7 @@ impl Plan {
             leaves: 4_000,
             crowd: 5_000,
             followers: 500,
+            resting: (10_000, Duration::from_secs(60)),
             soak,
             around_migration: Duration::from_secs(10),
             steady: Duration::from_secs(6),
