@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     queue::{Outcome, Queue},
     seal::marks,
+    tally::Tally,
     vault::Vault,
     view::{Named, View},
     watch::Seen,
@@ -161,10 +162,20 @@ struct Work {
     metrics: Metrics,
 }
 
+impl Drop for Work {
+    /// Who does not lead any more says nothing of them.
+    fn drop(&mut self) {
+        self.metrics.standing(&Tally::default());
+    }
+}
+
 impl Work {
     /// Attends to as many as may be.
     fn begin(&mut self) {
         self.metrics.waiting(self.queue.len());
+        if let Some(tally) = self.view.lock().tally() {
+            self.metrics.standing(tally);
+        }
         if !self.complete {
             return;
         }

@@ -24,6 +24,7 @@ mod object;
 mod queue;
 mod seal;
 mod sources;
+mod tally;
 mod trade;
 mod trouble;
 mod vault;

@@ -4,7 +4,10 @@ use kube::{Resource, api::DynamicObject};
 use serde_json::Value;
 use trellis_api::crypto::{Kind, ROTATE};
 
-use crate::id::{Group, Id};
+use crate::{
+    id::{Group, Id},
+    tally::Shown,
+};
 
 /// One object of the nine kinds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,7 @@ pub(crate) struct Object {
     pub rotate: Option<String>,
     pub spec: Box<str>,
     pub status: Box<str>,
+    pub shown: Shown,
 }
 
 impl Object {
@@ -25,6 +29,7 @@ impl Object {
     pub fn of(group: Group, kind: Kind, object: &DynamicObject) -> Option<Self> {
         let meta = object.meta();
         let text = |part: &str| object.data.get(part).unwrap_or(&Value::Null).to_string().into_boxed_str();
+        let status = text("status");
         Some(Self {
             id: Id::new(group, kind, meta.namespace.as_deref()?, meta.name.as_deref()?),
             uid: meta.uid.clone()?,
@@ -33,7 +38,8 @@ impl Object {
             deleting: meta.deletion_timestamp.is_some(),
             rotate: meta.annotations.as_ref().and_then(|all| all.get(ROTATE)).cloned(),
             spec: text("spec"),
-            status: text("status"),
+            shown: Shown::of(&status),
+            status,
         })
     }
 

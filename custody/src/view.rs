@@ -18,6 +18,7 @@ use crate::{
     issuer::Anchors,
     kept::Kept,
     object::{Object, is_older},
+    tally::Tally,
 };
 
 /// What may be done in a namespace.
@@ -48,6 +49,9 @@ pub(crate) struct View {
     mesh: Option<Anchors>,
     index: Index,
     news: News,
+    tally: Tally,
+    /// Whether the tally is another than when it was looked at last.
+    counted: bool,
 }
 
 /// What has come of changes, for whoever acts on it.
@@ -63,6 +67,11 @@ impl View {
     /// What has come of everything that it was told since it was asked last.
     pub fn news(&mut self) -> News {
         std::mem::take(&mut self.news)
+    }
+
+    /// How all objects stand, if that has changed since it was asked last.
+    pub fn tally(&mut self) -> Option<&Tally> {
+        std::mem::take(&mut self.counted).then_some(&self.tally)
     }
 
     pub fn objects_listed(&mut self, group: Group, kind: Kind, objects: Vec<Object>) {
@@ -84,6 +93,13 @@ impl View {
         if before.is_some_and(|before| object.is_older_than(before) || *before == object) {
             return;
         }
+        if before.is_none_or(|before| before.shown != object.shown) {
+            if let Some(before) = before {
+                self.tally.remove(id.kind, before.shown);
+            }
+            self.tally.add(id.kind, object.shown);
+            self.counted = true;
+        }
         if before.is_none_or(|before| before.uid != object.uid) {
             if let Some(before) = before {
                 // It was deleted and made again in between.
@@ -100,6 +116,8 @@ impl View {
     pub fn object_gone(&mut self, id: &Id) {
         let Some(object) = self.objects.remove(id) else { return };
         self.by_uid.remove(&object.uid);
+        self.tally.remove(id.kind, object.shown);
+        self.counted = true;
         if let Some(count) = self.namespaces.get_mut(&*id.namespace) {
             *count -= 1;
             if *count == 0 {

@@ -7,4 +7,5 @@ mod exchange;
 mod faults;
 mod keys;
 mod kills;
+mod numbers;
 mod signatures;

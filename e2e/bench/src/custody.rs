@@ -156,7 +156,11 @@ impl Bench {
                 0 => (KEM, name, json!({ "algorithm": "ML-KEM-768" })),
                 1 => {
                     let pair = format!("rests-{}", number - 1);
-                    (ENCAPSULATE, name, json!({ "publicKeyRef": { "name": pair }, "algorithm": "ML-KEM-768" }))
+                    (
+                        ENCAPSULATE,
+                        name,
+                        json!({ "publicKeyRef": { "name": pair }, "algorithm": "ML-KEM-768" }),
+                    )
                 }
                 2 => {
                     let from = format!("rests-{}", number - 1);
@@ -197,9 +201,8 @@ impl Bench {
         let mut left: Vec<String> = objects.iter().map(|(kind, name, _)| path(kind, name)).collect();
         let deadline = Instant::now() + PATIENCE;
         while let Some(next) = left.pop() {
-            let ready = |api: &FakeApi| {
-                api.get(&next).is_some_and(|object| object["status"]["status"] == "Success")
-            };
+            let ready =
+                |api: &FakeApi| api.get(&next).is_some_and(|object| object["status"]["status"] == "Success");
             let happens = self.api.happens(deadline.saturating_duration_since(Instant::now()), ready).await;
             ensure!(happens, "{next} is {}", self.api.get(&next).unwrap_or_default()["status"]);
         }
@@ -222,11 +225,7 @@ fn hundred(name: &str) -> Vec<(&'static str, String, Value)> {
         let named = |what: &str| format!("{name}-{what}-{number}");
         let pair = json!({ "name": named("pair") });
         all.push((KEM, named("pair"), json!({ "algorithm": "ML-KEM-768" })));
-        all.push((
-            ENCAPSULATE,
-            named("there"),
-            json!({ "publicKeyRef": pair, "algorithm": "ML-KEM-768" }),
-        ));
+        all.push((ENCAPSULATE, named("there"), json!({ "publicKeyRef": pair, "algorithm": "ML-KEM-768" })));
         all.push((
             DECAPSULATE,
             named("back"),

@@ -17,6 +17,7 @@ use crate::{
     kept::{Facts, Kept, State},
     lifecycle::{Step, Taken},
     marks::Marks,
+    tally::Shown,
     trade::{Decision, Keeper, Look, Trade},
     view::Looked,
 };
@@ -102,6 +103,7 @@ impl World {
             rotate: before.and_then(|before| before.rotate.clone()),
             spec: spec.to_string().into(),
             status: before.map_or_else(|| "null".into(), |before| before.status.clone()),
+            shown: before.map_or_else(|| Shown::of("null"), |before| before.shown),
         };
         self.objects.insert(name.to_owned(), object);
     }
