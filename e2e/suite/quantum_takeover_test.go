@@ -57,7 +57,7 @@ func TestQuantumTakesOverTheOldGroup(t *testing.T) {
 	keeping(t, before)
 	samples := quantumSamples(t, before)
 	for kind, more := range map[string]string{
-		"QuantumKEMKeyPair": "keyFormat: qubesec", "QuantumSignatureKeyPair": "keyFormat: qubesec", "QuantumDerivedKey": "kdfProfile: plain",
+		"QuantumKEMKeyPair": "keyFormat: qubesec", "QuantumSignatureKeyPair": "keyFormat: qubesec", "QuantumDerivedKey": "kdfProfile: Plain",
 	} {
 		documents := strings.Split(samples, "\n---\n")
 		for at, document := range documents {

@@ -499,12 +499,18 @@ func TestQuantumSurvivesItsController(t *testing.T) {
 	}
 	for range deaths {
 		look()
-		victim := leader(t)
+		victim := ""
+		eventually(t, "one leads", func() error {
+			if victim = leader(t); victim == "" {
+				return errors.New("nobody")
+			}
+			return nil
+		})
 		if _, err := cluster.Run(t.Context(), "delete", "pod", victim, "-n", bed.System, "--grace-period=0", "--force"); err != nil {
 			t.Fatal(err)
 		}
 		eventually(t, "another one leads", func() error {
-			if leader(t) == victim {
+			if now := leader(t); now == victim || now == "" {
 				return errors.New("not yet")
 			}
 			return nil

@@ -20,7 +20,7 @@ pub(super) const ONE_NAME: Rule = Rule {
 /// Names that are known only to be refused with a reason.
 pub(super) const STANDARDISED: Rule = Rule {
     rule: "!has(self.algorithm) || !self.algorithm.startsWith('Falcon')",
-    message: "Falcon is not a standard yet, so keys of it could not be kept: use ML-DSA-65",
+    message: "Falcon512 and Falcon1024 are no standard yet, so keys of them could not be kept: use ML-DSA-65",
     field: ".algorithm",
 };
 
