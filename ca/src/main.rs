@@ -81,7 +81,10 @@ const ROOT: &str = "root";
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
-    log::init(&flags.log, flags.log_format)?;
+    let logging = log::init(&flags.log, flags.log_format)?;
+    if let Some(file) = flags.log_file.clone() {
+        tokio::spawn(log::follow(logging, file, flags.log.clone()));
+    }
     let choices = flags.choices()?;
     let shutdown = shutdown::signal()?;
     let registry = Registry::new();

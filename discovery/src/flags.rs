@@ -59,8 +59,12 @@ pub struct Flags {
     /// An OpenTelemetry collector's gRPC receiver, as http://HOST:4317.
     #[arg(long, env = "TRELLIS_OTLP_ENDPOINT")]
     pub otlp_endpoint: Option<String>,
+    /// What is logged: a level, or levels by target.
     #[arg(long, env = "TRELLIS_LOG", default_value = "info")]
     pub log: String,
+    /// A file with such a filter, which wins while it is there, and may come, change and go at any time.
+    #[arg(long, env = "TRELLIS_LOG_FILE")]
+    pub log_file: Option<PathBuf>,
     #[arg(long, env = "TRELLIS_LOG_FORMAT", default_value_t = Format::Text)]
     pub log_format: Format,
 }

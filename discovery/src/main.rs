@@ -41,8 +41,13 @@ const EXPORT_EVERY: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
     let flags = Flags::parse();
-    log::init(&flags.log, flags.log_format)?;
-    runtime::Builder::new_current_thread().enable_all().build()?.block_on(run(flags))
+    let logging = log::init(&flags.log, flags.log_format)?;
+    runtime::Builder::new_current_thread().enable_all().build()?.block_on(async {
+        if let Some(file) = flags.log_file.clone() {
+            tokio::spawn(log::follow(logging, file, flags.log.clone()));
+        }
+        run(flags).await
+    })
 }
 
 async fn run(flags: Flags) -> Result<()> {

@@ -136,18 +136,19 @@ func TestUninstallLeavesNothingBehind(t *testing.T) {
 	})
 	uninstall(t)
 
-	kinds, err := cluster.Run(t.Context(), "api-resources", "--verbs=list", "-o", "name")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var wanted []string
-	for _, kind := range strings.Fields(kinds) {
-		// Events outlive what they tell of, and end by themselves.
-		if !strings.HasPrefix(kind, "events") {
-			wanted = append(wanted, kind)
-		}
-	}
 	eventually(t, "nothing left", func() error {
+		// Kinds whose definitions are on their way out are still listed for a while.
+		kinds, err := cluster.Run(t.Context(), "api-resources", "--verbs=list", "-o", "name")
+		if err != nil {
+			return err
+		}
+		var wanted []string
+		for _, kind := range strings.Fields(kinds) {
+			// Events outlive what they tell of, and end by themselves.
+			if !strings.HasPrefix(kind, "events") {
+				wanted = append(wanted, kind)
+			}
+		}
 		text, err := cluster.Run(t.Context(), "get", strings.Join(wanted, ","), "-A", "-o", "name", "--ignore-not-found", "--show-kind")
 		if err != nil {
 			return err

@@ -59,6 +59,10 @@ pub struct Flags {
     #[arg(long, env = "TRELLIS_LOG", default_value = "info")]
     pub log: String,
 
+    /// A file with such a filter, which wins while it is there, and may come, change and go at any time.
+    #[arg(long, env = "TRELLIS_LOG_FILE")]
+    pub log_file: Option<PathBuf>,
+
     /// How it is logged: text or json.
     #[arg(long, env = "TRELLIS_LOG_FORMAT", default_value_t = Format::Text)]
     pub log_format: Format,

@@ -35,7 +35,10 @@ const OTLP_INTERVAL: Duration = Duration::from_secs(15);
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> anyhow::Result<()> {
     let flags = Flags::parse();
-    log::init(&flags.log, flags.log_format)?;
+    let logging = log::init(&flags.log, flags.log_format)?;
+    if let Some(file) = flags.log_file.clone() {
+        tokio::spawn(log::follow(logging, file, flags.log.clone()));
+    }
     let stop = shutdown::signal()?;
     let registry = Registry::new();
     registry.build_info(VERSION);

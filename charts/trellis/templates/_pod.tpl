@@ -5,6 +5,7 @@
 - --trust-domain={{ .Values.trustDomain }}
 - --namespace={{ .Release.Namespace }}
 - --log={{ .Values.log.level }}
+- --log-file=/etc/trellis-log/filter
 - --log-format={{ .Values.log.format }}
 {{- with .Values.otlp.endpoint }}
 - --otlp-endpoint={{ . }}
@@ -87,6 +88,19 @@ livenessProbe:
   failureThreshold: 3
 resources:
   {{- toYaml (get $root.Values $component).resources | nindent 2 }}
+{{- end }}
+
+{{/* Where an operator says what is logged, by a ConfigMap that need not be there. */}}
+{{- define "trellis.logMount" -}}
+- name: log
+  mountPath: /etc/trellis-log
+  readOnly: true
+{{- end }}
+{{- define "trellis.logVolume" -}}
+- name: log
+  configMap:
+    name: trellis-log
+    optional: true
 {{- end }}
 
 {{/* Ports of a container: include "trellis.ports" (list "grpc" 15012) */}}
