@@ -69,7 +69,7 @@ metadata: {name: pair}`)
 	const controller = "system:serviceaccount:trellis-system:trellis-ca"
 	wanted := map[string]func(accessRecord) bool{
 		"a user created the object": func(r accessRecord) bool {
-			return r.ObjectRef.APIGroup == quantumGroup && r.ObjectRef.Resource == "quantumkemkeypairs" && r.ObjectRef.Name == "pair" && r.Verb != "get" &&
+			return r.ObjectRef.APIGroup == quantumGroup && r.ObjectRef.Resource == "quantumkemkeypairs" && r.Verb == "create" &&
 				!strings.HasPrefix(r.User.Username, "system:") && r.ResponseStatus.Code == 201
 		},
 		"the controller created the Secret": func(r accessRecord) bool {
