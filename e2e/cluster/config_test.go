@@ -88,6 +88,7 @@ func TestControlPlaneServesBothFamilies(t *testing.T) {
 	for _, want := range []string{
 		"--service-cluster-ip-range=10.97.0.0/16,fd00:10:97::/112", "--advertise-address=198.18.1.11",
 		"--feature-gates=ClusterTrustBundle=true,ClusterTrustBundleProjection=true,PodCertificateRequest=true",
+		"--audit-log-maxsize=32", "--audit-log-maxbackup=1",
 	} {
 		if !slices.Contains(args, want) {
 			t.Errorf("the API server's arguments lack %s: %v", want, args)
@@ -239,5 +240,26 @@ func TestKeys(t *testing.T) {
 	}
 	if info, err := os.Stat(layout.State); err != nil || info.Mode().Perm() != 0o700 {
 		t.Errorf("the state folder: %v, %v", info.Mode(), err)
+	}
+}
+
+// The API server is given the policy that the product ships, word for word.
+func TestAuditPolicyIsTheOneThatIsShipped(t *testing.T) {
+	layout := testLayout(t)
+	if err := writeAuditPolicy(layout, "."); err != nil {
+		t.Fatal(err)
+	}
+	shipped := read(t, filepath.Join("..", "..", "docs", "audit-policy.yaml"))
+	given := layout.path("control", "audit-policy.yaml")
+	if read(t, given) != shipped || !strings.Contains(shipped, "level: Metadata") {
+		t.Errorf("it is not in %s", given)
+	}
+	for _, level := range []string{"level: Request", "level: RequestResponse"} {
+		if strings.Contains(shipped, level) {
+			t.Errorf("it has %s: bodies hold the material", level)
+		}
+	}
+	if args := apiServer(layout, testPlan).Args; !slices.Contains(args, "--audit-policy-file="+given) || !slices.Contains(args, "--audit-log-path="+layout.AuditLog()) {
+		t.Errorf("the API server's arguments: %v", args)
 	}
 }

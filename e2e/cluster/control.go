@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"strings"
 	"time"
 )
@@ -19,6 +20,19 @@ const (
 	apiGroups     = "certificates.k8s.io/v1beta1=true"
 	clusterDomain = "cluster.local"
 )
+
+// auditPolicy is the file that the product ships for API servers, as the cluster's own one keeps it.
+const auditPolicy = "audit-policy.yaml"
+
+// writeAuditPolicy takes it from the tree that this program is of.
+func writeAuditPolicy(layout Layout, source string) error {
+	shipped := filepath.Join(source, "..", "..", "docs", auditPolicy)
+	text, err := os.ReadFile(shipped)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(layout.path("control", auditPolicy), text, 0o600)
+}
 
 // writeKeys makes every key of the control plane and of the nodes, and the kubeconfigs that hold some.
 func writeKeys(layout Layout, plan Plan, now time.Time) error {
@@ -181,6 +195,11 @@ func apiServer(layout Layout, plan Plan) Server {
 		// Pods leave a lost node soon, for tests that lose one.
 		"--default-not-ready-toleration-seconds=10",
 		"--default-unreachable-toleration-seconds=10",
+		// Two files of 32 MB at most, which go with the cluster.
+		"--audit-policy-file=" + layout.path("control", auditPolicy),
+		"--audit-log-path=" + layout.AuditLog(),
+		"--audit-log-maxsize=32",
+		"--audit-log-maxbackup=1",
 		"--runtime-config=" + apiGroups,
 		"--feature-gates=" + gates("=true", ","),
 	}}

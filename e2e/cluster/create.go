@@ -88,6 +88,9 @@ func (c *creation) prepare(ctx context.Context, plan Plan, now time.Time) error 
 			return err
 		}
 	}
+	if err := writeAuditPolicy(c.layout, os.Getenv(sourceVariable)); err != nil {
+		return err
+	}
 	return writeKeys(c.layout, plan, now)
 }
 

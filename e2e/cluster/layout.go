@@ -59,6 +59,9 @@ func (l Layout) PKI(file string) string { return l.path("pki", file) }
 // Log is where a server's log lies, by the path that stays valid when the cluster failed to come up.
 func (l Layout) Log(server string) string { return filepath.Join(l.State, "log", server+".log") }
 
+// AuditLog is what the API server writes down of keys and trust.
+func (l Layout) AuditLog() string { return l.path("control", "audit.log") }
+
 // Node is a folder of a node's own disk.
 func (l Layout) Node(node Node, parts ...string) string {
 	return filepath.Join(append([]string{l.path("nodes"), node.Name}, parts...)...)
