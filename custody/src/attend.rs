@@ -9,7 +9,7 @@ mod step;
 mod verify;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -25,6 +25,7 @@ use crate::{
     id::Id,
     index::{Dependency, Name},
     issuer::Issuer,
+    kept::State,
     kinds::trade,
     lifecycle::{Blocked, Taken},
     queue::Outcome,
@@ -57,8 +58,8 @@ pub(crate) struct Attendant {
 /// What a turn has found out by itself.
 #[derive(Default)]
 struct Turn {
-    /// Secrets of which nothing can be made, by uid and version.
-    hopeless: HashSet<(String, String)>,
+    /// Secrets of which nothing can be made, by uid and version, and how they stand therefore.
+    unread: HashMap<(String, String), State>,
     /// Names that are somebody else's.
     taken: HashSet<String>,
 }
@@ -213,7 +214,7 @@ impl Attendant {
     fn watch_names(&self, look: &Look, decision: &Decision, trade: &dyn Trade) {
         let id = &look.object.id;
         let name = match &decision.course.blocked {
-            Some(Blocked::Conflict { name }) => Some(name.clone()),
+            Some(Blocked::Conflict { name } | Blocked::NotAdopted { name, .. }) => Some(name.clone()),
             Some(Blocked::Lost { .. }) => trade.secret(&look.object),
             _ => None,
         };

@@ -1,7 +1,7 @@
 //! A Secret of ours, as it is remembered: everything that it says of itself, and whether that is so. What is
 //! in it is looked at once, when it comes, and not kept.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use k8s_openapi::{
     api::core::v1 as core, apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp,
@@ -53,7 +53,7 @@ pub(crate) struct Facts {
     pub rotated: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// It is as we wrote it.
     Sound,
@@ -65,6 +65,9 @@ pub(crate) enum State {
     Damaged,
     /// It was looked into, and nothing can be made of it.
     Hopeless,
+    /// The same of one that we did not write, and why it is not taken over: it may be of use to somebody, so that
+    /// nothing is ever written over it.
+    Unfit(Arc<str>),
 }
 
 /// Who has a Secret.

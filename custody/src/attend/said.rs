@@ -65,7 +65,7 @@ impl Attendant {
 }
 
 /// Reasons that Events have as well.
-const FAILURES: [&str; 15] = [
+const FAILURES: [&str; 16] = [
     condition::LOST,
     condition::SECRET_CONFLICT,
     condition::NO_ACCESS,
@@ -78,6 +78,7 @@ const FAILURES: [&str; 15] = [
     "AlgorithmMismatch",
     "KeyNotConfirmed",
     "UnfitSource",
+    "NotAdopted",
     "Refused",
     "VersionUnavailable",
     "Invalid",

@@ -21,6 +21,8 @@ use trellis_fake_api::FakeApi;
 use trellis_pki::clock::Clock;
 use trellis_telemetry::Registry;
 
+/// The group of the kinds.
+pub const GROUP: &str = "crypto.trellis.dev";
 pub const SYSTEM: &str = "trellis-system";
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -67,6 +69,8 @@ impl Herald for Heard {
 }
 
 pub struct Bed {
+    /// Of all objects that are made and looked at here.
+    pub group: &'static str,
     pub api: FakeApi,
     pub clock: Arc<Passing>,
     pub heard: Heard,
@@ -83,7 +87,7 @@ impl Bed {
 
     pub fn idle() -> Self {
         let (api, clock, heard) = (FakeApi::new(), Arc::new(Passing::new()), Heard::default());
-        Self { api, clock, heard, controllers: Vec::new() }
+        Self { group: GROUP, api, clock, heard, controllers: Vec::new() }
     }
 
     /// A controller that believes to lead.
@@ -123,24 +127,30 @@ impl Bed {
         self.controllers.drain(..).for_each(|controller| controller.abort());
     }
 
+    /// Of an object.
+    pub fn path(&self, namespace: &str, kind: &str, name: &str) -> String {
+        let plural = format!("{}s", kind.to_ascii_lowercase());
+        format!("/apis/{}/v1/namespaces/{namespace}/{plural}/{name}", self.group)
+    }
+
     pub fn create(&self, kind: &str, name: &str, spec: Value) {
         self.create_in("shop", kind, name, spec);
     }
 
     pub fn create_in(&self, namespace: &str, kind: &str, name: &str, spec: Value) {
         let object = json!({
-            "apiVersion": "crypto.trellis.dev/v1", "kind": kind,
+            "apiVersion": format!("{}/v1", self.group), "kind": kind,
             "metadata": { "name": name, "namespace": namespace }, "spec": spec,
         });
-        self.api.create(&path(namespace, kind, name), object);
+        self.api.create(&self.path(namespace, kind, name), object);
     }
 
     pub fn edit(&self, kind: &str, name: &str, change: impl FnOnce(&mut Value)) {
-        self.api.edit(&path("shop", kind, name), change);
+        self.api.edit(&self.path("shop", kind, name), change);
     }
 
     pub fn object(&self, kind: &str, name: &str) -> Value {
-        self.api.get(&path("shop", kind, name)).unwrap_or_default()
+        self.api.get(&self.path("shop", kind, name)).unwrap_or_default()
     }
 
     pub fn status(&self, kind: &str, name: &str) -> Value {
@@ -160,7 +170,7 @@ impl Bed {
         what: &str,
         holds: impl Fn(&Value) -> bool,
     ) -> Value {
-        let at = path(namespace, kind, name);
+        let at = self.path(namespace, kind, name);
         let seen = |api: &FakeApi| api.get(&at).is_some_and(|object| holds(&object["status"]));
         let waiting = self.api.within(PATIENCE, what, seen);
         tokio::pin!(waiting);
@@ -237,11 +247,6 @@ impl Drop for Bed {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-pub fn path(namespace: &str, kind: &str, name: &str) -> String {
-    let plural = format!("{}s", kind.to_ascii_lowercase());
-    format!("/apis/crypto.trellis.dev/v1/namespaces/{namespace}/{plural}/{name}")
 }
 
 pub fn secret_path(namespace: &str, name: &str) -> String {

@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use trellis_election::Role;
 use trellis_fake_api::Fate;
 
-use crate::bed::{Bed, bytes, condition, fingerprint, path, reason, rotate, secret_path, set};
+use crate::bed::{Bed, bytes, condition, fingerprint, reason, rotate, secret_path, set};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const RANDOM: &str = "QuantumRandomNumber";
@@ -222,7 +222,7 @@ async fn a_status_that_somebody_else_wrote_over_is_written_again() {
     let bed = Bed::new();
     bed.create(RANDOM, "number", json!({}));
     let before = bed.success(RANDOM, "number").await;
-    let at = path("shop", RANDOM, "number");
+    let at = bed.path("shop", RANDOM, "number");
     bed.api.edit(&at, |object| object["status"] = json!({ "status": "Failed", "error": "no" }));
     let status = bed.success(RANDOM, "number").await;
     assert_eq!((&status["fullFingerprint"], status["error"].is_null()), (&before["fullFingerprint"], true));
@@ -286,7 +286,7 @@ async fn what_goes_and_comes_again_is_another_object() {
     exchange(&bed);
     bed.success(DERIVED, "key").await;
     let before = fingerprint(&bed.secret("kem"));
-    assert!(bed.api.remove(&path("shop", KEM, "kem")));
+    assert!(bed.api.remove(&bed.path("shop", KEM, "kem")));
     let told = |status: &Value| condition(status, "SourceAvailable")["reason"] == "SourceNotFound";
     bed.until(ENCAPSULATE, "enc", "it is told", told).await;
     // As the garbage collector does.

@@ -8,3 +8,4 @@ mod faults;
 mod keys;
 mod kills;
 mod signatures;
+mod takeover;

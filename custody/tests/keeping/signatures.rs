@@ -6,7 +6,7 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use trellis_crypto::PublicKey;
 
-use crate::bed::{Bed, bytes, condition, path, reason, rotate, secret_path, set};
+use crate::bed::{Bed, bytes, condition, reason, rotate, secret_path, set};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const PAIR: &str = "QuantumSignatureKeyPair";
@@ -243,6 +243,6 @@ async fn a_verifier_elsewhere_needs_grants_for_all_that_it_reads() {
     let valid = |status: &Value| status["status"] == "Valid";
     bed.until_in("third", VERIFY, "verify", "it is valid", valid).await;
     // Fingerprints of the same message at two places have nothing to do with each other.
-    let third = bed.api.get(&path("third", VERIFY, "verify")).unwrap();
+    let third = bed.api.get(&bed.path("third", VERIFY, "verify")).unwrap();
     assert_ne!(third["status"]["messageFingerprint"], bed.status(VERIFY, "verify")["messageFingerprint"]);
 }
