@@ -193,7 +193,7 @@ impl FakeApi {
         }
         let selector = Selector::of(query);
         let version = self.0.version.borrow().to_string();
-        let state = self.0.state.lock();
+        let mut state = self.0.state.lock();
         let listed =
             state.objects.iter().filter(|(at, object)| collection.lists(at) && selector.selects(object));
         let items: Vec<&Value> = listed.map(|(_, object)| object).collect();
@@ -201,6 +201,7 @@ impl FakeApi {
             "kind": "List", "apiVersion": "v1",
             "metadata": { "resourceVersion": version }, "items": items,
         });
+        state.sent += list["items"].as_array().map_or(0, Vec::len);
         reply(StatusCode::OK, &list)
     }
 

@@ -5,6 +5,7 @@ mod bed;
 mod certificates;
 mod exchange;
 mod faults;
+mod idle;
 mod keys;
 mod kills;
 mod signatures;
