@@ -17,6 +17,7 @@ use crate::{
     index::{Dependency, Difference, Index, Name},
     issuer::Anchors,
     kept::Kept,
+    kinds::trade,
     object::{Object, is_older},
 };
 
@@ -42,6 +43,8 @@ pub(crate) struct View {
     kept: HashMap<String, Vec<Arc<Kept>>>,
     /// Whose a Secret is, by namespace and name.
     holders: HashMap<(String, String), String>,
+    /// Who wishes a Secret of a namespace and name, whether it is there or not.
+    wished: HashMap<(String, String), Id>,
     named: HashMap<Name, Named>,
     grants: HashMap<String, Vec<ReferenceGrant>>,
     granted: bool,
@@ -93,12 +96,17 @@ impl View {
             }
             self.by_uid.insert(object.uid.clone(), id.clone());
         }
+        if let Some(before) = self.objects.get(&id) {
+            self.unwish(&wish(before), &id);
+        }
+        self.wished.extend(wish(&object).map(|place| (place, id.clone())));
         self.objects.insert(id.clone(), object);
         self.concerns(id);
     }
 
     pub fn object_gone(&mut self, id: &Id) {
         let Some(object) = self.objects.remove(id) else { return };
+        self.unwish(&wish(&object), id);
         self.by_uid.remove(&object.uid);
         if let Some(count) = self.namespaces.get_mut(&*id.namespace) {
             *count -= 1;
@@ -107,6 +115,14 @@ impl View {
             }
         }
         self.concerns(id.clone());
+    }
+
+    fn unwish(&mut self, place: &Option<(String, String)>, id: &Id) {
+        if let Some(place) = place
+            && self.wished.get(place) == Some(id)
+        {
+            self.wished.remove(place);
+        }
     }
 
     pub fn grants_listed(&mut self, grants: Vec<ReferenceGrant>) {
@@ -196,4 +212,10 @@ impl View {
             known.uid != kept.uid || !is_older(&kept.resource_version, &known.resource_version)
         })
     }
+}
+
+/// The namespace and name of the Secret that an object wishes.
+fn wish(object: &Object) -> Option<(String, String)> {
+    let name = trade(object.id.kind)?.secret(object)?;
+    Some((object.id.namespace.to_string(), name))
 }

@@ -246,3 +246,35 @@ async fn a_verifier_elsewhere_needs_grants_for_all_that_it_reads() {
     let third = bed.api.get(&bed.path("third", VERIFY, "verify")).unwrap();
     assert_ne!(third["status"]["messageFingerprint"], bed.status(VERIFY, "verify")["messageFingerprint"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn signatures_of_each_other_are_named_and_not_made_over_and_over() {
+    let bed = Bed::new();
+    message(&bed, "hello");
+    bed.create(PAIR, "pair", json!({ "algorithm": "ML-DSA-44" }));
+    let of = |secret: &str, item: &str| json!({ "privateKeyRef": { "name": "pair" }, "messageRef": { "name": secret }, "messageKey": item });
+    // Whether they are there already, or none of them can be the first.
+    bed.create(SIGN, "c", of("d-signature", "signature"));
+    bed.create(SIGN, "d", of("c-signature", "signature"));
+    bed.create(SIGN, "own", of("own-signature", "signature"));
+    bed.create(SIGN, "a", of("message", "message"));
+    bed.create(SIGN, "b", of("a-signature", "signature"));
+    bed.success(SIGN, "b").await;
+    bed.edit(SIGN, "a", |object| set(object, "/spec", of("b-signature", "signature")));
+    for name in ["a", "c", "d", "own"] {
+        let status = bed.reason(SIGN, name, "CircularReference").await;
+        assert_eq!(status["status"], "Failed");
+        let error = status["error"].as_str().unwrap();
+        assert!(
+            error.starts_with("spec.messageRef: Secret shop/") && error.contains("itself made"),
+            "{error}"
+        );
+    }
+    bed.rests(24 * HOUR).await;
+    bed.edit(SIGN, "a", |object| set(object, "/spec", of("message", "message")));
+    bed.edit(SIGN, "d", |object| set(object, "/spec", of("message", "message")));
+    for name in ["a", "b", "c", "d"] {
+        bed.success(SIGN, name).await;
+    }
+    bed.rests(24 * HOUR).await;
+}
