@@ -19,6 +19,7 @@ use crate::{
     herald::Herald,
     id::{Group, Id},
     issuer::Issuer,
+    ledger::Ledger,
     metrics::Metrics,
     queue::{Outcome, Queue},
     seal::marks,
@@ -42,6 +43,7 @@ pub struct Custody {
     pub groups: Vec<Group>,
     pub clock: Arc<dyn Clock>,
     pub herald: Arc<dyn Herald>,
+    pub ledger: Arc<dyn Ledger>,
     pub metrics: Metrics,
     pub roles: watch::Receiver<Role>,
     /// The CA of the mesh, which certificates can be issued by.
@@ -94,7 +96,7 @@ impl Custody {
             vault,
             view.clone(),
             self.clock.clone(),
-            self.herald.clone(),
+            (self.herald.clone(), self.ledger.clone()),
             self.mesh.clone(),
         );
         let mut anchors = self.mesh.as_ref().map(|mesh| mesh.anchors());

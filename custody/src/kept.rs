@@ -8,8 +8,8 @@ use k8s_openapi::{
 };
 use kube::api::ObjectMeta;
 use trellis_api::crypto::{
-    ADOPT, ALGORITHM, CONTENT, FINGERPRINT, FORM, FORMERLY, KIND_LABEL, Kind, MADE_OF, OWNER_LABEL, RETIRED,
-    ROTATED, SECRET_VERSION, SINCE, UNTIL, VERSION, VERSION_LABEL,
+    ADOPT, ADOPTED, ALGORITHM, CONTENT, FINGERPRINT, FORM, FORMERLY, KIND_LABEL, Kind, MADE_OF, OWNER_LABEL,
+    RETIRED, ROTATED, SECRET_VERSION, SINCE, UNTIL, VERSION, VERSION_LABEL,
 };
 use trellis_api::names::{MANAGED_BY, MANAGER};
 use trellis_pki::clock::rfc3339;
@@ -50,6 +50,8 @@ pub(crate) struct Facts {
     /// When it ends by itself.
     pub until: Option<SystemTime>,
     pub retired: Option<SystemTime>,
+    /// When it was taken over from somebody else.
+    pub adopted: Option<SystemTime>,
     pub rotated: Option<String>,
 }
 
@@ -116,6 +118,7 @@ impl Kept {
             since: time(SINCE),
             until: time(UNTIL),
             retired: time(RETIRED),
+            adopted: time(ADOPTED),
             rotated: text(ROTATED),
         };
         let state =
@@ -181,6 +184,7 @@ impl Facts {
             (SINCE, time(self.since)),
             (UNTIL, time(self.until)),
             (RETIRED, time(self.retired)),
+            (ADOPTED, time(self.adopted)),
             (ROTATED, self.rotated.clone()),
             (CONTENT, Some(self.mark(content, marks))),
         ];

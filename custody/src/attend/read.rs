@@ -63,6 +63,7 @@ impl Attendant {
             since: kept.facts.since.or(Some(self.now())),
             until: trade.until(&made.content),
             retired: kept.facts.retired,
+            adopted: kept.facts.adopted,
             // What it was asked for before is not asked for again.
             rotated: kept.facts.rotated.clone().or_else(|| object.rotate.clone()),
         };
@@ -141,6 +142,7 @@ impl Attendant {
             since: kept.facts.since.or(Some(self.now())),
             until: trade.until(&made.content),
             retired: kept.facts.retired,
+            adopted: kept.facts.adopted.or((!ours).then(|| self.now())),
             rotated: kept.facts.rotated.clone().or_else(|| object.rotate.clone()),
         };
         let written = if before.immutable == Some(true) { content } else { content.beside(&made.content) };

@@ -10,6 +10,7 @@ use super::Attendant;
 use crate::{
     herald::{Tone, about},
     kept::Kept,
+    ledger,
     object::Object,
     trouble::Trouble,
 };
@@ -44,6 +45,9 @@ impl Attendant {
             let more = if more > 0 { format!(" and {more} more") } else { String::new() };
             let note = format!("Secret {}{more} goes with it", first.name);
             self.herald.say(&about(object), Tone::Normal, "Deleted", &note);
+        }
+        if let Err(why) = ledger::deleted(&*self.ledger, object, kept) {
+            tracing::error!(object = %object.id, %why, "it is not on record that this was deleted");
         }
     }
 
@@ -84,6 +88,6 @@ const FAILURES: [&str; 16] = [
     "Invalid",
 ];
 
-fn parsed(status: &Value) -> Standing {
+pub(super) fn parsed(status: &Value) -> Standing {
     serde_json::from_value(status.clone()).unwrap_or_default()
 }

@@ -78,6 +78,7 @@ impl Attendant {
                     since: Some(self.now()),
                     until: trade.until(&made.content),
                     retired: None,
+                    adopted: None,
                     rotated: object.rotate.clone(),
                 };
                 let kept = self.put(trade, &object, over.as_deref(), &facts, &made.content).await?;

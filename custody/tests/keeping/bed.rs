@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,7 +15,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
-use trellis_custody::{Custody, Group, Herald, Metrics, Tone};
+use trellis_custody::{Custody, Deed, Group, Herald, Ledger, Metrics, Tone, Unrecorded};
 use trellis_election::Role;
 use trellis_fake_api::FakeApi;
 use trellis_pki::clock::Clock;
@@ -49,6 +49,50 @@ impl Clock for Passing {
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Vec<Said>>>);
 
+/// What was put on record.
+#[derive(Clone, Default)]
+pub struct Recorded {
+    all: Arc<Mutex<Vec<Value>>>,
+    /// Whether there is no room for more.
+    pub full: Arc<AtomicBool>,
+}
+
+impl Ledger for Recorded {
+    fn room(&self) -> Result<(), Unrecorded> {
+        if self.full.load(Ordering::SeqCst) { Err(Unrecorded("there is no room".to_owned())) } else { Ok(()) }
+    }
+
+    fn record(&self, deed: &Deed<'_>) -> Result<(), Unrecorded> {
+        self.room()?;
+        self.all.lock().push(json!({
+            "act": deed.act.as_str(), "group": deed.group, "kind": deed.kind, "namespace": deed.namespace,
+            "object": deed.object, "uid": deed.uid, "secret": deed.secret, "version": deed.version,
+            "algorithm": deed.algorithm, "fingerprint": deed.fingerprint,
+        }));
+        Ok(())
+    }
+}
+
+impl Recorded {
+    pub fn all(&self) -> Vec<Value> {
+        self.all.lock().clone()
+    }
+
+    /// Of one object, as `made 1`, without what was told more than once.
+    pub fn of(&self, name: &str) -> Vec<String> {
+        let all = self.all();
+        let of = all.iter().filter(|deed| deed["object"] == name);
+        let mut acts: Vec<String> = of
+            .map(|deed| match deed["version"].as_u64() {
+                Some(version) => format!("{} {version}", deed["act"].as_str().unwrap()),
+                None => deed["act"].as_str().unwrap().to_owned(),
+            })
+            .collect();
+        acts.dedup();
+        acts
+    }
+}
+
 pub struct Said {
     /// KIND/NAME
     pub about: String,
@@ -74,6 +118,7 @@ pub struct Bed {
     pub api: FakeApi,
     pub clock: Arc<Passing>,
     pub heard: Heard,
+    pub recorded: Recorded,
     controllers: Vec<JoinHandle<()>>,
 }
 
@@ -87,7 +132,8 @@ impl Bed {
 
     pub fn idle() -> Self {
         let (api, clock, heard) = (FakeApi::new(), Arc::new(Passing::new()), Heard::default());
-        Self { group: GROUP, api, clock, heard, controllers: Vec::new() }
+        let recorded = Recorded::default();
+        Self { group: GROUP, api, clock, heard, recorded, controllers: Vec::new() }
     }
 
     /// A controller that believes to lead.
@@ -103,6 +149,7 @@ impl Bed {
             groups: vec![Group::Trellis, Group::Qubesec],
             clock: self.clock.clone(),
             herald: Arc::new(self.heard.clone()),
+            ledger: Arc::new(self.recorded.clone()),
             metrics: Metrics::new(&Registry::new()),
             roles: trellis_election::always(&Registry::new().gauge("leader", "").with(&[])),
             mesh: None,

@@ -79,6 +79,21 @@ fn is_known(bed: &Bed, kind: &str, name: &str, secret: &str) -> bool {
     bed.has_secret(secret) && bed.status(kind, name)["fullFingerprint"] == fingerprint(&bed.secret(secret))
 }
 
+/// Everything that was ever made is on record by its fingerprint, and under no other.
+fn told(bed: &Bed, made: &BTreeMap<(String, String), BTreeSet<String>>) {
+    let mut on_record = BTreeMap::<_, BTreeSet<String>>::new();
+    for deed in bed.recorded.all() {
+        let text = |field: &str| deed[field].as_str().unwrap_or_default().to_owned();
+        if !deed["version"].is_null() {
+            let version = (text("uid"), deed["version"].to_string());
+            on_record.entry(version).or_default().insert(text("fingerprint"));
+        }
+    }
+    for (version, fingerprints) in made {
+        assert_eq!(on_record.get(version), Some(fingerprints), "{version:?}");
+    }
+}
+
 /// Something that users do; says which version they deleted.
 fn change(bed: &Bed, dice: &Dice, round: usize) -> Option<(String, String)> {
     let pairs = [(KEM, "kem"), (SIGNATURE, "pair"), (RANDOM, "number")];
@@ -154,6 +169,7 @@ async fn dies_and_loses_nothing(seed: u64) -> BTreeSet<&'static str> {
     tokio::time::sleep(Duration::from_secs(60)).await;
     bed.rests(Duration::from_secs(3600)).await;
     let made = nothing_twice(&bed.api, 0);
+    told(&bed, &made);
     // Without a grace every version ever made is in use or kept, and is what it was.
     let mut there = BTreeMap::new();
     for secret in bed.api.under("/api/v1/namespaces/shop/secrets/") {
@@ -205,7 +221,7 @@ async fn a_controller_that_dies_leaves_no_second_key_whatever_is_lost_and_destro
     for (kind, name) in [(KEM, "kem"), (RANDOM, "number"), ("QuantumEncapsulateSecret", "enc")] {
         bed.success(kind, name).await;
     }
-    nothing_twice(&bed.api, 0);
+    told(&bed, &nothing_twice(&bed.api, 0));
     let status: Value = bed.status(KEM, "kem");
     let gone = versions(&status).iter().filter(|version| version.ends_with("Destroyed")).count();
     assert!(gone > 5, "{:?}", versions(&status));

@@ -8,5 +8,6 @@ mod faults;
 mod idle;
 mod keys;
 mod kills;
+mod records;
 mod signatures;
 mod takeover;

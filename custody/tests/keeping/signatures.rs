@@ -1,10 +1,14 @@
 //! Signatures over messages that somebody else wrote, and verifications, which follow all that they are about.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use trellis_crypto::PublicKey;
+use trellis_fake_api::Fate;
 
 use crate::bed::{Bed, bytes, condition, reason, rotate, secret_path, set};
 
@@ -249,7 +253,16 @@ async fn a_verifier_elsewhere_needs_grants_for_all_that_it_reads() {
 
 #[tokio::test(start_paused = true)]
 async fn signatures_of_each_other_are_named_and_not_made_over_and_over() {
-    let bed = Bed::new();
+    let mut bed = Bed::idle();
+    // Whoever never rests would let no time pass, and this would wait forever.
+    let asked = AtomicUsize::new(0);
+    bed.lead(bed.api.client_judged(Box::new(move |request| match asked.load(Ordering::SeqCst) {
+        2_000.. => Fate::Vanish,
+        _ => {
+            asked.fetch_add(usize::from(request.writes()), Ordering::SeqCst);
+            Fate::Pass
+        }
+    })));
     message(&bed, "hello");
     bed.create(PAIR, "pair", json!({ "algorithm": "ML-DSA-44" }));
     let of = |secret: &str, item: &str| json!({ "privateKeyRef": { "name": "pair" }, "messageRef": { "name": secret }, "messageKey": item });

@@ -283,6 +283,8 @@ async fn everything_is_taken_over_as_it_is_and_then_rests() {
         let taken = |status: &Value| reason(status) == "InPlace" && status["status"] == "Success";
         bed.until(kind, name, &format!("{kind} is taken over"), taken).await;
         assert_eq!(bed.heard(&format!("{kind}/{name}")), ["Adopted"]);
+        assert_eq!(bed.recorded.of(name).len(), 1);
+        assert!(bed.recorded.of(name)[0].starts_with("adopted"), "{:?}", bed.recorded.of(name));
         let (object, secret) = (bed.object(kind, name), bed.secret(secret));
         let meta = &secret["metadata"];
         assert_eq!(meta["labels"]["crypto.trellis.dev/kind"], kind);
