@@ -23,6 +23,10 @@ impl FakeApi {
         };
         match judge(&asked) {
             Fate::Pass => self.answer(request).await,
+            Fate::Wait(time) => {
+                tokio::time::sleep(time).await;
+                self.answer(request).await
+            }
             Fate::Refuse(code) => status(code, reason(code)),
             Fate::Deny(code) => {
                 self.answer(request).await;

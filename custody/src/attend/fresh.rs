@@ -38,7 +38,7 @@ impl Attendant {
         if !name.is_empty() && !kept.iter().any(|kept| kept.name == name) {
             match self.unlabelled(&object, &name).await? {
                 Unlabelled::Nothing => {}
-                Unlabelled::Own(found) => kept.push(found),
+                Unlabelled::Own(found) => kept.push(*found),
                 Unlabelled::Foreign => taken = Taken::Foreign,
             }
         }
@@ -46,7 +46,7 @@ impl Attendant {
         if let Some(former) = former(&object).filter(|former| kept.is_empty() && *former != name)
             && let Unlabelled::Own(found) = self.unlabelled(&object, &former).await?
         {
-            kept.push(found);
+            kept.push(*found);
         }
         for kept in &mut kept {
             let known = turn.unread.get(&(kept.uid.clone(), kept.resource_version.clone()));
@@ -75,14 +75,15 @@ impl Attendant {
             Holder::Foreign => false,
         };
         let found = Kept::of(secret, &object.uid, &self.vault.marks).filter(|_| own);
-        Ok(found
-            .map_or(Unlabelled::Foreign, |(kept, _)| Unlabelled::Own(Kept { state: State::Unread, ..kept })))
+        Ok(found.map_or(Unlabelled::Foreign, |(kept, _)| {
+            Unlabelled::Own(Box::new(Kept { state: State::Unread, ..kept }))
+        }))
     }
 }
 
 /// A Secret that does not say by labels whose it is.
 enum Unlabelled {
     Nothing,
-    Own(Kept),
+    Own(Box<Kept>),
     Foreign,
 }

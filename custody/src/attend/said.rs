@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use trellis_api::crypto::{Standing, Word, condition};
+use trellis_api::crypto::{Standing, VersionState, Word, condition};
 
 use super::Attendant;
 use crate::{
@@ -54,6 +54,14 @@ impl Attendant {
     /// Says so where an object begins or ceases to be as wished.
     fn tell(&self, object: &Object, before: &Value, after: &Value) {
         let (before, after): (Standing, Standing) = (parsed(before), parsed(after));
+        for version in &after.versions {
+            let was = before.versions.iter().find(|was| was.version == version.version);
+            if (was.map(|was| was.state), version.state) == (Some(VersionState::Retired), VersionState::Lost)
+            {
+                let note = format!("version {}, which was kept for its grace, is gone", version.version);
+                self.herald.say(&about(object), Tone::Warning, condition::LOST, &note);
+            }
+        }
         let reason = |standing: &Standing| {
             standing.condition(condition::READY).map(|ready| ready.reason.clone()).unwrap_or_default()
         };

@@ -304,3 +304,43 @@ async fn what_goes_and_comes_again_is_another_object() {
     bed.rests(HOUR).await;
     assert!(!bed.has_secret("kem"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_objects_wait_for_a_slow_api_server_together() {
+    const SLOW: Duration = Duration::from_millis(100);
+    let mut bed = Bed::idle();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    bed.lead(bed.api.client_judged(Box::new(move |asked| {
+        if asked.watches() || asked.query.contains("limit=") {
+            return Fate::Pass;
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+        Fate::Wait(SLOW)
+    })));
+    let kinds = [
+        (RANDOM, "number", json!({})),
+        (KEM, "kem", json!({ "algorithm": "ML-KEM-512" })),
+        (ENCAPSULATE, "enc", json!({ "publicKeyRef": { "name": "kem-N" } })),
+        (
+            DECAPSULATE,
+            "dec",
+            json!({ "privateKeyRef": { "name": "kem-N" }, "ciphertextRef": { "name": "enc-N" } }),
+        ),
+        (DERIVED, "key", json!({ "sharedSecretRef": { "name": "dec-N" }, "keyType": "AES-256" })),
+    ];
+    let began = tokio::time::Instant::now();
+    for number in 0..20 {
+        for (kind, name, spec) in &kinds {
+            let spec = spec.to_string().replace("-N", &format!("-{number}"));
+            bed.create(kind, &format!("{name}-{number}"), serde_json::from_str(&spec).unwrap());
+        }
+    }
+    for number in 0..20 {
+        for (kind, name, _) in &kinds {
+            bed.success(kind, &format!("{name}-{number}")).await;
+        }
+    }
+    let one_after_the_other = SLOW * u32::try_from(asked.load(Ordering::SeqCst)).unwrap();
+    assert!(began.elapsed() * 8 < one_after_the_other, "{:?} of {one_after_the_other:?}", began.elapsed());
+}

@@ -174,6 +174,9 @@ async fn what_is_lost_is_said_to_be_lost_unless_another_is_allowed() {
     let told = |status: &serde_json::Value| versions(status) == ["3 Active", "2 Lost", "1 Lost"];
     let status = bed.until(KEM, "kem", "the loss of version 2", told).await;
     assert_eq!((&status["versions"][1]["fingerprint"], &status["status"]), (&second, &json!("Success")));
+    let told =
+        |note: &String| note.starts_with("Warning QuantumKEMKeyPair/kem Lost: version 2, which was kept");
+    assert_eq!(bed.notes().iter().filter(|note| told(note)).count(), 1, "{:?}", bed.notes());
     bed.rests(HOUR).await;
 }
 

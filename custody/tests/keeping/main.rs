@@ -8,6 +8,7 @@ mod faults;
 mod idle;
 mod keys;
 mod kills;
+mod left;
 mod records;
 mod signatures;
 mod takeover;
