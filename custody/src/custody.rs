@@ -219,7 +219,12 @@ impl Work {
         match notice {
             Notice::Objects(group, kind, seen) => {
                 match seen {
-                    Seen::All(objects) => view.objects_listed(group, kind, objects),
+                    Seen::All(objects) => {
+                        // Whoever did not see it go sees that it is not there.
+                        for gone in view.objects_listed(group, kind, objects) {
+                            self.attendant.told_gone(&gone, view.kept(&gone.uid));
+                        }
+                    }
                     Seen::Applied(object) => view.object_seen(object),
                     Seen::Gone(object) => {
                         // It is looked at once more, so that what was watched for it is not any more.
@@ -228,7 +233,7 @@ impl Work {
                     }
                     Seen::Closed => {
                         tracing::error!(kind = kind.as_str(), group = group.as_str(), "may not be looked at");
-                        view.objects_listed(group, kind, Vec::new())
+                        view.objects_listed(group, kind, Vec::new());
                     }
                     Seen::Unknown => {
                         tracing::warn!(
@@ -236,7 +241,7 @@ impl Work {
                             group = group.as_str(),
                             "is not served by this cluster"
                         );
-                        view.objects_listed(group, kind, Vec::new())
+                        view.objects_listed(group, kind, Vec::new());
                     }
                 }
                 let wanted: HashSet<String> = view.namespaces().cloned().collect();

@@ -68,7 +68,8 @@ impl View {
         std::mem::take(&mut self.news)
     }
 
-    pub fn objects_listed(&mut self, group: Group, kind: Kind, objects: Vec<Object>) {
+    /// Says which ones are gone that were known.
+    pub fn objects_listed(&mut self, group: Group, kind: Kind, objects: Vec<Object>) -> Vec<Object> {
         let there: HashSet<Id> = objects.iter().map(|object| object.id.clone()).collect();
         let gone: Vec<Id> = self
             .objects
@@ -76,9 +77,10 @@ impl View {
             .filter(|id| id.group == group && id.kind == kind && !there.contains(id))
             .cloned()
             .collect();
-        gone.iter().for_each(|id| self.object_gone(id));
+        let gone = gone.iter().filter_map(|id| self.object_gone(id)).collect();
         objects.into_iter().for_each(|object| self.object_seen(object));
         self.listed.insert((group, kind));
+        gone
     }
 
     pub fn object_seen(&mut self, object: Object) {
@@ -104,8 +106,8 @@ impl View {
         self.concerns(id);
     }
 
-    pub fn object_gone(&mut self, id: &Id) {
-        let Some(object) = self.objects.remove(id) else { return };
+    pub fn object_gone(&mut self, id: &Id) -> Option<Object> {
+        let object = self.objects.remove(id)?;
         self.unwish(&wish(&object), id);
         self.by_uid.remove(&object.uid);
         if let Some(count) = self.namespaces.get_mut(&*id.namespace) {
@@ -115,6 +117,7 @@ impl View {
             }
         }
         self.concerns(id.clone());
+        Some(object)
     }
 
     fn unwish(&mut self, place: &Option<(String, String)>, id: &Id) {

@@ -32,6 +32,13 @@ impl FakeApi {
                 self.answer(request).await;
                 status(code, reason(code))
             }
+            Fate::Expire => reply(
+                StatusCode::OK,
+                &json!({ "type": "ERROR", "object": {
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "reason": "Expired", "message": "fake: Expired", "code": StatusCode::GONE.as_u16(),
+                } }),
+            ),
             Fate::Vanish => std::future::pending().await,
             Fate::Lose => {
                 self.answer(request).await;

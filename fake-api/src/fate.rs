@@ -33,6 +33,8 @@ pub enum Fate {
     Refuse(StatusCode),
     /// It is done, and answered as if it had not been.
     Deny(StatusCode),
+    /// Of a watch: what it wants to know was so long ago that it has to list again.
+    Expire,
     /// It is not done, and never answered.
     Vanish,
     /// It is done, and never answered.

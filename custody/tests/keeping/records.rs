@@ -186,3 +186,21 @@ async fn whoever_dies_between_a_key_and_its_record_has_it_told_by_the_next() {
     assert_eq!(bed.recorded.of("kem"), ["made 1"]);
     assert_eq!(bed.recorded.all()[0]["fingerprint"], status["fullFingerprint"]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_nobody_saw_go_is_told_of_as_well() {
+    let mut bed = Bed::idle();
+    // No watch of it tells anything, so that there are lists alone.
+    bed.lead(bed.api.client_judged(Box::new(|asked| {
+        if asked.watches() && asked.path.ends_with("/quantumkemkeypairs") {
+            return Fate::Expire;
+        }
+        Fate::Pass
+    })));
+    bed.create(KEM, "kem", json!({}));
+    bed.success(KEM, "kem").await;
+    assert!(bed.api.remove(&bed.path("shop", KEM, "kem")));
+    tokio::time::sleep(HOUR).await;
+    assert_eq!(bed.recorded.of("kem"), ["made 1", "deleted 1"]);
+    assert!(bed.heard(&format!("{KEM}/kem")).contains(&"Deleted"));
+}
