@@ -1,14 +1,14 @@
 //! Looks into a Secret that is not as we wrote it, or that we did not write: it is mended from what is left in
 //! it, taken over as it is, or hopeless. What is hopeless is left as it is, for who can read it.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use super::{Attendant, Turn, step};
 use crate::{
     content::Content,
     craft::{ADOPTED, Failure, Made, Making, Recipe},
     herald::{Tone, about},
-    kept::{Facts, Kept, State},
+    kept::{Facts, Kept, State, moment},
     lifecycle::Record,
     object::Object,
     trade::{Decision, Look, Trade},
@@ -60,7 +60,7 @@ impl Attendant {
                 known => known.to_owned(),
             },
             form: made.form,
-            since: kept.facts.since.or(Some(self.now())),
+            since: since(&kept, version, &record).or(Some(self.now())),
             until: trade.until(&made.content),
             retired: kept.facts.retired,
             adopted: kept.facts.adopted,
@@ -139,7 +139,7 @@ impl Attendant {
                 known => known.to_owned(),
             },
             form: made.form,
-            since: kept.facts.since.or(Some(self.now())),
+            since: since(&kept, version, &record).or(Some(self.now())),
             until: trade.until(&made.content),
             retired: kept.facts.retired,
             adopted: kept.facts.adopted.or((!ours).then(|| self.now())),
@@ -202,6 +202,12 @@ fn known<'a>(kept: &'a Kept, version: u32, record: &'a Record) -> Option<&'a str
     let known = record.versions.iter().find(|known| known.version == version);
     let said = Some(kept.facts.fingerprint.as_str()).filter(|said| !said.is_empty());
     known.and_then(|known| known.fingerprint.as_deref()).or(said)
+}
+
+/// When a version came into use, as the Secret or else the status tells: its age is not forgotten with annotations.
+fn since(kept: &Kept, version: u32, record: &Record) -> Option<SystemTime> {
+    let known = record.versions.iter().find(|known| known.version == version);
+    kept.facts.since.or_else(|| moment(known?.since.as_deref()?))
 }
 
 /// Nothing can be made of it as long as it is what it is now.

@@ -344,3 +344,40 @@ async fn a_hundred_objects_wait_for_a_slow_api_server_together() {
     let one_after_the_other = SLOW * u32::try_from(asked.load(Ordering::SeqCst)).unwrap();
     assert!(began.elapsed() * 8 < one_after_the_other, "{:?} of {one_after_the_other:?}", began.elapsed());
 }
+
+#[tokio::test(start_paused = true)]
+async fn labels_and_annotations_that_somebody_takes_away_come_back_and_the_bytes_stay() {
+    let bed = Bed::new();
+    exchange(&bed);
+    bed.success(DERIVED, "key").await;
+    let all = [
+        (KEM, "kem", "kem"),
+        (ENCAPSULATE, "enc", "enc-shared-secret"),
+        (DECAPSULATE, "dec", "dec-shared-secret"),
+        (DERIVED, "key", "key-derived-key"),
+    ];
+    for (kind, name, secret) in all {
+        let (before, status) = (bed.secret(secret), bed.status(kind, name));
+        for taken in ["labels", "annotations", "both"] {
+            bed.api.edit(&secret_path("shop", secret), |secret| {
+                for part in
+                    ["labels", "annotations"].into_iter().filter(|part| *part == taken || taken == "both")
+                {
+                    secret["metadata"][part] = json!({ "somebody": "else" });
+                }
+            });
+            let back = |secret: &Value| {
+                let meta = &secret["metadata"];
+                meta["labels"]["crypto.trellis.dev/kind"] == kind
+                    && meta["annotations"]["crypto.trellis.dev/secret-version"] == "1"
+            };
+            let now = bed.secret_until(secret, &format!("{taken} of {secret} come back"), back).await;
+            assert_eq!(now["data"], before["data"], "{secret} without {taken}");
+            let part = if taken == "both" { "labels" } else { taken };
+            assert_eq!(now["metadata"][part]["somebody"], "else", "what others write stays");
+        }
+        bed.rests(HOUR).await;
+        let now = bed.status(kind, name);
+        assert_eq!((&now["versions"], &now["status"]), (&status["versions"], &json!("Success")), "{kind}");
+    }
+}
