@@ -1,10 +1,12 @@
-//! The CA's audit trail: every certificate issued or refused and every change of trust, as one record
-//! each, chained and signed so that what is done to it later is found (see [`trellis_pki::audit`]).
+//! The CA's audit trail: every certificate issued or refused, every change of trust and everything that happens
+//! to a key of the cryptographic resources, as one record each, chained and signed so that what is done to it
+//! later is found (see [`trellis_pki::audit`]).
 //!
 //! Nothing is issued that cannot be recorded: while a sink takes no records, they wait in a bounded queue,
-//! and when that is full, requests are refused. What found no place in it is counted in a record of its own
+//! and when that is full, requests are refused, and no key is made or destroyed. What found no place in it is counted in a record of its own
 //! as soon as there is room.
 
+mod custody;
 mod place;
 mod quiet;
 mod sink;
@@ -26,7 +28,7 @@ use trellis_telemetry::{Counter, Family, Registry};
 
 use self::quiet::Quiet;
 
-pub use self::{sink::SinkSpec, writer::Trail};
+pub use self::{custody::Recorded, sink::SinkSpec, writer::Trail};
 
 /// The health condition that holds while records are written.
 pub const CONDITION: &str = "audit";
@@ -41,6 +43,8 @@ pub enum Event {
     Refused,
     /// A step of a rotation, a denial, or another change of trust.
     Trust,
+    /// Something happened to a key or a secret of the cryptographic resources.
+    Custody,
     /// Records found no place.
     Lost,
 }
@@ -51,6 +55,7 @@ impl Event {
             Self::Issued => "issued",
             Self::Refused => "refused",
             Self::Trust => "trust",
+            Self::Custody => "custody",
             Self::Lost => "lost",
         }
     }
@@ -100,6 +105,11 @@ impl Audit {
         let (audit, entries, _) = Self::new(clock, registry);
         std::mem::forget(entries);
         audit
+    }
+
+    /// Whether there is room for a record of what is done next.
+    pub fn room(&self) -> Result<(), Full> {
+        if self.queue.capacity() == 0 { Err(Full) } else { Ok(()) }
     }
 
     /// `fields` is an object; its empty members are left out.

@@ -51,7 +51,7 @@ use trellis_telemetry::{
 
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
-    audit::Trail,
+    audit::{Recorded, Trail},
     events::{Events, Told, TrustEvents},
     federation::{Endpoint, Fetched, Fetcher, Shown, WebRoots},
     flags::{Attest, Choices, Flags},
@@ -291,6 +291,7 @@ async fn run(flags: Flags, choices: Choices, registry: &Registry, shutdown: Shut
                 groups: flags.crypto_groups.clone(),
                 clock: clock.clone(),
                 herald: Arc::new(Told(events.clone())),
+                ledger: Arc::new(Recorded(audit.clone())),
                 metrics: trellis_custody::Metrics::new(registry),
                 roles: roles.clone(),
                 mesh: Some(servers),

@@ -43,6 +43,8 @@ pub(crate) struct Account<'a> {
     /// The wish for an older version.
     pub pinned: bool,
     pub grace: Option<std::time::Duration>,
+    /// Whether there was one, even if nobody knows which.
+    pub was_made: bool,
 }
 
 /// How it stands, in short.
@@ -74,7 +76,11 @@ impl Account<'_> {
             observed_generation: Some(self.object.generation),
             algorithm: active.and_then(|kept| kept.facts.algorithm.clone()),
             // What was lost is remembered by its number.
-            version: active.map(|kept| kept.version()).or(self.before.version).filter(|_| versioned),
+            version: active
+                .map(|kept| kept.version())
+                .or(self.before.version)
+                .or(self.forgotten())
+                .filter(|_| versioned),
             versions: if versioned { self.versions(now) } else { Vec::new() },
             full_fingerprint: active.map(|kept| kept.facts.fingerprint.clone()),
         }
@@ -89,6 +95,10 @@ impl Account<'_> {
         match (&self.course.blocked, &self.course.active) {
             (Some(Blocked::Conflict { name }), _) => {
                 said(Word::Failed, condition::SECRET_CONFLICT, self.conflict(name))
+            }
+            (Some(Blocked::NotAdopted { name, why }), _) => {
+                let obstacle = Obstacle::NotAdopted { name: name.clone(), why: why.clone() };
+                said(Word::Failed, obstacle.reason(), obstacle.message())
             }
             (Some(Blocked::Lost { version }), _) => said(Word::Failed, condition::LOST, self.lost(*version)),
             (Some(Blocked::NoVersion { version }), _) => said(
@@ -163,7 +173,6 @@ impl Account<'_> {
     }
 
     fn lost(&self, version: u32) -> String {
-        let what = if version == 0 { "what was kept".to_owned() } else { format!("version {version}") };
         let dependants = match self.dependants {
             [] => String::new(),
             all => {
@@ -174,8 +183,8 @@ impl Account<'_> {
             }
         };
         format!(
-            "{what} is gone and cannot be derived from anything that is left: restore its Secret from a backup, \
-             or let another be made by spec.recreatePolicy: Recreate{dependants}"
+            "version {version} is gone and cannot be derived from anything that is left: restore its Secret from a \
+             backup, or let another be made by spec.recreatePolicy: Recreate{dependants}"
         )
     }
 }

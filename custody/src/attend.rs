@@ -9,7 +9,7 @@ mod step;
 mod verify;
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -25,7 +25,9 @@ use crate::{
     id::Id,
     index::{Dependency, Name},
     issuer::Issuer,
+    kept::State,
     kinds::trade,
+    ledger::{self, Ledger},
     lifecycle::{Blocked, Taken},
     queue::Outcome,
     sources::Obstacle,
@@ -50,6 +52,7 @@ pub(crate) struct Attendant {
     view: Arc<Mutex<View>>,
     clock: Arc<dyn Clock>,
     herald: Arc<dyn Herald>,
+    ledger: Arc<dyn Ledger>,
     mesh: Option<Arc<dyn Issuer>>,
     turns: Semaphore,
 }
@@ -57,8 +60,8 @@ pub(crate) struct Attendant {
 /// What a turn has found out by itself.
 #[derive(Default)]
 struct Turn {
-    /// Secrets of which nothing can be made, by uid and version.
-    hopeless: HashSet<(String, String)>,
+    /// Secrets of which nothing can be made, by uid and version, and how they stand therefore.
+    unread: HashMap<(String, String), State>,
     /// Names that are somebody else's.
     taken: HashSet<String>,
 }
@@ -69,10 +72,10 @@ impl Attendant {
         vault: Vault,
         view: Arc<Mutex<View>>,
         clock: Arc<dyn Clock>,
-        herald: Arc<dyn Herald>,
+        (herald, ledger): (Arc<dyn Herald>, Arc<dyn Ledger>),
         mesh: Option<Arc<dyn Issuer>>,
     ) -> Self {
-        Self { client, vault, view, clock, herald, mesh, turns: Semaphore::new(CALCULATING) }
+        Self { client, vault, view, clock, herald, ledger, mesh, turns: Semaphore::new(CALCULATING) }
     }
 
     pub async fn attend(&self, id: &Id) -> Outcome {
@@ -139,6 +142,8 @@ impl Attendant {
 
     /// Takes steps until there is none.
     async fn work(&self, trade: &'static dyn Trade, id: &Id) -> Result<Outcome, Trouble> {
+        // Nothing is made or destroyed that could not be told.
+        self.ledger.room()?;
         let (mut turn, mut looks, mut fresh) = (Turn::default(), 0, None);
         for _ in 0..STEPS {
             let mut look = match fresh.take() {
@@ -213,7 +218,7 @@ impl Attendant {
     fn watch_names(&self, look: &Look, decision: &Decision, trade: &dyn Trade) {
         let id = &look.object.id;
         let name = match &decision.course.blocked {
-            Some(Blocked::Conflict { name }) => Some(name.clone()),
+            Some(Blocked::Conflict { name } | Blocked::NotAdopted { name, .. }) => Some(name.clone()),
             Some(Blocked::Lost { .. }) => trade.secret(&look.object),
             _ => None,
         };
@@ -242,6 +247,8 @@ impl Attendant {
             (None, None) => None,
         };
         if let Some(status) = status {
+            let (before, after) = (said::parsed(&look.object.status()), said::parsed(&status));
+            ledger::told(&*self.ledger, &look.object, (&before, &after), &look.kept)?;
             self.write(&look.object, status).await?;
         }
         let wake = decision.course.wake.map(|at| at.duration_since(now).unwrap_or_default());

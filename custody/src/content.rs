@@ -30,6 +30,14 @@ impl Content {
         self.0.get(name)
     }
 
+    /// With the items of another that are not there.
+    pub fn beside(mut self, other: &Self) -> Self {
+        for (name, bytes) in &other.0 {
+            self.0.entry(name.clone()).or_insert_with(|| bytes.clone());
+        }
+        self
+    }
+
     pub fn items(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.0.iter().map(|(name, bytes)| (name.as_str(), bytes.as_bytes()))
     }

@@ -61,6 +61,10 @@ pub(crate) trait Keeps: Craft {
     /// All that a damaged or unknown content could have been, the likeliest first.
     fn salvage(spec: &Self::Spec, salvage: &Salvage<'_>) -> Vec<Made>;
 
+    /// What a Secret holds that was written elsewhere, if all of it belongs together and is what the spec wishes;
+    /// where what it is made of is at hand, if it was made of that. Or why it is not.
+    fn adopt(spec: &Self::Spec, found: &Salvage<'_>, making: Option<&Making<'_>>) -> Result<Made, Failure>;
+
     /// The status. Nothing where that needs the content, and it was not handed over.
     fn show(
         spec: &Self::Spec,
@@ -203,7 +207,7 @@ impl Terms {
     }
 }
 
-/// Why nothing was made.
+/// Why nothing was made, or taken over.
 #[derive(Debug)]
 pub(crate) enum Failure {
     /// It cannot be made of this.
@@ -224,6 +228,11 @@ impl From<KeyError> for Failure {
     fn from(error: KeyError) -> Self {
         Self::Library(error)
     }
+}
+
+/// Why something that was written elsewhere is not taken over.
+pub(crate) fn unlike(why: impl Into<String>) -> Failure {
+    Obstacle::Refused { why: why.into() }.into()
 }
 
 /// What something is made of that was made elsewhere, until it is known.

@@ -19,6 +19,7 @@ use crate::{
     herald::Herald,
     id::{Group, Id},
     issuer::Issuer,
+    ledger::Ledger,
     metrics::Metrics,
     queue::{Outcome, Queue},
     seal::marks,
@@ -43,6 +44,7 @@ pub struct Custody {
     pub groups: Vec<Group>,
     pub clock: Arc<dyn Clock>,
     pub herald: Arc<dyn Herald>,
+    pub ledger: Arc<dyn Ledger>,
     pub metrics: Metrics,
     pub roles: watch::Receiver<Role>,
     /// The CA of the mesh, which certificates can be issued by.
@@ -95,7 +97,7 @@ impl Custody {
             vault,
             view.clone(),
             self.clock.clone(),
-            self.herald.clone(),
+            (self.herald.clone(), self.ledger.clone()),
             self.mesh.clone(),
         );
         let mut anchors = self.mesh.as_ref().map(|mesh| mesh.anchors());
@@ -228,7 +230,12 @@ impl Work {
         match notice {
             Notice::Objects(group, kind, seen) => {
                 match seen {
-                    Seen::All(objects) => view.objects_listed(group, kind, objects),
+                    Seen::All(objects) => {
+                        // Whoever did not see it go sees that it is not there.
+                        for gone in view.objects_listed(group, kind, objects) {
+                            self.attendant.told_gone(&gone, view.kept(&gone.uid));
+                        }
+                    }
                     Seen::Applied(object) => view.object_seen(object),
                     Seen::Gone(object) => {
                         // It is looked at once more, so that what was watched for it is not any more.
@@ -237,7 +244,7 @@ impl Work {
                     }
                     Seen::Closed => {
                         tracing::error!(kind = kind.as_str(), group = group.as_str(), "may not be looked at");
-                        view.objects_listed(group, kind, Vec::new())
+                        view.objects_listed(group, kind, Vec::new());
                     }
                     Seen::Unknown => {
                         tracing::warn!(
@@ -245,7 +252,7 @@ impl Work {
                             group = group.as_str(),
                             "is not served by this cluster"
                         );
-                        view.objects_listed(group, kind, Vec::new())
+                        view.objects_listed(group, kind, Vec::new());
                     }
                 }
                 let wanted: HashSet<String> = view.namespaces().cloned().collect();

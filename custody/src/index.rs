@@ -77,8 +77,8 @@ impl Index {
         all.filter(|dependency| matches!(dependency, Dependency::Named(_))).cloned().collect()
     }
 
-    /// Whether one object is made from another, directly or not.
-    pub fn leads(&self, from: &Id, to: &Id) -> bool {
+    /// Whether one object is made from another, directly or not; also by way of Secrets that `maker` made.
+    pub fn leads<'a>(&'a self, from: &'a Id, to: &Id, maker: impl Fn(&Name) -> Option<&'a Id>) -> bool {
         let (mut seen, mut open) = (HashSet::new(), vec![from]);
         while let Some(id) = open.pop() {
             if id == to {
@@ -88,7 +88,8 @@ impl Index {
                 let next = self.of.get(id).into_iter().flatten();
                 open.extend(next.filter_map(|dependency| match dependency {
                     Dependency::Object(id) => Some(id),
-                    _ => None,
+                    Dependency::Named(name) => maker(name),
+                    Dependency::Grants(_) | Dependency::Mesh => None,
                 }));
             }
         }
@@ -129,9 +130,15 @@ mod tests {
         let mut index = Index::default();
         index.set(&id("a"), BTreeSet::from([object("b")]));
         index.set(&id("b"), BTreeSet::from([object("c")]));
-        assert!(index.leads(&id("a"), &id("c")) && !index.leads(&id("c"), &id("a")));
+        let leads = |index: &Index, from: &str, to: &str| index.leads(&id(from), &id(to), |_| None);
+        assert!(leads(&index, "a", "c") && !leads(&index, "c", "a"));
         index.set(&id("c"), BTreeSet::from([object("a")]));
-        assert!(index.leads(&id("c"), &id("c")) && index.leads(&id("b"), &id("a")));
-        assert!(!index.leads(&id("a"), &id("d")), "and do not go on forever");
+        assert!(leads(&index, "c", "c") && leads(&index, "b", "a"));
+        assert!(!leads(&index, "a", "d"), "and do not go on forever");
+        let name = Name { kind: MessageKind::Secret, namespace: "shop".to_owned(), name: "d".to_owned() };
+        index.set(&id("c"), BTreeSet::from([Dependency::Named(name)]));
+        assert!(!leads(&index, "a", "d"));
+        let d = id("d");
+        assert!(index.leads(&id("a"), &d, |name| (name.name == "d").then_some(&d)), "by its Secret");
     }
 }

@@ -1,15 +1,15 @@
 //! A Secret of ours, as it is remembered: everything that it says of itself, and whether that is so. What is
 //! in it is looked at once, when it comes, and not kept.
 
-use std::{collections::BTreeMap, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use k8s_openapi::{
     api::core::v1 as core, apimachinery::pkg::apis::meta::v1::OwnerReference, jiff::Timestamp,
 };
 use kube::api::ObjectMeta;
 use trellis_api::crypto::{
-    ADOPT, ALGORITHM, CONTENT, FINGERPRINT, FORM, FORMERLY, KIND_LABEL, Kind, MADE_OF, OWNER_LABEL, RETIRED,
-    ROTATED, SECRET_VERSION, SINCE, UNTIL, VERSION, VERSION_LABEL,
+    ADOPT, ADOPTED, ALGORITHM, CONTENT, FINGERPRINT, FORM, FORMERLY, KIND_LABEL, Kind, MADE_OF, OWNER_LABEL,
+    RETIRED, ROTATED, SECRET_VERSION, SINCE, UNTIL, VERSION, VERSION_LABEL,
 };
 use trellis_api::names::{MANAGED_BY, MANAGER};
 use trellis_pki::clock::rfc3339;
@@ -50,10 +50,12 @@ pub(crate) struct Facts {
     /// When it ends by itself.
     pub until: Option<SystemTime>,
     pub retired: Option<SystemTime>,
+    /// When it was taken over from somebody else.
+    pub adopted: Option<SystemTime>,
     pub rotated: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum State {
     /// It is as we wrote it.
     Sound,
@@ -65,6 +67,9 @@ pub(crate) enum State {
     Damaged,
     /// It was looked into, and nothing can be made of it.
     Hopeless,
+    /// The same of one that we did not write, and why it is not taken over: it may be of use to somebody, so that
+    /// nothing is ever written over it.
+    Unfit(Arc<str>),
 }
 
 /// Who has a Secret.
@@ -113,6 +118,7 @@ impl Kept {
             since: time(SINCE),
             until: time(UNTIL),
             retired: time(RETIRED),
+            adopted: time(ADOPTED),
             rotated: text(ROTATED),
         };
         let state =
@@ -178,6 +184,7 @@ impl Facts {
             (SINCE, time(self.since)),
             (UNTIL, time(self.until)),
             (RETIRED, time(self.retired)),
+            (ADOPTED, time(self.adopted)),
             (ROTATED, self.rotated.clone()),
             (CONTENT, Some(self.mark(content, marks))),
         ];

@@ -17,6 +17,7 @@ mod index;
 mod issuer;
 mod kept;
 mod kinds;
+mod ledger;
 mod lifecycle;
 mod marks;
 mod metrics;
@@ -37,5 +38,6 @@ pub use self::{
     herald::{Herald, Silent, Tone},
     id::Group,
     issuer::{Anchors, Issuer, Refused, Server},
+    ledger::{Act, Deed, Ledger, Unrecorded},
     metrics::Metrics,
 };

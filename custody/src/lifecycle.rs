@@ -67,6 +67,8 @@ pub(crate) enum Step {
 pub(crate) enum Blocked {
     /// The wished name is somebody else's.
     Conflict { name: String },
+    /// What stands there was not written here, and is not what the object keeps.
+    NotAdopted { name: String, why: Arc<str> },
     /// What was in use is gone.
     Lost { version: u32 },
     /// The version that is wished back is not there.
@@ -107,7 +109,8 @@ impl<'a> There<'a> {
     fn of(wish: &Wish<'_>, kept: &'a [Arc<Kept>], record: &Record) -> Self {
         let (mut archives, live): (Vec<_>, Vec<_>) = kept.iter().partition(|kept| kept.archive);
         archives.retain(|kept| record.allows(kept));
-        let (current, others) = live.into_iter().partition::<Vec<_>, _>(|kept| kept.name == wish.name);
+        let (current, mut others) = live.into_iter().partition::<Vec<_>, _>(|kept| kept.name == wish.name);
+        others.retain(|kept| !matches!(kept.state, State::Unfit(_)));
         Self { current: current.first().copied(), others, archives }
     }
 
@@ -159,6 +162,10 @@ fn missing(wish: &Wish<'_>, taken: Taken, there: &There<'_>, record: &Record) ->
         return Course::blocked(Blocked::Conflict { name: wish.name.to_owned() }, elsewhere);
     }
     let over = there.current.cloned();
+    if let Some(State::Unfit(why)) = over.as_ref().map(|over| &over.state) {
+        let (name, why) = (wish.name.to_owned(), why.clone());
+        return Course::blocked(Blocked::NotAdopted { name, why }, elsewhere);
+    }
     if let Some(from) = elsewhere {
         let step = match over {
             // What is broken under the wished name gives way to what is whole.
@@ -182,7 +189,8 @@ fn missing(wish: &Wish<'_>, taken: Taken, there: &There<'_>, record: &Record) ->
         // Of the same it is made again, and is the same version then.
         Class::Derived | Class::Replaced => make(known.unwrap_or(newest + 1), Why::Restored),
         Class::Fresh if wish.recreate => make(newest + 1, Why::Recreated),
-        Class::Fresh => Course::blocked(Blocked::Lost { version: known.unwrap_or(newest) }, None),
+        // Of what another controller made nobody knows a number: it is the first.
+        Class::Fresh => Course::blocked(Blocked::Lost { version: known.unwrap_or(newest).max(1) }, None),
     }
 }
 

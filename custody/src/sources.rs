@@ -114,6 +114,11 @@ pub(crate) enum Obstacle {
         field: &'static str,
         why: String,
     },
+    /// A Secret that was not written here is not what the object keeps.
+    NotAdopted {
+        name: String,
+        why: Arc<str>,
+    },
     /// The cryptographic library, or the API server, would not have it.
     Refused {
         why: String,
@@ -136,6 +141,7 @@ impl Obstacle {
             Self::Mismatch { .. } => "AlgorithmMismatch",
             Self::NotConfirmed { .. } => "KeyNotConfirmed",
             Self::Unfit { .. } => "UnfitSource",
+            Self::NotAdopted { .. } => "NotAdopted",
             Self::Refused { .. } => "Refused",
         }
     }
@@ -153,6 +159,11 @@ impl Obstacle {
     /// Whether it will pass by itself, so that what was made before stays good.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::NotFound { .. } | Self::NotReady { .. } | Self::SourceLost { .. })
+    }
+
+    /// Whether what it is made from is not there at all.
+    pub fn is_gone(&self) -> bool {
+        matches!(self, Self::NotFound { .. } | Self::SourceLost { .. })
     }
 
     /// The word for an object that has nothing yet.
@@ -205,6 +216,10 @@ impl Obstacle {
                  its ciphertext was changed"
             ),
             Self::Unfit { field, why } => format!("{field}: {why}"),
+            Self::NotAdopted { name, why } => format!(
+                "Secret {name} is not taken over, and is left as it is: {why}; mend it, or delete it, and it is \
+                 treated as lost"
+            ),
             Self::Refused { why } => why.clone(),
         }
     }

@@ -55,6 +55,14 @@ pub(crate) trait Trade: Send + Sync {
     /// When a content ends by itself.
     fn until(&self, content: &Content) -> Option<SystemTime>;
     fn salvage(&self, object: &Object, kept: &Kept, content: &Content, marks: &Marks) -> Vec<Made>;
+    /// What a content is that was written elsewhere; `making` where what it is made of is at hand.
+    fn adopt(
+        &self,
+        object: &Object,
+        content: &Content,
+        marks: &Marks,
+        making: Option<&Making<'_>>,
+    ) -> Result<Made, Failure>;
     /// The status; nothing where that needs the content of the Secret in use.
     fn status(
         &self,
@@ -128,7 +136,10 @@ impl<K: Keeps> Trade for Keeper<K> {
     }
 
     fn record(&self, object: &Object) -> Record {
-        record(K::standing(&before::<K>(object)))
+        let mut record = record(K::standing(&before::<K>(object)));
+        // What cannot be read any more may still tell that there was one.
+        record.was_made |= former(object).is_some();
+        record
     }
 
     fn decide(&self, look: &Look, now: SystemTime) -> Decision {
@@ -180,6 +191,17 @@ impl<K: Keeps> Trade for Keeper<K> {
         K::salvage(&spec, &Salvage { object, marks, content, algorithm, status: &status })
     }
 
+    fn adopt(
+        &self,
+        object: &Object,
+        content: &Content,
+        marks: &Marks,
+        making: Option<&Making<'_>>,
+    ) -> Result<Made, Failure> {
+        let (spec, status) = (Self::spec(object)?, object.status());
+        K::adopt(&spec, &Salvage { object, marks, content, algorithm: None, status: &status }, making)
+    }
+
     fn status(
         &self,
         look: &Look,
@@ -205,11 +227,15 @@ impl<K: Keeps> Trade for Keeper<K> {
             dependants: &look.dependants,
             pinned: terms.version.is_some(),
             grace: terms.grace,
+            was_made: self.record(object).was_made,
         };
         let standing = account.standing(now);
         let Ok(spec) = spec else { return Some(overlaid(object, K::standing(&before), standing, now)) };
-        if matches!(decision.obstacle, Some(Obstacle::NoAccess { .. })) && active.is_none() {
-            // What is in use is what it was: nobody could look.
+        let theirs = former(object).is_some() && K::standing(&before).full_fingerprint.is_none();
+        let undecided = decision.course.blocked.is_none() && theirs;
+        let unseen = matches!(decision.obstacle, Some(Obstacle::NoAccess { .. })) || undecided;
+        if active.is_none() && unseen {
+            // What is in use is what it was: nobody could look, or say what it is.
             return Some(overlaid(object, K::standing(&before), standing, now));
         }
         let secret =
@@ -218,6 +244,14 @@ impl<K: Keeps> Trade for Keeper<K> {
         let value = serde_json::to_value(after).unwrap_or_default();
         Some(stamped(value, object, now))
     }
+}
+
+/// The name of the Secret that a status refers to, whoever wrote it.
+pub(crate) fn former(object: &Object) -> Option<String> {
+    let status = object.status();
+    let mut fields = status.as_object()?.iter();
+    let (_, reference) = fields.find(|(field, _)| field.ends_with("Reference"))?;
+    reference["name"].as_str().filter(|name| !name.is_empty()).map(str::to_owned)
 }
 
 /// The status as it was, with how the object stands now.

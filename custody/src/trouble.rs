@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use crate::ledger::Unrecorded;
+
 /// Why something was not done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Trouble {
@@ -13,6 +15,12 @@ pub(crate) enum Trouble {
     Refused(String),
     /// Not now.
     Busy { asked: Option<Duration>, why: String },
+}
+
+impl From<Unrecorded> for Trouble {
+    fn from(error: Unrecorded) -> Self {
+        Self::Busy { asked: None, why: error.to_string() }
+    }
 }
 
 impl From<kube::Error> for Trouble {

@@ -17,6 +17,7 @@ use crate::{
     index::{Dependency, Difference, Index, Name},
     issuer::Anchors,
     kept::Kept,
+    kinds::trade,
     object::{Object, is_older},
     tally::Tally,
 };
@@ -43,6 +44,8 @@ pub(crate) struct View {
     kept: HashMap<String, Vec<Arc<Kept>>>,
     /// Whose a Secret is, by namespace and name.
     holders: HashMap<(String, String), String>,
+    /// Who wishes a Secret of a namespace and name, whether it is there or not.
+    wished: HashMap<(String, String), Id>,
     named: HashMap<Name, Named>,
     grants: HashMap<String, Vec<ReferenceGrant>>,
     granted: bool,
@@ -74,7 +77,8 @@ impl View {
         std::mem::take(&mut self.counted).then_some(&self.tally)
     }
 
-    pub fn objects_listed(&mut self, group: Group, kind: Kind, objects: Vec<Object>) {
+    /// Says which ones are gone that were known.
+    pub fn objects_listed(&mut self, group: Group, kind: Kind, objects: Vec<Object>) -> Vec<Object> {
         let there: HashSet<Id> = objects.iter().map(|object| object.id.clone()).collect();
         let gone: Vec<Id> = self
             .objects
@@ -82,9 +86,10 @@ impl View {
             .filter(|id| id.group == group && id.kind == kind && !there.contains(id))
             .cloned()
             .collect();
-        gone.iter().for_each(|id| self.object_gone(id));
+        let gone = gone.iter().filter_map(|id| self.object_gone(id)).collect();
         objects.into_iter().for_each(|object| self.object_seen(object));
         self.listed.insert((group, kind));
+        gone
     }
 
     pub fn object_seen(&mut self, object: Object) {
@@ -109,12 +114,17 @@ impl View {
             }
             self.by_uid.insert(object.uid.clone(), id.clone());
         }
+        if let Some(before) = self.objects.get(&id) {
+            self.unwish(&wish(before), &id);
+        }
+        self.wished.extend(wish(&object).map(|place| (place, id.clone())));
         self.objects.insert(id.clone(), object);
         self.concerns(id);
     }
 
-    pub fn object_gone(&mut self, id: &Id) {
-        let Some(object) = self.objects.remove(id) else { return };
+    pub fn object_gone(&mut self, id: &Id) -> Option<Object> {
+        let object = self.objects.remove(id)?;
+        self.unwish(&wish(&object), id);
         self.by_uid.remove(&object.uid);
         self.tally.remove(id.kind, object.shown);
         self.counted = true;
@@ -125,6 +135,15 @@ impl View {
             }
         }
         self.concerns(id.clone());
+        Some(object)
+    }
+
+    fn unwish(&mut self, place: &Option<(String, String)>, id: &Id) {
+        if let Some(place) = place
+            && self.wished.get(place) == Some(id)
+        {
+            self.wished.remove(place);
+        }
     }
 
     pub fn grants_listed(&mut self, grants: Vec<ReferenceGrant>) {
@@ -214,4 +233,10 @@ impl View {
             known.uid != kept.uid || !is_older(&kept.resource_version, &known.resource_version)
         })
     }
+}
+
+/// The namespace and name of the Secret that an object wishes.
+fn wish(object: &Object) -> Option<(String, String)> {
+    let name = trade(object.id.kind)?.secret(object)?;
+    Some((object.id.namespace.to_string(), name))
 }

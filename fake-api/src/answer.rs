@@ -23,11 +23,22 @@ impl FakeApi {
         };
         match judge(&asked) {
             Fate::Pass => self.answer(request).await,
+            Fate::Wait(time) => {
+                tokio::time::sleep(time).await;
+                self.answer(request).await
+            }
             Fate::Refuse(code) => status(code, reason(code)),
             Fate::Deny(code) => {
                 self.answer(request).await;
                 status(code, reason(code))
             }
+            Fate::Expire => reply(
+                StatusCode::OK,
+                &json!({ "type": "ERROR", "object": {
+                    "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+                    "reason": "Expired", "message": "fake: Expired", "code": StatusCode::GONE.as_u16(),
+                } }),
+            ),
             Fate::Vanish => std::future::pending().await,
             Fate::Lose => {
                 self.answer(request).await;
@@ -193,7 +204,7 @@ impl FakeApi {
         }
         let selector = Selector::of(query);
         let version = self.0.version.borrow().to_string();
-        let state = self.0.state.lock();
+        let mut state = self.0.state.lock();
         let listed =
             state.objects.iter().filter(|(at, object)| collection.lists(at) && selector.selects(object));
         let items: Vec<&Value> = listed.map(|(_, object)| object).collect();
@@ -201,6 +212,7 @@ impl FakeApi {
             "kind": "List", "apiVersion": "v1",
             "metadata": { "resourceVersion": version }, "items": items,
         });
+        state.sent += list["items"].as_array().map_or(0, Vec::len);
         reply(StatusCode::OK, &list)
     }
 

@@ -40,6 +40,8 @@ struct State {
     changes: Vec<Change>,
     writes: Vec<(Method, String)>,
     requests: usize,
+    /// How many objects lists and watches have sent.
+    sent: usize,
     reviews: Vec<Value>,
     /// The status of every TokenReview.
     review: Value,
@@ -150,6 +152,11 @@ impl FakeApi {
     /// How many requests were made, reads included.
     pub fn requests(&self) -> usize {
         self.0.state.lock().requests
+    }
+
+    /// How many objects lists and watches have sent.
+    pub fn sent(&self) -> usize {
+        self.0.state.lock().sent
     }
 
     pub fn forbid(&self, path: &str, forbidden: bool) {

@@ -50,7 +50,7 @@ pub(crate) fn changes(
             loop {
                 version.borrow_and_update();
                 let next = {
-                    let state = inner.state.lock();
+                    let mut state = inner.state.lock();
                     let collection = Path::of(&listed).unwrap();
                     let from = state.changes.partition_point(|change| change.version <= since);
                     let mut new = state.changes.iter().skip(from);
@@ -61,6 +61,7 @@ pub(crate) fn changes(
                     if found.is_none() {
                         since = state.changes.last().map_or(since, |last| last.version);
                     }
+                    state.sent += usize::from(found.is_some());
                     found
                 };
                 if let Some((at, event)) = next {

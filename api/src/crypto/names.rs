@@ -30,6 +30,8 @@ pub const SINCE: &str = "crypto.trellis.dev/since";
 pub const UNTIL: &str = "crypto.trellis.dev/until";
 /// when it went out of use,
 pub const RETIRED: &str = "crypto.trellis.dev/retired";
+/// when it was taken over, of what somebody else had made,
+pub const ADOPTED: &str = "crypto.trellis.dev/adopted";
 /// and the value of [`ROTATE`] that it answers.
 pub const ROTATED: &str = "crypto.trellis.dev/rotated";
 /// Annotation by which the owner of a Secret gives it to an object: KIND/NAME.

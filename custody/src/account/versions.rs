@@ -8,7 +8,7 @@ use trellis_pki::clock::rfc3339;
 use super::Account;
 use crate::{
     kept::{Kept, moment},
-    lifecycle::Blocked,
+    lifecycle::{Blocked, Class},
 };
 
 /// Versions that are gone, and shown all the same.
@@ -32,6 +32,7 @@ impl Account<'_> {
             .filter(|before| !all.iter().any(|known| known.version == before.version));
         let gone: Vec<Version> = gone.map(|before| self.gone(before, now)).collect();
         all.extend(gone);
+        all.extend(self.forgotten().map(lost));
         all.sort_by_key(|version| Reverse(version.version));
         let mut room = GONE;
         all.retain(|version| match version.state {
@@ -61,8 +62,27 @@ impl Account<'_> {
         Version { state, destroyed: before.destroyed.clone().or(now), ..before.clone() }
     }
 
+    /// The number of what there was before anybody counted. Once it is written down, nothing is ever made in its
+    /// place as if there had been none.
+    pub(super) fn forgotten(&self) -> Option<u32> {
+        let known = self.course.active.is_some() || !self.before.versions.is_empty();
+        (self.was_made && !known && self.class == Class::Fresh).then(|| self.before.version.unwrap_or(1))
+    }
+
     fn is_lost(&self) -> bool {
-        matches!(self.course.blocked, Some(Blocked::Lost { .. }))
+        matches!(self.course.blocked, Some(Blocked::Lost { .. } | Blocked::NotAdopted { .. }))
+    }
+}
+
+fn lost(version: u32) -> Version {
+    Version {
+        version,
+        state: VersionState::Lost,
+        algorithm: None,
+        fingerprint: None,
+        since: None,
+        retired: None,
+        destroyed: None,
     }
 }
 

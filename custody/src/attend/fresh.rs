@@ -2,15 +2,13 @@
 
 use std::sync::Arc;
 
-use k8s_openapi::api::core::v1 as core;
-
 use super::{Attendant, Turn};
 use crate::{
     id::Id,
     kept::{Holder, Kept, State},
     lifecycle::Taken,
     object::Object,
-    trade::{Look, Trade},
+    trade::{Look, Trade, former},
     trouble::Trouble,
 };
 
@@ -38,29 +36,26 @@ impl Attendant {
         let mut taken = Taken::No;
         let name = trade.secret(&object).unwrap_or_default();
         if !name.is_empty() && !kept.iter().any(|kept| kept.name == name) {
-            // One that another controller made, or whose labels are gone.
-            let there = self.vault.get(&id.namespace, &name).await?;
-            let given = format!("{}/{}", id.kind.as_str(), id.name);
-            match there.as_ref().map(|secret| Holder::of(&secret.metadata)) {
-                None => {}
-                Some(Holder::Object(uid)) if uid == object.uid => {
-                    kept.extend(there.and_then(|secret| self.unlabelled(secret, &object)));
-                }
-                Some(Holder::Given(to)) if to == given => {
-                    kept.extend(there.and_then(|secret| self.unlabelled(secret, &object)));
-                }
-                Some(_) => taken = Taken::Foreign,
+            match self.unlabelled(&object, &name).await? {
+                Unlabelled::Nothing => {}
+                Unlabelled::Own(found) => kept.push(*found),
+                Unlabelled::Foreign => taken = Taken::Foreign,
             }
         }
+        // Under another name before anybody knew of it here: where its status says.
+        if let Some(former) = former(&object).filter(|former| kept.is_empty() && *former != name)
+            && let Unlabelled::Own(found) = self.unlabelled(&object, &former).await?
+        {
+            kept.push(*found);
+        }
         for kept in &mut kept {
-            if turn.hopeless.contains(&(kept.uid.clone(), kept.resource_version.clone())) {
-                kept.state = State::Hopeless;
-            }
+            let known = turn.unread.get(&(kept.uid.clone(), kept.resource_version.clone()));
+            kept.state = known.cloned().unwrap_or_else(|| kept.state.clone());
         }
         let asks = crate::kinds::asks(&object).unwrap_or_default();
         let mut view = self.view.lock();
         for kept in &kept {
-            if kept.labelled && kept.state != State::Hopeless {
+            if kept.labelled && !matches!(kept.state, State::Hopeless | State::Unfit(_)) {
                 view.secret_seen(kept.clone());
             }
         }
@@ -69,10 +64,26 @@ impl Attendant {
         Ok(Some(Look { object, kept, taken, looked, closed: None, dependants }))
     }
 
-    /// What is ours without saying so is written anew with labels, whatever its annotations say.
-    fn unlabelled(&self, secret: core::Secret, object: &Object) -> Option<Kept> {
-        let (mut kept, _) = Kept::of(secret, &object.uid, &self.vault.marks)?;
-        kept.state = State::Unread;
-        Some(kept)
+    /// What another controller made, or whose labels are gone, is written anew with labels, whatever its annotations
+    /// say.
+    async fn unlabelled(&self, object: &Object, name: &str) -> Result<Unlabelled, Trouble> {
+        let Id { kind, namespace, name: own, .. } = &object.id;
+        let Some(secret) = self.vault.get(namespace, name).await? else { return Ok(Unlabelled::Nothing) };
+        let own = match Holder::of(&secret.metadata) {
+            Holder::Object(uid) => uid == object.uid,
+            Holder::Given(to) => to == format!("{}/{own}", kind.as_str()),
+            Holder::Foreign => false,
+        };
+        let found = Kept::of(secret, &object.uid, &self.vault.marks).filter(|_| own);
+        Ok(found.map_or(Unlabelled::Foreign, |(kept, _)| {
+            Unlabelled::Own(Box::new(Kept { state: State::Unread, ..kept }))
+        }))
     }
+}
+
+/// A Secret that does not say by labels whose it is.
+enum Unlabelled {
+    Nothing,
+    Own(Box<Kept>),
+    Foreign,
 }

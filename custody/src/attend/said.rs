@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
-use trellis_api::crypto::{Standing, Word, condition};
+use trellis_api::crypto::{Standing, VersionState, Word, condition};
 
 use super::Attendant;
 use crate::{
     herald::{Tone, about},
     kept::Kept,
+    ledger,
     object::Object,
     trouble::Trouble,
 };
@@ -45,11 +46,22 @@ impl Attendant {
             let note = format!("Secret {}{more} goes with it", first.name);
             self.herald.say(&about(object), Tone::Normal, "Deleted", &note);
         }
+        if let Err(why) = ledger::deleted(&*self.ledger, object, kept) {
+            tracing::error!(object = %object.id, %why, "it is not on record that this was deleted");
+        }
     }
 
     /// Says so where an object begins or ceases to be as wished.
     fn tell(&self, object: &Object, before: &Value, after: &Value) {
         let (before, after): (Standing, Standing) = (parsed(before), parsed(after));
+        for version in &after.versions {
+            let was = before.versions.iter().find(|was| was.version == version.version);
+            if (was.map(|was| was.state), version.state) == (Some(VersionState::Retired), VersionState::Lost)
+            {
+                let note = format!("version {}, which was kept for its grace, is gone", version.version);
+                self.herald.say(&about(object), Tone::Warning, condition::LOST, &note);
+            }
+        }
         let reason = |standing: &Standing| {
             standing.condition(condition::READY).map(|ready| ready.reason.clone()).unwrap_or_default()
         };
@@ -65,7 +77,7 @@ impl Attendant {
 }
 
 /// Reasons that Events have as well.
-const FAILURES: [&str; 15] = [
+const FAILURES: [&str; 16] = [
     condition::LOST,
     condition::SECRET_CONFLICT,
     condition::NO_ACCESS,
@@ -78,11 +90,12 @@ const FAILURES: [&str; 15] = [
     "AlgorithmMismatch",
     "KeyNotConfirmed",
     "UnfitSource",
+    "NotAdopted",
     "Refused",
     "VersionUnavailable",
     "Invalid",
 ];
 
-fn parsed(status: &Value) -> Standing {
+pub(super) fn parsed(status: &Value) -> Standing {
     serde_json::from_value(status.clone()).unwrap_or_default()
 }

@@ -78,6 +78,7 @@ impl Attendant {
                     since: Some(self.now()),
                     until: trade.until(&made.content),
                     retired: None,
+                    adopted: None,
                     rotated: object.rotate.clone(),
                 };
                 let kept = self.put(trade, &object, over.as_deref(), &facts, &made.content).await?;
@@ -142,7 +143,12 @@ impl Attendant {
                 let same = wished.into_iter().find(|made| made.fingerprint == kept.facts.fingerprint);
                 let mut facts = kept.facts.clone();
                 if let (ADOPTED, Some(recipe)) = (facts.made_of.as_str(), &decision.recipe) {
+                    let found = self.found(trade, &object, &content, Some(recipe)).await?;
+                    let name = kept.name.clone();
+                    let found = found
+                        .map_err(|why| Stopped::Obstacle(Obstacle::NotAdopted { name, why: why.into() }))?;
                     facts.made_of = recipe.made_of.clone();
+                    facts.algorithm = found.algorithm;
                 }
                 let written = match same {
                     Some(made) if made.form != facts.form => {
@@ -166,10 +172,7 @@ impl Attendant {
         before: Option<Content>,
         asked: bool,
     ) -> Result<Made, Stopped> {
-        let mut inputs = Vec::new();
-        for need in &recipe.needs {
-            inputs.push(self.input(need).await?);
-        }
+        let inputs = self.inputs(recipe).await?;
         let (object, recipe, marks) = (object.clone(), recipe.clone(), self.vault.marks.clone());
         let (now, mesh) = (self.now(), self.mesh.clone());
         let made = self
@@ -184,6 +187,15 @@ impl Attendant {
             Failure::Library(error) => Stopped::Trouble(Trouble::Refused(error.to_string())),
             Failure::Unable(why) => Stopped::Trouble(Trouble::Refused(why)),
         })
+    }
+
+    /// The bytes of all that a recipe needs.
+    pub(super) async fn inputs(&self, recipe: &Recipe) -> Result<Vec<Input>, Trouble> {
+        let mut inputs = Vec::new();
+        for need in &recipe.needs {
+            inputs.push(self.input(need).await?);
+        }
+        Ok(inputs)
     }
 
     /// Off the thread that everything else runs on: a signature can take seconds.

@@ -24,7 +24,7 @@ use trellis_pki::{
 use self::pair::{Pair, Signer};
 use crate::{
     content::Content,
-    craft::{Craft, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of},
+    craft::{Craft, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of, unlike},
     lifecycle::{Class, renewal},
     object::Object,
     sources::{Ask, Found, Need, Obstacle, Source},
@@ -157,6 +157,29 @@ impl Keeps for Certificate {
         let content =
             left.fold(Content::default(), |content, (name, bytes)| content.with(name, bytes.clone()));
         vec![made(content, seen.fingerprint, kind)]
+    }
+
+    /// As it is, whatever it is for and however long: its renewal is what the spec wishes.
+    fn adopt(spec: &CertificateSpec, found: &Salvage<'_>, _: Option<&Making<'_>>) -> Result<Made, Failure> {
+        let item =
+            |name: &str| found.content.get(name).ok_or_else(|| unlike(format!("it has no item {name}")));
+        let (chain, key) = (item(CERTIFICATE)?, item(KEY)?);
+        let seen = leaf(found.content, CERTIFICATE)
+            .ok_or_else(|| unlike(format!("its item {CERTIFICATE} is no certificate in PEM")))?;
+        let key = Key::from_pem(key).map_err(|error| unlike(format!("its item {KEY}: {error}")))?;
+        if !seen.is_for(&key) {
+            return Err(unlike(format!("the certificate in {CERTIFICATE} is not for the key in {KEY}")));
+        }
+        let wanted = wanted::kind(&spec.algorithm)?;
+        if key.kind() != wanted {
+            let why = format!("its key is one of {}, and spec.algorithm says {wanted}", key.kind());
+            return Err(unlike(why));
+        }
+        let mut made = Self::salvage(spec, found).into_iter().next().ok_or_else(nothing)?;
+        if seen.is_root() && made.content.get(AUTHORITY).is_none() {
+            made.content = made.content.with(AUTHORITY, Secret::copy_of(chain));
+        }
+        Ok(made)
     }
 
     fn show(

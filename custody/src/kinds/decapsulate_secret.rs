@@ -15,7 +15,7 @@ use crate::{
     content::Content,
     craft::{
         Confirms, Craft, Extra, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of,
-        part, short,
+        part, short, unlike,
     },
     kept::Kept,
     lifecycle::Class,
@@ -150,6 +150,23 @@ impl Keeps for DecapsulateSecret {
     fn salvage(_: &DecapsulateSecretSpec, salvage: &Salvage<'_>) -> Vec<Made> {
         let left = salvage.content.secret(SHARED_SECRET);
         left.map(|secret| made(salvage.marks, secret, salvage.algorithm)).into_iter().collect()
+    }
+
+    fn adopt(
+        spec: &DecapsulateSecretSpec,
+        found: &Salvage<'_>,
+        making: Option<&Making<'_>>,
+    ) -> Result<Made, Failure> {
+        let secret = found.content.secret(SHARED_SECRET);
+        let secret = secret.ok_or_else(|| unlike(format!("it has no item {SHARED_SECRET}")))?;
+        let Some(making) = making else { return Ok(made(found.marks, secret, None)) };
+        let again = Self::make(spec, making)?;
+        if again.content.secret(SHARED_SECRET) != Some(secret) {
+            return Err(unlike(format!(
+                "its item {SHARED_SECRET} is not what the ciphertext holds for the key of spec.privateKeyRef"
+            )));
+        }
+        Ok(again)
     }
 
     fn show(

@@ -10,7 +10,9 @@ use trellis_crypto::{
 use super::encapsulate_secret::{SHARED_SECRET, nothing};
 use crate::{
     content::Content,
-    craft::{Craft, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of, short},
+    craft::{
+        Craft, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of, short, unlike,
+    },
     id::Group,
     lifecycle::Class,
     marks::Marks,
@@ -122,6 +124,28 @@ impl Keeps for DerivedKey {
         let key_type = salvage.algorithm.unwrap_or(spec.key_type.as_str());
         let left = salvage.content.secret(DERIVED_KEY);
         left.map(|key| made(salvage.marks, key, key_type)).into_iter().collect()
+    }
+
+    fn adopt(
+        spec: &DerivedKeySpec,
+        found: &Salvage<'_>,
+        making: Option<&Making<'_>>,
+    ) -> Result<Made, Failure> {
+        let key_type = spec.key_type.as_str();
+        let key = found.content.secret(DERIVED_KEY);
+        let key = key.ok_or_else(|| unlike(format!("it has no item {DERIVED_KEY}")))?;
+        if found.content.get(KEY_TYPE).is_some_and(|other| other != key_type.as_bytes()) {
+            return Err(unlike(format!("its item {KEY_TYPE} is not {key_type}, as spec.keyType says")));
+        }
+        let Some(making) = making else { return Ok(made(found.marks, key, key_type)) };
+        let again = Self::make(spec, making)?;
+        if again.content.secret(DERIVED_KEY) != Some(key) {
+            return Err(unlike(format!(
+                "its item {DERIVED_KEY} is not what spec.keyType, salt, info, kdf and kdfProfile make of the \
+                 secret of {FIELD}"
+            )));
+        }
+        Ok(again)
     }
 
     fn show(spec: &DerivedKeySpec, shown: Shown<'_>, before: &DerivedKeyStatus) -> Option<DerivedKeyStatus> {

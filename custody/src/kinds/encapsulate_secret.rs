@@ -1,12 +1,14 @@
 //! QuantumEncapsulateSecret.
 
 use trellis_api::crypto::{EncapsulateSecretSpec, EncapsulateSecretStatus, Kind, Output, Standing};
-use trellis_crypto::{Algorithm, PublicKey, Secret, hex};
+use trellis_crypto::{Algorithm, PrivateKey, PublicKey, Secret, hex};
 
 use super::key_pair;
 use crate::{
     content::Content,
-    craft::{Craft, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of, short},
+    craft::{
+        Craft, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of, short, unlike,
+    },
     lifecycle::Class,
     object::Object,
     sources::{Ask, Found, Need, Obstacle, Source},
@@ -87,6 +89,38 @@ impl Keeps for EncapsulateSecret {
             whole: false,
         };
         found.into_iter().chain(shown).map(made).collect()
+    }
+
+    /// Whether secret and ciphertext belong together only the private key knows. Who asks learns nothing by it that
+    /// an encapsulation of their own would not tell them.
+    fn adopt(
+        spec: &EncapsulateSecretSpec,
+        found: &Salvage<'_>,
+        making: Option<&Making<'_>>,
+    ) -> Result<Made, Failure> {
+        let wanted = spec.algorithm.as_deref().and_then(|name| Algorithm::parse(name).ok());
+        let algorithm = wanted.map(|named| named.algorithm.name());
+        let salvage = Salvage { algorithm, content: found.content, status: found.status, ..*found };
+        let candidate = Self::salvage(spec, &salvage).into_iter().next();
+        let mut made = candidate.ok_or_else(|| {
+            unlike(format!("it has no item {SHARED_SECRET}, or its ciphertext is nowhere to be found"))
+        })?;
+        let Some([Input::Kept(kept, content)]) = making.map(|making| making.inputs.as_slice()) else {
+            return Ok(made);
+        };
+        let Some(PrivateKey::Kem(key)) = key_pair::private_key(content) else {
+            return Err(Obstacle::NotReady { field: FIELD, what: kept.name.clone() }.into());
+        };
+        let opened = key.decapsulate(made.content.get(CIPHERTEXT).unwrap_or_default());
+        let opened = opened.map_err(|error| unlike(format!("its item {CIPHERTEXT}: {error}")))?;
+        if made.content.secret(SHARED_SECRET) != Some(&opened) {
+            return Err(unlike(format!(
+                "its item {CIPHERTEXT} does not hold its item {SHARED_SECRET} for the key in Secret {}",
+                kept.name
+            )));
+        }
+        made.algorithm = kept.facts.algorithm.clone();
+        Ok(made)
     }
 
     fn show(

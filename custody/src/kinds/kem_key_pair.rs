@@ -23,8 +23,8 @@ impl Craft for KemKeyPair {
         key_pair::recipe(&spec.algorithm)
     }
 
-    fn make(spec: &KemKeyPairSpec, _: &Making<'_>) -> Result<Made, Failure> {
-        key_pair::make(&spec.algorithm, key_pair::unless_said(spec.key_format))
+    fn make(spec: &KemKeyPairSpec, making: &Making<'_>) -> Result<Made, Failure> {
+        key_pair::make(&spec.algorithm, spec.key_format, making.before)
     }
 }
 
@@ -46,6 +46,10 @@ impl Keeps for KemKeyPair {
 
     fn salvage(spec: &KemKeyPairSpec, salvage: &Salvage<'_>) -> Vec<Made> {
         key_pair::salvage(salvage, spec.key_format)
+    }
+
+    fn adopt(spec: &KemKeyPairSpec, found: &Salvage<'_>, _: Option<&Making<'_>>) -> Result<Made, Failure> {
+        key_pair::adopt(&spec.algorithm, found)
     }
 
     fn show(_: &KemKeyPairSpec, shown: Shown<'_>, before: &KemKeyPairStatus) -> Option<KemKeyPairStatus> {

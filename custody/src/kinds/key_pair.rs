@@ -5,11 +5,11 @@
 
 use serde_json::json;
 use trellis_api::crypto::KeyFormat;
-use trellis_crypto::{Algorithm, PrivateKey, PublicKey, Secret};
+use trellis_crypto::{Algorithm, AlgorithmError, EncodingError, PrivateKey, PublicKey, Secret};
 
 use crate::{
     content::Content,
-    craft::{Failure, Made, Recipe, Salvage, made_of},
+    craft::{Failure, Made, Recipe, Salvage, made_of, unlike},
     sources::Obstacle,
 };
 
@@ -21,11 +21,6 @@ const METADATA: &str = "metadata";
 /// What the label of a private key ends with in QubeSec's form.
 const QUBESEC_LABEL: &str = " SECRET KEY-----";
 
-/// The form in which keys stand that nobody wished a form for.
-pub(super) fn unless_said(format: Option<KeyFormat>) -> KeyFormat {
-    format.unwrap_or_default()
-}
-
 pub(super) fn recipe(name: &str) -> Result<Recipe, Obstacle> {
     let named = Algorithm::parse(name)
         .map_err(|error| Obstacle::Unfit { field: "spec.algorithm", why: error.to_string() })?;
@@ -33,12 +28,22 @@ pub(super) fn recipe(name: &str) -> Result<Recipe, Obstacle> {
     Ok(Recipe { made_of, note: named.note, ..Recipe::default() })
 }
 
-/// A fresh pair.
-pub(super) fn make(name: &str, format: KeyFormat) -> Result<Made, Failure> {
-    let named = Algorithm::parse(name)
-        .map_err(|error| Obstacle::Unfit { field: "spec.algorithm", why: error.to_string() })?;
-    let key = PrivateKey::generate(named.algorithm)?;
-    Ok(written(&key, format)?)
+/// A fresh pair. In which form nobody says, it is in that of the pair before: whoever reads one can read it.
+pub(super) fn make(name: &str, format: Option<KeyFormat>, before: Option<&Content>) -> Result<Made, Failure> {
+    let key = PrivateKey::generate(algorithm(name)?)?;
+    Ok(written(&key, format.or_else(|| before.map(form)).unwrap_or_default())?)
+}
+
+fn algorithm(name: &str) -> Result<Algorithm, Obstacle> {
+    let named = Algorithm::parse(name);
+    let unfit = |error: AlgorithmError| Obstacle::Unfit { field: "spec.algorithm", why: error.to_string() };
+    named.map(|named| named.algorithm).map_err(unfit)
+}
+
+/// In which form the keys of a Secret stand.
+fn form(content: &Content) -> KeyFormat {
+    let pem = content.get(PRIVATE_PEM).and_then(|pem| std::str::from_utf8(pem).ok());
+    if pem.is_some_and(|pem| pem.contains(QUBESEC_LABEL)) { KeyFormat::Qubesec } else { KeyFormat::Standard }
 }
 
 /// Everything that a Secret holds of a key.
@@ -73,17 +78,32 @@ pub(super) fn written(key: &PrivateKey, format: KeyFormat) -> Result<Made, trell
 pub(super) fn salvage(salvage: &Salvage<'_>, format: Option<KeyFormat>) -> Vec<Made> {
     let algorithm =
         salvage.algorithm.and_then(|name| Algorithm::parse(name).ok()).map(|named| named.algorithm);
-    let pem = salvage.content.get(PRIVATE_PEM);
-    let as_found = match pem {
-        Some(pem) if std::str::from_utf8(pem).is_ok_and(|pem| pem.contains(QUBESEC_LABEL)) => {
-            KeyFormat::Qubesec
-        }
-        _ => KeyFormat::Standard,
-    };
-    let pem = pem.and_then(|pem| PrivateKey::read(pem, None).ok());
+    let as_found = form(salvage.content);
+    let pem = salvage.content.get(PRIVATE_PEM).and_then(|pem| PrivateKey::read(pem, None).ok());
     let raw = salvage.content.get(PRIVATE_RAW).and_then(|raw| PrivateKey::read(raw, algorithm).ok());
     let keys = pem.into_iter().chain(raw);
     keys.filter_map(|key| written(&key, format.unwrap_or(as_found)).ok()).collect()
+}
+
+/// A pair that was written elsewhere: each half of it that is there, in whatever form, is of the same key.
+pub(super) fn adopt(name: &str, found: &Salvage<'_>) -> Result<Made, Failure> {
+    let wanted = algorithm(name)?;
+    let there = |item| Some((item, found.content.get(item)?));
+    let (item, bytes) = there(PRIVATE_PEM)
+        .or_else(|| there(PRIVATE_RAW))
+        .ok_or_else(|| unlike(format!("it has no item {PRIVATE_PEM}")))?;
+    let said = |item: &str, error: EncodingError| unlike(format!("its item {item}: {error}"));
+    let key = PrivateKey::read(bytes, Some(wanted)).map_err(|error| said(item, error))?;
+    for (item, bytes) in [PUBLIC_PEM, PUBLIC_RAW].into_iter().filter_map(there) {
+        let public = PublicKey::read(bytes, Some(wanted)).map_err(|error| said(item, error))?;
+        if public != key.public_key() {
+            return Err(unlike(format!("its item {item} is not the public half of its private key")));
+        }
+    }
+    if found.content.secret(PRIVATE_RAW).is_some_and(|raw| key.expanded().is_ok_and(|own| own != *raw)) {
+        return Err(unlike(format!("its items {PRIVATE_PEM} and {PRIVATE_RAW} are different keys")));
+    }
+    Ok(written(&key, form(found.content))?)
 }
 
 pub(crate) fn private_key(content: &Content) -> Option<PrivateKey> {

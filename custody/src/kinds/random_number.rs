@@ -5,7 +5,7 @@ use trellis_crypto::{Secret, random};
 
 use crate::{
     content::Content,
-    craft::{Craft, Extra, Failure, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of},
+    craft::{Craft, Extra, Failure, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of, unlike},
     kept::Kept,
     lifecycle::Class,
     object::Object,
@@ -80,6 +80,19 @@ impl Keeps for RandomNumber {
     fn salvage(_: &RandomNumberSpec, salvage: &Salvage<'_>) -> Vec<Made> {
         let left = ITEMS.iter().filter_map(|item| salvage.content.secret(item));
         left.map(|bytes| made(salvage.object, salvage.marks, bytes)).collect()
+    }
+
+    fn adopt(spec: &RandomNumberSpec, found: &Salvage<'_>, _: Option<&Making<'_>>) -> Result<Made, Failure> {
+        let mut there = ITEMS.iter().filter_map(|item| found.content.secret(item));
+        let bytes = there.next().ok_or_else(|| unlike(format!("it has no item {}", ITEMS[0])))?;
+        if there.any(|other| other != bytes) {
+            return Err(unlike(format!("its items {} and {} are different numbers", ITEMS[0], ITEMS[1])));
+        }
+        let (has, wanted) = (bytes.as_bytes().len(), spec.bytes().unwrap_or_default());
+        if has != wanted {
+            return Err(unlike(format!("it holds {has} bytes, and spec.bytes says {wanted}")));
+        }
+        Ok(made(found.object, found.marks, bytes))
     }
 
     fn show(

@@ -2,7 +2,7 @@
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use trellis_api::crypto::{Kind, Output, SignMessageSpec, SignMessageStatus, Standing};
-use trellis_crypto::{Fingerprint, PrivateKey, Secret};
+use trellis_crypto::{Fingerprint, PrivateKey, PublicKey, Secret};
 
 use super::{
     encapsulate_secret::{fits, nothing},
@@ -11,7 +11,9 @@ use super::{
 use crate::{
     access::may_use,
     content::Content,
-    craft::{Craft, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of, short},
+    craft::{
+        Craft, Failure, Input, Keeps, Made, Making, Recipe, Salvage, Shown, Terms, made_of, short, unlike,
+    },
     lifecycle::Class,
     object::Object,
     sources::{Ask, Found, Need, Obstacle},
@@ -20,6 +22,7 @@ use crate::{
 const KEY_FIELD: &str = "spec.privateKeyRef";
 const KEY: &str = "key";
 const MESSAGE: &str = "message";
+const QUBESEC_ITEM: &str = "signature";
 /// The longest signature that a status shows.
 const SHOWN: usize = 8 * 1024;
 
@@ -99,6 +102,33 @@ impl Keeps for SignMessage {
         let shown = salvage.status["signature"].as_str().and_then(|text| STANDARD.decode(text).ok());
         let left = salvage.content.items().map(|(_, bytes)| bytes.to_vec()).chain(shown);
         left.map(|bytes| made(spec, Secret::new(bytes), salvage.algorithm)).collect()
+    }
+
+    /// QubeSec writes it into one item, whatever the spec says.
+    fn adopt(
+        spec: &SignMessageSpec,
+        found: &Salvage<'_>,
+        making: Option<&Making<'_>>,
+    ) -> Result<Made, Failure> {
+        let items = [spec.signature_key.as_str(), QUBESEC_ITEM];
+        let signature = items.iter().find_map(|item| found.content.secret(item));
+        let signature =
+            signature.ok_or_else(|| unlike(format!("it has no item {}", spec.signature_key)))?.clone();
+        let inputs = making.map(|making| making.inputs.as_slice());
+        let Some([Input::Kept(kept, content), Input::Item(message)]) = inputs else {
+            return Ok(made(spec, signature, None));
+        };
+        let Some(PublicKey::Signature(key)) = key_pair::public_key(content) else {
+            return Err(Obstacle::NotReady { field: KEY_FIELD, what: kept.name.clone() }.into());
+        };
+        let context = spec.context.as_deref().unwrap_or_default();
+        match key.verify(message.as_bytes(), context.as_bytes(), signature.as_bytes()) {
+            Ok(()) => Ok(made(spec, signature, kept.facts.algorithm.as_deref())),
+            Err(_) => Err(unlike(format!(
+                "its signature was not made by the key in Secret {} over the message as it is now",
+                kept.name
+            ))),
+        }
     }
 
     fn show(

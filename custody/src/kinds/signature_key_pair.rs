@@ -23,8 +23,8 @@ impl Craft for SignatureKeyPair {
         key_pair::recipe(&spec.algorithm)
     }
 
-    fn make(spec: &SignatureKeyPairSpec, _: &Making<'_>) -> Result<Made, Failure> {
-        key_pair::make(&spec.algorithm, key_pair::unless_said(spec.key_format))
+    fn make(spec: &SignatureKeyPairSpec, making: &Making<'_>) -> Result<Made, Failure> {
+        key_pair::make(&spec.algorithm, spec.key_format, making.before)
     }
 }
 
@@ -46,6 +46,14 @@ impl Keeps for SignatureKeyPair {
 
     fn salvage(spec: &SignatureKeyPairSpec, salvage: &Salvage<'_>) -> Vec<Made> {
         key_pair::salvage(salvage, spec.key_format)
+    }
+
+    fn adopt(
+        spec: &SignatureKeyPairSpec,
+        found: &Salvage<'_>,
+        _: Option<&Making<'_>>,
+    ) -> Result<Made, Failure> {
+        key_pair::adopt(&spec.algorithm, found)
     }
 
     fn show(

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use trellis_api::crypto::{Standing, condition};
+use trellis_api::crypto::{MessageKind, Standing, condition};
 
 use super::{Access, Named, View};
 use crate::{
@@ -97,7 +97,7 @@ impl View {
             _ => return Err(Obstacle::Ambiguous { field, name: to.name.clone() }),
         };
         let what = object.id.to_string();
-        if self.index.leads(&object.id, id) {
+        if self.leads(&object.id, id) {
             return Err(Obstacle::Circle { field, what });
         }
         match self.access(namespace) {
@@ -134,6 +134,9 @@ impl View {
         let target = Target { group: "", kind: kind.as_str(), namespace: &namespace, name };
         self.permitted(id, field, &target, &what)?;
         let at = Name { kind: *kind, namespace: namespace.clone(), name: name.clone() };
+        if let Some(maker) = self.maker(&at).filter(|maker| self.leads(maker, id)) {
+            return Err(Obstacle::Circle { field, what: format!("{what}, which {maker} makes,") });
+        }
         let items = match self.named.get(&at) {
             None => return Ok(None),
             Some(Named::Nothing) => return Err(Obstacle::NotFound { field, what }),
@@ -146,6 +149,20 @@ impl View {
         };
         let (kind, name, item, mark) = (*kind, name.clone(), item.clone(), mark.clone());
         Ok(Some(Item { kind, namespace, name, item, mark }))
+    }
+
+    fn leads(&self, from: &Id, to: &Id) -> bool {
+        self.index.leads(from, to, |name| self.maker(name))
+    }
+
+    /// The object that a Secret is of, or will be of once it is made.
+    fn maker(&self, name: &Name) -> Option<&Id> {
+        if name.kind != MessageKind::Secret {
+            return None;
+        }
+        let place = (name.namespace.clone(), name.name.clone());
+        let holder = self.holders.get(&place).and_then(|uid| self.by_uid.get(uid));
+        holder.or_else(|| self.wished.get(&place))
     }
 
     fn permitted(&self, id: &Id, field: &'static str, to: &Target<'_>, what: &str) -> Result<(), Obstacle> {

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -15,12 +15,14 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::{sync::watch, task::JoinHandle, time::Instant};
-use trellis_custody::{Custody, Group, Herald, Metrics, Tone};
+use trellis_custody::{Custody, Deed, Group, Herald, Ledger, Metrics, Tone, Unrecorded};
 use trellis_election::Role;
 use trellis_fake_api::FakeApi;
 use trellis_pki::clock::Clock;
 use trellis_telemetry::Registry;
 
+/// The group of the kinds.
+pub const GROUP: &str = "crypto.trellis.dev";
 pub const SYSTEM: &str = "trellis-system";
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -47,6 +49,50 @@ impl Clock for Passing {
 #[derive(Clone, Default)]
 pub struct Heard(Arc<Mutex<Vec<Said>>>);
 
+/// What was put on record.
+#[derive(Clone, Default)]
+pub struct Recorded {
+    all: Arc<Mutex<Vec<Value>>>,
+    /// Whether there is no room for more.
+    pub full: Arc<AtomicBool>,
+}
+
+impl Ledger for Recorded {
+    fn room(&self) -> Result<(), Unrecorded> {
+        if self.full.load(Ordering::SeqCst) { Err(Unrecorded("there is no room".to_owned())) } else { Ok(()) }
+    }
+
+    fn record(&self, deed: &Deed<'_>) -> Result<(), Unrecorded> {
+        self.room()?;
+        self.all.lock().push(json!({
+            "act": deed.act.as_str(), "group": deed.group, "kind": deed.kind, "namespace": deed.namespace,
+            "object": deed.object, "uid": deed.uid, "secret": deed.secret, "version": deed.version,
+            "algorithm": deed.algorithm, "fingerprint": deed.fingerprint,
+        }));
+        Ok(())
+    }
+}
+
+impl Recorded {
+    pub fn all(&self) -> Vec<Value> {
+        self.all.lock().clone()
+    }
+
+    /// Of one object, as `made 1`, without what was told more than once.
+    pub fn of(&self, name: &str) -> Vec<String> {
+        let all = self.all();
+        let of = all.iter().filter(|deed| deed["object"] == name);
+        let mut acts: Vec<String> = of
+            .map(|deed| match deed["version"].as_u64() {
+                Some(version) => format!("{} {version}", deed["act"].as_str().unwrap()),
+                None => deed["act"].as_str().unwrap().to_owned(),
+            })
+            .collect();
+        acts.dedup();
+        acts
+    }
+}
+
 pub struct Said {
     /// KIND/NAME
     pub about: String,
@@ -67,9 +113,12 @@ impl Herald for Heard {
 }
 
 pub struct Bed {
+    /// Of all objects that are made and looked at here.
+    pub group: &'static str,
     pub api: FakeApi,
     pub clock: Arc<Passing>,
     pub heard: Heard,
+    pub recorded: Recorded,
     controllers: Vec<JoinHandle<()>>,
 }
 
@@ -83,7 +132,8 @@ impl Bed {
 
     pub fn idle() -> Self {
         let (api, clock, heard) = (FakeApi::new(), Arc::new(Passing::new()), Heard::default());
-        Self { api, clock, heard, controllers: Vec::new() }
+        let recorded = Recorded::default();
+        Self { group: GROUP, api, clock, heard, recorded, controllers: Vec::new() }
     }
 
     /// A controller that believes to lead.
@@ -99,6 +149,7 @@ impl Bed {
             groups: vec![Group::Trellis, Group::Qubesec],
             clock: self.clock.clone(),
             herald: Arc::new(self.heard.clone()),
+            ledger: Arc::new(self.recorded.clone()),
             metrics: Metrics::new(&Registry::new()),
             roles: trellis_election::always(&Registry::new().gauge("leader", "").with(&[])),
             mesh: None,
@@ -123,24 +174,30 @@ impl Bed {
         self.controllers.drain(..).for_each(|controller| controller.abort());
     }
 
+    /// Of an object.
+    pub fn path(&self, namespace: &str, kind: &str, name: &str) -> String {
+        let plural = format!("{}s", kind.to_ascii_lowercase());
+        format!("/apis/{}/v1/namespaces/{namespace}/{plural}/{name}", self.group)
+    }
+
     pub fn create(&self, kind: &str, name: &str, spec: Value) {
         self.create_in("shop", kind, name, spec);
     }
 
     pub fn create_in(&self, namespace: &str, kind: &str, name: &str, spec: Value) {
         let object = json!({
-            "apiVersion": "crypto.trellis.dev/v1", "kind": kind,
+            "apiVersion": format!("{}/v1", self.group), "kind": kind,
             "metadata": { "name": name, "namespace": namespace }, "spec": spec,
         });
-        self.api.create(&path(namespace, kind, name), object);
+        self.api.create(&self.path(namespace, kind, name), object);
     }
 
     pub fn edit(&self, kind: &str, name: &str, change: impl FnOnce(&mut Value)) {
-        self.api.edit(&path("shop", kind, name), change);
+        self.api.edit(&self.path("shop", kind, name), change);
     }
 
     pub fn object(&self, kind: &str, name: &str) -> Value {
-        self.api.get(&path("shop", kind, name)).unwrap_or_default()
+        self.api.get(&self.path("shop", kind, name)).unwrap_or_default()
     }
 
     pub fn status(&self, kind: &str, name: &str) -> Value {
@@ -160,7 +217,7 @@ impl Bed {
         what: &str,
         holds: impl Fn(&Value) -> bool,
     ) -> Value {
-        let at = path(namespace, kind, name);
+        let at = self.path(namespace, kind, name);
         let seen = |api: &FakeApi| api.get(&at).is_some_and(|object| holds(&object["status"]));
         let waiting = self.api.within(PATIENCE, what, seen);
         tokio::pin!(waiting);
@@ -237,11 +294,6 @@ impl Drop for Bed {
     fn drop(&mut self) {
         self.kill();
     }
-}
-
-pub fn path(namespace: &str, kind: &str, name: &str) -> String {
-    let plural = format!("{}s", kind.to_ascii_lowercase());
-    format!("/apis/crypto.trellis.dev/v1/namespaces/{namespace}/{plural}/{name}")
 }
 
 pub fn secret_path(namespace: &str, name: &str) -> String {

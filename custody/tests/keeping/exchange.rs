@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::bed::{Bed, bytes, condition, fingerprint, path, reason, rotate, secret_path, set, versions};
+use crate::bed::{Bed, bytes, condition, fingerprint, reason, rotate, secret_path, set, versions};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const KEM: &str = "QuantumKEMKeyPair";
@@ -354,7 +354,10 @@ async fn other_namespaces_are_reached_by_a_grant_alone() {
     bed.api.put(&at("right"), grant("right", (ENCAPSULATE, "bob"), key));
     let done = |status: &Value| status["status"] == "Success";
     bed.until_in("bob", ENCAPSULATE, "enc", "it heals", done).await;
-    assert_eq!(reason(&bed.api.get(&path("bob", ENCAPSULATE, "none")).unwrap()["status"]), "RefNotPermitted");
+    assert_eq!(
+        reason(&bed.api.get(&bed.path("bob", ENCAPSULATE, "none")).unwrap()["status"]),
+        "RefNotPermitted"
+    );
     // Taken back, it fails again, and what was made stays.
     assert!(bed.api.remove(&at("right")));
     bed.until_in("bob", ENCAPSULATE, "enc", "it is refused again", refused).await;

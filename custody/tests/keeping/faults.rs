@@ -15,7 +15,7 @@ use tokio::sync::watch;
 use trellis_election::Role;
 use trellis_fake_api::Fate;
 
-use crate::bed::{Bed, bytes, condition, fingerprint, path, reason, rotate, secret_path, set};
+use crate::bed::{Bed, bytes, condition, fingerprint, reason, rotate, secret_path, set};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const RANDOM: &str = "QuantumRandomNumber";
@@ -222,7 +222,7 @@ async fn a_status_that_somebody_else_wrote_over_is_written_again() {
     let bed = Bed::new();
     bed.create(RANDOM, "number", json!({}));
     let before = bed.success(RANDOM, "number").await;
-    let at = path("shop", RANDOM, "number");
+    let at = bed.path("shop", RANDOM, "number");
     bed.api.edit(&at, |object| object["status"] = json!({ "status": "Failed", "error": "no" }));
     let status = bed.success(RANDOM, "number").await;
     assert_eq!((&status["fullFingerprint"], status["error"].is_null()), (&before["fullFingerprint"], true));
@@ -286,7 +286,7 @@ async fn what_goes_and_comes_again_is_another_object() {
     exchange(&bed);
     bed.success(DERIVED, "key").await;
     let before = fingerprint(&bed.secret("kem"));
-    assert!(bed.api.remove(&path("shop", KEM, "kem")));
+    assert!(bed.api.remove(&bed.path("shop", KEM, "kem")));
     let told = |status: &Value| condition(status, "SourceAvailable")["reason"] == "SourceNotFound";
     bed.until(ENCAPSULATE, "enc", "it is told", told).await;
     // As the garbage collector does.
@@ -303,4 +303,81 @@ async fn what_goes_and_comes_again_is_another_object() {
     bed.delete_secret("kem");
     bed.rests(HOUR).await;
     assert!(!bed.has_secret("kem"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hundred_objects_wait_for_a_slow_api_server_together() {
+    const SLOW: Duration = Duration::from_millis(100);
+    let mut bed = Bed::idle();
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    bed.lead(bed.api.client_judged(Box::new(move |asked| {
+        if asked.watches() || asked.query.contains("limit=") {
+            return Fate::Pass;
+        }
+        count.fetch_add(1, Ordering::SeqCst);
+        Fate::Wait(SLOW)
+    })));
+    let kinds = [
+        (RANDOM, "number", json!({})),
+        (KEM, "kem", json!({ "algorithm": "ML-KEM-512" })),
+        (ENCAPSULATE, "enc", json!({ "publicKeyRef": { "name": "kem-N" } })),
+        (
+            DECAPSULATE,
+            "dec",
+            json!({ "privateKeyRef": { "name": "kem-N" }, "ciphertextRef": { "name": "enc-N" } }),
+        ),
+        (DERIVED, "key", json!({ "sharedSecretRef": { "name": "dec-N" }, "keyType": "AES-256" })),
+    ];
+    let began = tokio::time::Instant::now();
+    for number in 0..20 {
+        for (kind, name, spec) in &kinds {
+            let spec = spec.to_string().replace("-N", &format!("-{number}"));
+            bed.create(kind, &format!("{name}-{number}"), serde_json::from_str(&spec).unwrap());
+        }
+    }
+    for number in 0..20 {
+        for (kind, name, _) in &kinds {
+            bed.success(kind, &format!("{name}-{number}")).await;
+        }
+    }
+    let one_after_the_other = SLOW * u32::try_from(asked.load(Ordering::SeqCst)).unwrap();
+    assert!(began.elapsed() * 8 < one_after_the_other, "{:?} of {one_after_the_other:?}", began.elapsed());
+}
+
+#[tokio::test(start_paused = true)]
+async fn labels_and_annotations_that_somebody_takes_away_come_back_and_the_bytes_stay() {
+    let bed = Bed::new();
+    exchange(&bed);
+    bed.success(DERIVED, "key").await;
+    let all = [
+        (KEM, "kem", "kem"),
+        (ENCAPSULATE, "enc", "enc-shared-secret"),
+        (DECAPSULATE, "dec", "dec-shared-secret"),
+        (DERIVED, "key", "key-derived-key"),
+    ];
+    for (kind, name, secret) in all {
+        let (before, status) = (bed.secret(secret), bed.status(kind, name));
+        for taken in ["labels", "annotations", "both"] {
+            bed.api.edit(&secret_path("shop", secret), |secret| {
+                for part in
+                    ["labels", "annotations"].into_iter().filter(|part| *part == taken || taken == "both")
+                {
+                    secret["metadata"][part] = json!({ "somebody": "else" });
+                }
+            });
+            let back = |secret: &Value| {
+                let meta = &secret["metadata"];
+                meta["labels"]["crypto.trellis.dev/kind"] == kind
+                    && meta["annotations"]["crypto.trellis.dev/secret-version"] == "1"
+            };
+            let now = bed.secret_until(secret, &format!("{taken} of {secret} come back"), back).await;
+            assert_eq!(now["data"], before["data"], "{secret} without {taken}");
+            let part = if taken == "both" { "labels" } else { taken };
+            assert_eq!(now["metadata"][part]["somebody"], "else", "what others write stays");
+        }
+        bed.rests(HOUR).await;
+        let now = bed.status(kind, name);
+        assert_eq!((&now["versions"], &now["status"]), (&status["versions"], &json!("Success")), "{kind}");
+    }
 }

@@ -153,6 +153,7 @@ async fn what_is_lost_is_said_to_be_lost_unless_another_is_allowed() {
     let lost = bed.reason(KEM, "kem", "Lost").await;
     assert_eq!((&lost["status"], &lost["version"]), (&json!("Failed"), &json!(1)));
     assert_eq!(versions(&lost), ["1 Lost"]);
+    assert_eq!(lost["versions"][0]["fingerprint"], first, "by which it is known when it comes back");
     assert_eq!(condition(&lost, "Lost")["status"], "True");
     assert!(lost["error"].as_str().unwrap().contains("spec.recreatePolicy: Recreate"), "{lost}");
     assert_eq!(bed.heard(&format!("{KEM}/kem")), ["Created", "Lost"]);
@@ -162,7 +163,20 @@ async fn what_is_lost_is_said_to_be_lost_unless_another_is_allowed() {
     let status = bed.success(KEM, "kem").await;
     assert_eq!(versions(&status), ["2 Active", "1 Lost"], "another one has another number");
     assert_ne!(status["fullFingerprint"], first);
+    assert_eq!(status["versions"][1]["fingerprint"], first);
     assert!(bed.heard(&format!("{KEM}/kem")).contains(&"Recreated"));
+    bed.rests(HOUR).await;
+    // A version that was kept, likewise.
+    bed.edit(KEM, "kem", |object| rotate(object, "1"));
+    let second = status["fullFingerprint"].clone();
+    bed.until(KEM, "kem", "version 3", |status| status["version"] == 3).await;
+    bed.delete_secret("kem-v2");
+    let told = |status: &serde_json::Value| versions(status) == ["3 Active", "2 Lost", "1 Lost"];
+    let status = bed.until(KEM, "kem", "the loss of version 2", told).await;
+    assert_eq!((&status["versions"][1]["fingerprint"], &status["status"]), (&second, &json!("Success")));
+    let told =
+        |note: &String| note.starts_with("Warning QuantumKEMKeyPair/kem Lost: version 2, which was kept");
+    assert_eq!(bed.notes().iter().filter(|note| told(note)).count(), 1, "{:?}", bed.notes());
     bed.rests(HOUR).await;
 }
 

@@ -1,12 +1,16 @@
 //! Signatures over messages that somebody else wrote, and verifications, which follow all that they are about.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use serde_json::{Value, json};
 use trellis_crypto::PublicKey;
+use trellis_fake_api::Fate;
 
-use crate::bed::{Bed, bytes, condition, path, reason, rotate, secret_path, set};
+use crate::bed::{Bed, bytes, condition, reason, rotate, secret_path, set};
 
 const HOUR: Duration = Duration::from_secs(3600);
 const PAIR: &str = "QuantumSignatureKeyPair";
@@ -243,6 +247,47 @@ async fn a_verifier_elsewhere_needs_grants_for_all_that_it_reads() {
     let valid = |status: &Value| status["status"] == "Valid";
     bed.until_in("third", VERIFY, "verify", "it is valid", valid).await;
     // Fingerprints of the same message at two places have nothing to do with each other.
-    let third = bed.api.get(&path("third", VERIFY, "verify")).unwrap();
+    let third = bed.api.get(&bed.path("third", VERIFY, "verify")).unwrap();
     assert_ne!(third["status"]["messageFingerprint"], bed.status(VERIFY, "verify")["messageFingerprint"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn signatures_of_each_other_are_named_and_not_made_over_and_over() {
+    let mut bed = Bed::idle();
+    // Whoever never rests would let no time pass, and this would wait forever.
+    let asked = AtomicUsize::new(0);
+    bed.lead(bed.api.client_judged(Box::new(move |request| match asked.load(Ordering::SeqCst) {
+        2_000.. => Fate::Vanish,
+        _ => {
+            asked.fetch_add(usize::from(request.writes()), Ordering::SeqCst);
+            Fate::Pass
+        }
+    })));
+    message(&bed, "hello");
+    bed.create(PAIR, "pair", json!({ "algorithm": "ML-DSA-44" }));
+    let of = |secret: &str, item: &str| json!({ "privateKeyRef": { "name": "pair" }, "messageRef": { "name": secret }, "messageKey": item });
+    // Whether they are there already, or none of them can be the first.
+    bed.create(SIGN, "c", of("d-signature", "signature"));
+    bed.create(SIGN, "d", of("c-signature", "signature"));
+    bed.create(SIGN, "own", of("own-signature", "signature"));
+    bed.create(SIGN, "a", of("message", "message"));
+    bed.create(SIGN, "b", of("a-signature", "signature"));
+    bed.success(SIGN, "b").await;
+    bed.edit(SIGN, "a", |object| set(object, "/spec", of("b-signature", "signature")));
+    for name in ["a", "c", "d", "own"] {
+        let status = bed.reason(SIGN, name, "CircularReference").await;
+        assert_eq!(status["status"], "Failed");
+        let error = status["error"].as_str().unwrap();
+        assert!(
+            error.starts_with("spec.messageRef: Secret shop/") && error.contains("itself made"),
+            "{error}"
+        );
+    }
+    bed.rests(24 * HOUR).await;
+    bed.edit(SIGN, "a", |object| set(object, "/spec", of("message", "message")));
+    bed.edit(SIGN, "d", |object| set(object, "/spec", of("message", "message")));
+    for name in ["a", "b", "c", "d"] {
+        bed.success(SIGN, name).await;
+    }
+    bed.rests(24 * HOUR).await;
 }

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use serde_json::Value;
 use tokio::{net::TcpListener, task::JoinHandle};
+use trellis_custody::{Act, Deed, Ledger};
 use trellis_pki::{
     algorithm::Algorithm,
     audit::{MAX_UNSIGNED, Report, Verifier},
@@ -11,7 +12,7 @@ use trellis_pki::{
 };
 
 use super::*;
-use crate::audit::{CONDITION, Full, QUEUE};
+use crate::audit::{CONDITION, Full, QUEUE, Recorded};
 
 struct Running {
     audit: Audit,
@@ -177,4 +178,47 @@ async fn a_collector_that_is_away_holds_nothing_up_unless_it_is_all_there_is() {
     assert!(!alone.health.is_ready());
     assert_eq!(alone.counted("trellis_ca_audit_dropped_total", ("sink", "otlp")), 0);
     alone.task.abort();
+}
+
+#[tokio::test]
+async fn what_happens_to_keys_is_recorded_and_nothing_happens_without_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("trail");
+    let trail = start(&[&format!("file:{}", path.display())], None);
+    let ledger = Recorded(trail.audit.clone());
+    let deed = Deed {
+        act: Act::Destroyed,
+        group: "crypto.trellis.dev",
+        kind: "QuantumKEMKeyPair",
+        namespace: "shop",
+        object: "kem",
+        uid: "1",
+        secret: None,
+        version: Some(3),
+        algorithm: Some("ML-KEM-768"),
+        fingerprint: Some("384b0f22"),
+    };
+    ledger.room().unwrap();
+    ledger.record(&deed).unwrap();
+    // The one who writes has no turn in between.
+    while ledger.room().is_ok() {
+        ledger.record(&deed).unwrap();
+    }
+    assert_eq!(ledger.record(&deed).unwrap_err().to_string(), Full.to_string());
+    let key = trail.stop().await;
+    let found = verify(&path, &key);
+    assert!(found.is_good(), "{found:?}");
+    let all = events(&path);
+    let mut record = all.iter().find(|event| event["event"] == "custody").unwrap().clone();
+    for chained in ["audit", "chain", "seq", "time", "previous"] {
+        assert!(!record.as_object_mut().unwrap().remove(chained).unwrap().is_null(), "{chained}");
+    }
+    let wanted = json!({
+        "event": "custody", "act": "destroyed", "group": "crypto.trellis.dev", "kind": "QuantumKEMKeyPair",
+        "namespace": "shop", "object": "kem", "uid": "1", "version": 3, "algorithm": "ML-KEM-768",
+        "fingerprint": "384b0f22",
+    });
+    assert_eq!(record, wanted);
+    assert_eq!(all.iter().filter(|event| event["event"] == "custody").count(), QUEUE);
+    assert!(all.iter().any(|event| event["event"] == "lost"), "what found no room is counted");
 }
