@@ -3,8 +3,8 @@
 //! later is found (see [`trellis_pki::audit`]).
 //!
 //! Nothing is issued that cannot be recorded: while a sink takes no records, they wait in a bounded queue,
-//! and when that is full, requests are refused, and no key is made or destroyed. What found no place in it is counted in a record of its own
-//! as soon as there is room.
+//! and when that is full, requests are refused, and no key is made or destroyed. What found no place in it is
+//! counted in a record of its own as soon as there is room.
 
 mod custody;
 mod place;
