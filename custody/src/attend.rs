@@ -103,7 +103,9 @@ impl Attendant {
             return Ok(Outcome::Rest(None));
         }
         let decision = trade.decide(&look, self.clock.now());
-        if decision.course.step.is_none() && decision.course.blocked.is_none() {
+        // Before anything is said to be gone, it is looked for.
+        let missing = trade.record(&look.object).missing(look.kept.iter().map(|kept| &**kept));
+        if decision.course.step.is_none() && decision.course.blocked.is_none() && missing.is_empty() {
             self.watch_names(&look, &decision, trade);
             return self.conclude(trade, &look, &decision).await;
         }

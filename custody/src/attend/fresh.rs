@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
+use trellis_api::crypto::archive;
+
 use super::{Attendant, Turn};
 use crate::{
     id::Id,
-    kept::{Holder, Kept, State},
+    kept::{Facts, Holder, Kept, State},
     lifecycle::Taken,
     object::Object,
     trade::{Look, Trade, former},
@@ -47,6 +49,13 @@ impl Attendant {
             && let Unlabelled::Own(found) = self.unlabelled(&object, &former).await?
         {
             kept.push(*found);
+        }
+        // Versions that are kept for their grace, and may have lost nothing but their labels.
+        for version in trade.record(&object).missing(kept.iter()) {
+            if let Unlabelled::Own(found) = self.unlabelled(&object, &archive(&name, version)).await? {
+                let facts = Facts { version, ..found.facts.clone() };
+                kept.push(Kept { archive: true, facts, ..*found });
+            }
         }
         for kept in &mut kept {
             let known = turn.unread.get(&(kept.uid.clone(), kept.resource_version.clone()));

@@ -135,6 +135,13 @@ impl Record {
         known.and_then(|version| version.fingerprint.as_deref()).is_none_or(|known| kept.known_as(known))
     }
 
+    /// Versions that are shown as kept, and are not among these.
+    pub fn missing<'a>(&self, kept: impl Iterator<Item = &'a Kept>) -> Vec<u32> {
+        let there: Vec<u32> = kept.filter(|kept| kept.archive).map(Kept::version).collect();
+        let shown = self.versions.iter().filter(|version| version.state == VersionState::Retired);
+        shown.map(|version| version.version).filter(|version| !there.contains(version)).collect()
+    }
+
     pub fn shows_retired(&self, archive: &Kept) -> bool {
         self.versions.iter().any(|version| {
             version.version == archive.version()

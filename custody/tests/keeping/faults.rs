@@ -380,4 +380,19 @@ async fn labels_and_annotations_that_somebody_takes_away_come_back_and_the_bytes
         let now = bed.status(kind, name);
         assert_eq!((&now["versions"], &now["status"]), (&status["versions"], &json!("Success")), "{kind}");
     }
+    // Of a version that is kept, likewise.
+    bed.edit(KEM, "kem", |object| rotate(object, "1"));
+    bed.until(KEM, "kem", "version 2", |status| status["version"] == 2).await;
+    bed.rests(HOUR).await;
+    let before = bed.secret("kem-v1");
+    for taken in [["labels"].as_slice(), &["labels", "annotations"]] {
+        bed.api.edit(&secret_path("shop", "kem-v1"), |secret| {
+            taken.iter().for_each(|part| secret["metadata"][*part] = json!({}));
+        });
+        let back = |secret: &Value| secret["metadata"]["labels"]["crypto.trellis.dev/version"] == "1";
+        let now = bed.secret_until("kem-v1", "its labels come back", back).await;
+        assert_eq!((&now["data"], fingerprint(&now)), (&before["data"], fingerprint(&before)));
+        bed.rests(HOUR).await;
+    }
+    assert!(!bed.recorded.of("kem").contains(&"lost 1".to_owned()), "{:?}", bed.recorded.of("kem"));
 }
