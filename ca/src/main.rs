@@ -22,6 +22,7 @@ mod trust;
 mod view;
 
 use std::{
+    alloc::System,
     sync::{Arc, OnceLock},
     time::Duration,
 };
@@ -48,6 +49,7 @@ use trellis_telemetry::{
     log, otlp,
     shutdown::{self, Shutdown, requested},
 };
+use zeroizing_alloc::ZeroAlloc;
 
 use crate::{
     attest::{Attestor, Jwks, TokenReviewer},
@@ -70,6 +72,11 @@ use crate::{
     },
     view::View,
 };
+
+/// Everything is wiped when it is given back: keys pass through buffers of libraries, too, on their way to and
+/// from Secrets.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const OTLP_INTERVAL: Duration = Duration::from_secs(15);

@@ -1,7 +1,7 @@
 //! `trellis-injector`: parses, wires, runs.
 #![forbid(unsafe_code)]
 
-use std::{sync::Arc, time::Duration};
+use std::{alloc::System, sync::Arc, time::Duration};
 
 use anyhow::Context;
 use clap::Parser;
@@ -28,6 +28,11 @@ use trellis_telemetry::{
     http, log, otlp,
     shutdown::{self, Shutdown},
 };
+use zeroizing_alloc::ZeroAlloc;
+
+/// Everything is wiped when it is given back: the API server sends Secrets whole.
+#[global_allocator]
+static ALLOCATOR: ZeroAlloc<System> = ZeroAlloc(System);
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const OTLP_INTERVAL: Duration = Duration::from_secs(15);
