@@ -63,6 +63,10 @@ func TestSecretGoesToAnOutsideVault(t *testing.T) {
 	const name = "e2e-pushed"
 	keeping(t, name)
 	externalSecrets(t, name)
+	// The operator holds up their end, and with it that of the namespace, so it has to see it.
+	t.Cleanup(func() {
+		_, _, _ = cluster.Try(context.Background(), "", "delete", "pushsecrets,externalsecrets", "--all", "-n", name, "--timeout=20s")
+	})
 	must(t, name, `
 apiVersion: crypto.trellis.dev/v1
 kind: QuantumKEMKeyPair
