@@ -103,6 +103,7 @@ type secretObject struct {
 	Metadata struct {
 		UID, ResourceVersion string
 		OwnerReferences      []struct{ Kind, Name, UID string }
+		Annotations          map[string]string
 	}
 }
 
@@ -225,6 +226,23 @@ func TestQuantumSamples(t *testing.T) {
 		}
 		if strings.Contains(text, material) || strings.Contains(text, fmt.Sprintf("%x", shared)) {
 			t.Errorf("a shared secret is in %s", kinds)
+		}
+	}
+	// Q-26: what is on record, and in the logs, has fingerprints, and never what they are of.
+	whole, _ := trail(t)
+	for _, one := range wanted {
+		if one.secret == "" || one.kind == "QuantumSignMessage" {
+			continue
+		}
+		kept := secret(t, name, one.secret)
+		if mark := kept.Metadata.Annotations["crypto.trellis.dev/fingerprint"]; mark == "" || !strings.Contains(whole, `"fingerprint":"`+mark+`"`) {
+			t.Errorf("the fingerprint of %s is on no record: %q", one.secret, mark)
+		}
+		for item, text := range kept.Data {
+			if bytes := kept.item(t, item); len(bytes) >= 32 && !strings.HasPrefix(item, "public") && item != "fingerprint" &&
+				(strings.Contains(whole, text) || strings.Contains(whole, fmt.Sprintf("%x", bytes))) {
+				t.Errorf("%s of %s is in the CA's logs", item, one.secret)
+			}
 		}
 	}
 
