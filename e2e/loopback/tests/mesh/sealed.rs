@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    task::AbortHandle,
     time,
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector};
@@ -66,10 +67,10 @@ impl Web {
 
     /// Says which name it was called by as soon as it may speak, and then what it gets, in upper case. Counts
     /// connections that were no TLS.
-    async fn serve(&self, listener: TcpListener) -> Arc<AtomicUsize> {
+    async fn serve(&self, listener: TcpListener) -> Serving {
         let (acceptor, bare) = (self.acceptor.clone(), Arc::new(AtomicUsize::new(0)));
         let counted = bare.clone();
-        tokio::spawn(async move {
+        let task = tokio::spawn(async move {
             while let Ok((socket, _)) = listener.accept().await {
                 let (acceptor, counted) = (acceptor.clone(), counted.clone());
                 tokio::spawn(async move {
@@ -88,7 +89,7 @@ impl Web {
                 });
             }
         });
-        bare
+        Serving { bare, task: task.abort_handle() }
     }
 
     fn policy(&self, hostname: &str, service: &str) -> Vec<Value> {
@@ -104,10 +105,22 @@ impl Web {
     }
 }
 
+/// Ends with the stage that it is on: another one may get the same addresses.
+struct Serving {
+    bare: Arc<AtomicUsize>,
+    task: AbortHandle,
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// A stage whose server's port says that it speaks `protocol`, under a policy.
-async fn open(web: &Web, protocol: Option<&str>) -> Result<(Stage, Arc<AtomicUsize>), Error> {
+async fn open(web: &Web, protocol: Option<&str>) -> Result<(Stage, Serving), Error> {
     let stage = Stage::open(&[]).await?;
-    let bare = web.serve(TcpListener::bind(stage.application()).await?).await;
+    let serving = web.serve(TcpListener::bind(stage.application()).await?).await;
     if let Some(protocol) = protocol {
         let mut manifests = stage.server.workload.manifests();
         for service in manifests.iter_mut().filter(|one| one["kind"] == "Service") {
@@ -120,7 +133,7 @@ async fn open(web: &Web, protocol: Option<&str>) -> Result<(Stage, Arc<AtomicUsi
         Ok(said(TcpStream::connect(stage.entry()).await?, "hello").await?.ends_with("HELLO"))
     })
     .await?;
-    Ok((stage, bare))
+    Ok((stage, serving))
 }
 
 /// All that is said in answer to `what`.
@@ -155,8 +168,8 @@ async fn sealed() -> Result<(), Error> {
     let web = Web::new()?;
     // Detected, opaque, and said to be the client's own.
     for protocol in [None, Some("tcp"), Some("https")] {
-        let (stage, bare) = open(&web, protocol).await?;
-        let before = bare.load(Relaxed);
+        let (stage, serving) = open(&web, protocol).await?;
+        let before = serving.bare.load(Relaxed);
         assert_eq!(said(TcpStream::connect(stage.entry()).await?, "hello").await?, "app.example;HELLO");
         // What only looks like a greeting of TLS is none.
         let answer = said(TcpStream::connect(stage.entry()).await?, "\u{16}\u{3}hello").await?;
@@ -167,7 +180,7 @@ async fn sealed() -> Result<(), Error> {
         time::timeout(PATIENCE, client.read_exact(&mut first)).await??;
         assert_eq!(&first, b"app.example;");
         assert_eq!(said(client, "and I second").await?, "AND I SECOND");
-        assert_eq!(bare.load(Relaxed), before, "{protocol:?}: something came in plaintext");
+        assert_eq!(serving.bare.load(Relaxed), before, "{protocol:?}: something came in plaintext");
         let handshakes =
             ["trellis_handshakes_total", "outbound", "/sa/server\"", "result=\"ok\"", "class=\"hybrid\""];
         assert!(count(&stage, &handshakes).await? >= 3.0);
@@ -181,7 +194,7 @@ async fn sealed() -> Result<(), Error> {
         })
         .await?;
         assert!(count(&stage, &["trellis_connections_total", "refused_wrong_identity"]).await? >= 1.0);
-        assert_eq!(bare.load(Relaxed), before, "{protocol:?}: something came in plaintext");
+        assert_eq!(serving.bare.load(Relaxed), before, "{protocol:?}: something came in plaintext");
     }
     Ok(())
 }
@@ -194,7 +207,7 @@ async fn own() -> Result<(), Error> {
         .with_no_client_auth();
     let connector = TlsConnector::from(Arc::new(config));
     for protocol in [None, Some("tcp"), Some("https")] {
-        let (stage, _) = open(&web, protocol).await?;
+        let (stage, _serving) = open(&web, protocol).await?;
         let handshakes = ["trellis_handshakes_total", "outbound", "/sa/server\"", "class=\"hybrid\""];
         let before = count(&stage, &handshakes).await?;
         for piece in [1, 3, 700, 64 * 1024] {
@@ -255,7 +268,7 @@ async fn routed() -> Result<(), Error> {
     let other =
         workload(&stage.mesh, 3, "other", vec![Service { name: "other".into(), address, port: PORT }]);
     let _running = stage.mesh.join(&other, &[], &[PORT], &[]).await?;
-    let bare = web.serve(TcpListener::bind((other.application, PORT)).await?).await;
+    let serving = web.serve(TcpListener::bind((other.application, PORT)).await?).await;
     let route = json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": "TCPRoute",
         "metadata": {"namespace": NAMESPACE, "name": "route", "uid": "route-uid"},
@@ -270,7 +283,7 @@ async fn routed() -> Result<(), Error> {
         Ok(said(client, "hello").await.is_ok_and(|said| said == "app.example;HELLO"))
     })
     .await?;
-    let before = bare.load(Relaxed);
+    let before = serving.bare.load(Relaxed);
     // An authority that is missing is none that anybody could do without.
     stage.mesh.apply("policy", objects.into_iter().skip(1).collect())?;
     let refused = ["trellis_connections_total", "refused_backend_tls_invalid"];
@@ -280,6 +293,6 @@ async fn routed() -> Result<(), Error> {
         Ok(count(&stage, &refused).await? >= 1.0)
     })
     .await?;
-    assert_eq!(bare.load(Relaxed), before, "something came in plaintext");
+    assert_eq!(serving.bare.load(Relaxed), before, "something came in plaintext");
     Ok(())
 }
