@@ -133,8 +133,12 @@ mod tests {
                 }
                 Method::GET if path == BINDINGS => {
                     assert!(query.contains("crypto.trellis.dev%2Faccess%3Dsecrets"), "{query}");
-                    let item = json!({"metadata": {"name": "trellis-crypto-secrets", "namespace": "shop"}});
-                    (200, json!({"metadata": {}, "items": [item]}))
+                    let item = |name: &str, role: &str| {
+                        json!({"metadata": {"name": name, "namespace": "shop"},
+                            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}})
+                    };
+                    let role = "trellis-crypto-secrets";
+                    (200, json!({"metadata": {}, "items": [item(role, role), item("theirs", "admin")]}))
                 }
                 Method::GET if path == DEFINITIONS => {
                     assert!(query.contains("part-of%3Dtrellis"), "{query}");

@@ -12,7 +12,7 @@ use kube::{
     Api, Client, ResourceExt,
     api::{ApiResource, DynamicObject, ListParams},
 };
-use trellis_api::crypto::{ACCESS_LABEL, ACCESS_SECRETS, GROUP, Kind, QUBESEC_GROUP, VERSION};
+use trellis_api::crypto::{ACCESS_LABEL, ACCESS_SECRETS, GROUP, Kind, QUBESEC_GROUP, SECRETS_ROLE, VERSION};
 
 use super::leftovers::delete;
 
@@ -23,7 +23,9 @@ const COUNTED: u32 = 500;
 pub async fn end_permissions(client: &Client, removed: &mut Vec<String>) -> Result<()> {
     let params = ListParams::default().labels(&format!("{ACCESS_LABEL}={ACCESS_SECRETS}"));
     let all: Api<RoleBinding> = Api::all(client.clone());
-    for binding in all.list(&params).await.context("cannot list the CA's permissions to keep Secrets")? {
+    let found = all.list(&params).await.context("cannot list the CA's permissions to keep Secrets")?;
+    // Anybody can set a label; what binds another role is somebody else's.
+    for binding in found.into_iter().filter(|binding| binding.role_ref.name == SECRETS_ROLE) {
         let of: Api<RoleBinding> = Api::namespaced(client.clone(), &binding.namespace().unwrap_or_default());
         delete(&of, &binding.name_any(), removed).await?;
     }
