@@ -47,26 +47,14 @@ impl Attendant {
             unread(look, turn, &kept, State::Hopeless);
             return Ok(());
         };
-        let facts = Facts {
-            version,
-            fingerprint: made.fingerprint,
-            formerly: match kept.state {
-                State::OtherMark => Some(kept.facts.fingerprint.clone()),
-                _ => kept.facts.formerly.clone(),
-            },
-            algorithm: made.algorithm,
-            made_of: match kept.facts.made_of.as_str() {
-                "" => ADOPTED.to_owned(),
-                known => known.to_owned(),
-            },
-            form: made.form,
+        let mut facts = Facts {
             since: since(&kept, version, &record).or(Some(self.now())),
             until: trade.until(&made.content),
-            retired: kept.facts.retired,
-            adopted: kept.facts.adopted,
-            // What it was asked for before is not asked for again.
-            rotated: kept.facts.rotated.clone().or_else(|| object.rotate.clone()),
+            ..facts_of(&object, &kept, &made, version, ADOPTED)
         };
+        if kept.state == State::OtherMark {
+            facts.formerly = Some(kept.facts.fingerprint.clone());
+        }
         let written: &Content = if kept.archive { &content } else { &made.content };
         let replaced = self.vault.replace(&object, &kept, before, &facts, written).await?;
         let (reason, what) = match kept.state {
@@ -130,20 +118,10 @@ impl Attendant {
             }
         };
         let facts = Facts {
-            version,
-            fingerprint: made.fingerprint,
-            formerly: kept.facts.formerly.clone(),
-            algorithm: made.algorithm,
-            made_of: match kept.facts.made_of.as_str() {
-                "" => made_of.to_owned(),
-                known => known.to_owned(),
-            },
-            form: made.form,
             since: since(&kept, version, &record).or(Some(self.now())),
             until: trade.until(&made.content),
-            retired: kept.facts.retired,
             adopted: kept.facts.adopted.or((!ours).then(|| self.now())),
-            rotated: kept.facts.rotated.clone().or_else(|| object.rotate.clone()),
+            ..facts_of(&object, &kept, &made, version, &made_of)
         };
         let written = if before.immutable == Some(true) { content } else { content.beside(&made.content) };
         let replaced = self.vault.replace(&object, &kept, before, &facts, &written).await?;
@@ -214,6 +192,21 @@ fn since(kept: &Kept, version: u32, record: &Record) -> Option<SystemTime> {
 fn unread(look: &mut Look, turn: &mut Turn, kept: &Kept, state: State) {
     turn.unread.insert((kept.uid.clone(), kept.resource_version.clone()), state.clone());
     step::seen(look, Kept { state, ..kept.clone() });
+}
+
+/// What is to be said of a Secret of which `made` is in it: what it says itself, where it does.
+fn facts_of(object: &Object, kept: &Kept, made: &Made, version: u32, made_of: &str) -> Facts {
+    let known = &kept.facts;
+    Facts {
+        version,
+        fingerprint: made.fingerprint.clone(),
+        algorithm: made.algorithm.clone(),
+        form: made.form.clone(),
+        made_of: if known.made_of.is_empty() { made_of } else { &known.made_of }.to_owned(),
+        // What it was asked for before is not asked for again.
+        rotated: known.rotated.clone().or_else(|| object.rotate.clone()),
+        ..known.clone()
+    }
 }
 
 /// What a Secret says that it is, and what the status remembers.
