@@ -121,7 +121,7 @@ impl Attendant {
             since: since(&kept, version, &record).or(Some(self.now())),
             until: trade.until(&made.content),
             adopted: kept.facts.adopted.or((!ours).then(|| self.now())),
-            ..facts_of(&object, &kept, &made, version, &made_of)
+            ..facts_of(&object, &kept, &made, version, made_of)
         };
         let written = if before.immutable == Some(true) { content } else { content.beside(&made.content) };
         let replaced = self.vault.replace(&object, &kept, before, &facts, &written).await?;
