@@ -10,7 +10,13 @@ use hyper::body::Frame;
 use kube::client::Body;
 use serde_json::{Value, json};
 
-use crate::{Asked, FakeApi, Fate, Judge, path::Path, selector::Selector, watching};
+use crate::{
+    Asked, FakeApi, Fate, Judge,
+    form::Form,
+    path::Path,
+    selector::{Selector, parameter},
+    watching,
+};
 
 pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
@@ -20,12 +26,18 @@ impl FakeApi {
             method: request.method().clone(),
             path: request.uri().path().to_owned(),
             query: request.uri().query().unwrap_or_default().to_owned(),
+            metadata: Form::of(request.headers()) == Form::Metadata,
         };
         match judge(&asked) {
             Fate::Pass => self.answer(request).await,
             Fate::Wait(time) => {
                 tokio::time::sleep(time).await;
                 self.answer(request).await
+            }
+            Fate::Late(time) => {
+                let answer = self.answer(request).await;
+                tokio::time::sleep(time).await;
+                answer
             }
             Fate::Refuse(code) => status(code, reason(code)),
             Fate::Deny(code) => {
@@ -96,11 +108,15 @@ impl FakeApi {
                 reply(StatusCode::OK, &object)
             }
             Method::DELETE => self.delete(&path, &body()),
-            Method::GET if query.contains("watch=true") => self.watch(&path, &query),
+            Method::GET if query.contains("watch=true") => {
+                self.watch(&path, &query, Form::of(&parts.headers))
+            }
             Method::GET => match self.get(&path) {
-                Some(object) => reply(StatusCode::OK, &object),
+                Some(object) => reply(StatusCode::OK, &Form::of(&parts.headers).shown(&object)),
                 None => match Path::of(&path) {
-                    Some(collection) if collection.name.is_none() => self.list(&collection, &query),
+                    Some(collection) if collection.name.is_none() => {
+                        self.list(&collection, &query, Form::of(&parts.headers))
+                    }
                     _ => status(StatusCode::NOT_FOUND, "NotFound"),
                 },
             },
@@ -198,28 +214,10 @@ impl FakeApi {
         status(StatusCode::OK, "Success")
     }
 
-    fn list(&self, collection: &Path<'_>, query: &str) -> Answer {
-        if collection.kind == ("/api/v1", "configmaps") && collection.namespace.is_none() {
-            assert!(query.contains("fieldSelector=metadata.name%3Dtrellis-trust"), "{query}");
-        }
+    fn watch(&self, path: &str, query: &str, form: Form) -> Answer {
+        let since = parameter(query, "resourceVersion").unwrap().parse().unwrap();
         let selector = Selector::of(query);
-        let version = self.0.version.borrow().to_string();
-        let mut state = self.0.state.lock();
-        let listed =
-            state.objects.iter().filter(|(at, object)| collection.lists(at) && selector.selects(object));
-        let items: Vec<&Value> = listed.map(|(_, object)| object).collect();
-        let list = json!({
-            "kind": "List", "apiVersion": "v1",
-            "metadata": { "resourceVersion": version }, "items": items,
-        });
-        state.sent += list["items"].as_array().map_or(0, Vec::len);
-        reply(StatusCode::OK, &list)
-    }
-
-    fn watch(&self, path: &str, query: &str) -> Answer {
-        let since = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
-        let since: u64 = since.unwrap().parse().unwrap();
-        let lines = watching::changes(self.0.clone(), path.to_owned(), Selector::of(query), since);
+        let lines = watching::changes(self.0.clone(), path.to_owned(), selector, form, since);
         let body = StreamBody::new(lines.map(|line| Ok::<_, Infallible>(Frame::data(line))));
         Response::new(body.boxed_unsync())
     }
@@ -267,24 +265,25 @@ fn is_subresource(path: &str) -> bool {
     path.ends_with("/approval") || path.contains("requests/") && path.ends_with("/status")
 }
 
-fn reply(code: StatusCode, value: &Value) -> Answer {
+pub(crate) fn reply(code: StatusCode, value: &Value) -> Answer {
     let body = Full::new(Bytes::from(value.to_string()));
     let mut response = Response::new(body.boxed_unsync());
     *response.status_mut() = code;
     response
 }
 
-fn reason(code: StatusCode) -> &'static str {
+pub(crate) fn reason(code: StatusCode) -> &'static str {
     match code {
         StatusCode::CONFLICT => "Conflict",
         StatusCode::TOO_MANY_REQUESTS => "TooManyRequests",
         StatusCode::FORBIDDEN => "Forbidden",
         StatusCode::NOT_FOUND => "NotFound",
+        StatusCode::GONE => "Expired",
         _ => "InternalError",
     }
 }
 
-fn status(code: StatusCode, reason: &str) -> Answer {
+pub(crate) fn status(code: StatusCode, reason: &str) -> Answer {
     let success = code.is_success();
     reply(
         code,

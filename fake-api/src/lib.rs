@@ -1,16 +1,19 @@
 //! A Kubernetes API server that fits into a test: objects by path, created once, applied, patched over the
-//! version that was read, deleted, listed and watched by labels and fields; every write is remembered, and
-//! any request can be made to fail. Only for tests.
+//! version that was read, deleted, listed in pages and watched by labels and fields, whole or their metadata
+//! alone; every write is remembered, and any request can be made to fail. Only for tests.
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::panic)] // a test that cannot go on says where
 
 mod answer;
 mod fate;
+mod form;
+mod listing;
 mod path;
 mod selector;
+mod store;
 mod watching;
 
-use std::{collections::BTreeMap, convert::Infallible, io, sync::Arc, time::Duration};
+use std::{convert::Infallible, io, sync::Arc, time::Duration};
 
 use http::{Method, Request};
 use http_body_util::BodyExt;
@@ -22,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::watch};
 
 pub use self::fate::{Asked, Fate, Judge};
-use self::watching::Change;
+use self::{store::Store, watching::Change};
 
 /// Clones are the same server.
 #[derive(Clone)]
@@ -36,12 +39,14 @@ struct Inner {
 
 #[derive(Default)]
 struct State {
-    objects: BTreeMap<String, Value>,
+    objects: Store,
     changes: Vec<Change>,
     writes: Vec<(Method, String)>,
     requests: usize,
-    /// How many objects lists and watches have sent.
+    /// How many objects lists and watches have sent, with all that is in them.
     sent: usize,
+    /// The paths of watches that are open.
+    watches: Vec<String>,
     reviews: Vec<Value>,
     /// The status of every TokenReview.
     review: Value,
@@ -88,7 +93,7 @@ impl FakeApi {
             *version += 1;
             object["metadata"]["resourceVersion"] = json!(version.to_string());
             let mut state = self.0.state.lock();
-            let before = state.objects.insert(path.to_owned(), object.clone());
+            let before = state.objects.insert(path, object.clone());
             let change = Change { version: *version, path: path.to_owned(), before, after: Some(object) };
             state.changes.push(change);
         });
@@ -123,8 +128,7 @@ impl FakeApi {
     /// All objects below a path.
     pub fn under(&self, folder: &str) -> Vec<Value> {
         let state = self.0.state.lock();
-        let found = state.objects.iter().filter(|(path, _)| path.starts_with(folder));
-        found.map(|(_, object)| object.clone()).collect()
+        state.objects.under(folder).map(|(_, object)| object.clone()).collect()
     }
 
     /// Everything that objects below a path ever were, in order, and the version of each moment.
@@ -154,9 +158,14 @@ impl FakeApi {
         self.0.state.lock().requests
     }
 
-    /// How many objects lists and watches have sent.
+    /// How many objects lists and watches have sent, with all that is in them.
     pub fn sent(&self) -> usize {
         self.0.state.lock().sent
+    }
+
+    /// The paths of all watches that are open.
+    pub fn watches(&self) -> Vec<String> {
+        self.0.state.lock().watches.clone()
     }
 
     pub fn forbid(&self, path: &str, forbidden: bool) {

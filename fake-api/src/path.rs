@@ -16,27 +16,34 @@ impl<'a> Path<'a> {
         let depth = if path.starts_with("/api/") { 3 } else { 4 };
         let (at, _) = path.match_indices('/').nth(depth - 1)?;
         let (group, rest) = (path.get(..at)?, path.get(at + 1..)?);
-        let parts: Vec<&str> = rest.split('/').collect();
-        let (namespace, parts) = match parts.as_slice() {
-            ["namespaces", namespace, plural, parts @ ..] => (Some(*namespace), [&[*plural], parts].concat()),
-            parts => (None, parts.to_vec()),
+        let parts = rest.split('/');
+        let mut inside = parts.clone();
+        let (namespace, mut parts) = match (inside.next(), inside.next(), inside.clone().next()) {
+            (Some("namespaces"), Some(namespace), Some(_)) => (Some(namespace), inside),
+            _ => (None, parts),
         };
-        let plural = parts.first().copied().filter(|plural| !plural.is_empty())?;
-        Some(Self {
-            kind: (group, plural),
-            namespace,
-            name: parts.get(1).copied(),
-            part: parts.get(2).copied(),
-        })
+        let plural = parts.next().filter(|plural| !plural.is_empty())?;
+        Some(Self { kind: (group, plural), namespace, name: parts.next(), part: parts.next() })
+    }
+
+    /// What paths of all objects of this collection begin with.
+    pub fn folder(&self) -> String {
+        let (group, plural) = self.kind;
+        match self.namespace {
+            Some(namespace) => format!("{group}/namespaces/{namespace}/{plural}/"),
+            None => format!("{group}/"),
+        }
     }
 
     /// Whether an object's path is of this collection.
     pub fn lists(&self, object: &str) -> bool {
-        Path::of(object).is_some_and(|object| {
+        let of = |object: Path<'_>| {
             object.kind == self.kind
                 && object.name.is_some()
                 && (self.namespace.is_none() || self.namespace == object.namespace)
-        })
+        };
+        // Most are of another group, which is cheap to see.
+        object.starts_with(self.kind.0) && Path::of(object).is_some_and(of)
     }
 }
 

@@ -19,11 +19,16 @@ enum Term {
 impl Selector {
     /// From the query of a request.
     pub fn of(query: &str) -> Self {
-        let value = |name: &str| {
-            let given = query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
-            terms(&decode(given.unwrap_or_default()))
-        };
+        let value = |name: &str| terms(&parameter(query, name).unwrap_or_default());
         Self { labels: value("labelSelector"), fields: value("fieldSelector") }
+    }
+
+    /// A label that every object has which is selected.
+    pub fn label(&self) -> Option<(String, String)> {
+        self.labels.iter().find_map(|term| match term {
+            Term::Is(name, value) => Some((name.clone(), value.clone())),
+            Term::IsNot(..) | Term::Has(_) => None,
+        })
     }
 
     pub fn selects(&self, object: &Value) -> bool {
@@ -57,6 +62,11 @@ fn terms(text: &str) -> Vec<Term> {
             (None, None) => Term::Has(term.to_owned()),
         })
         .collect()
+}
+
+/// A parameter of a query.
+pub(crate) fn parameter(query: &str, name: &str) -> Option<String> {
+    query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('=')).map(decode)
 }
 
 fn decode(text: &str) -> String {
