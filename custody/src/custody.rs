@@ -22,10 +22,11 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     queue::{Outcome, Queue},
+    reader::Reader,
     seal::marks,
     tally::Tally,
     vault::Vault,
-    view::{Named, View},
+    view::View,
     watch::Seen,
     watches::{Notice, Watches},
 };
@@ -94,7 +95,7 @@ impl Custody {
         let vault = Vault::new(self.client.clone(), marks.clone());
         let attendant = Attendant::new(
             self.client.clone(),
-            vault,
+            vault.clone(),
             view.clone(),
             self.clock.clone(),
             (self.herald.clone(), self.ledger.clone()),
@@ -105,6 +106,7 @@ impl Custody {
             view.lock().mesh_seen(anchors.borrow_and_update().clone());
         }
         let mut work = Work {
+            reader: Reader::new(self.client.clone(), vault, sender.clone()),
             watches: Watches::begin(self.client.clone(), marks, &self.groups, sender),
             queue: Queue::default(),
             running: JoinSet::new(),
@@ -116,7 +118,7 @@ impl Custody {
         };
         loop {
             work.begin();
-            let next = work.queue.next();
+            let next = work.next();
             let timer = async {
                 match next {
                     Some(at) => sleep_until(at).await,
@@ -154,8 +156,9 @@ impl Custody {
 
 struct Work {
     view: Arc<Mutex<View>>,
-    queue: Queue,
+    queue: Queue<Id>,
     watches: Watches,
+    reader: Reader,
     attendant: Arc<Attendant>,
     running: JoinSet<(Id, Outcome)>,
     groups: Vec<Group>,
@@ -172,8 +175,9 @@ impl Drop for Work {
 }
 
 impl Work {
-    /// Attends to as many as may be.
+    /// Reads and attends to as many as may be.
     fn begin(&mut self) {
+        self.reader.read();
         self.metrics.waiting(self.queue.len());
         if let Some(tally) = self.view.lock().tally() {
             self.metrics.standing(tally);
@@ -192,6 +196,12 @@ impl Work {
                 (id, outcome)
             });
         }
+    }
+
+    /// When to [`Self::begin`] again, though nothing happens. What there is no room for waits for that.
+    fn next(&self) -> Option<Instant> {
+        let attend = self.queue.next().filter(|_| self.running.len() < CONCURRENCY);
+        attend.into_iter().chain(self.reader.next()).min()
     }
 
     fn done(&mut self, id: &Id, outcome: Outcome) {
@@ -215,13 +225,17 @@ impl Work {
 
     /// On all that has come of changes.
     fn act(&mut self) {
-        let news = self.view.lock().news();
+        let mut view = self.view.lock();
+        let news = view.news();
         for difference in news.differences {
-            difference.end.iter().for_each(|name| self.watches.end_name(name));
-            difference.begin.into_iter().for_each(|name| self.watches.begin_name(name));
+            difference.end.iter().for_each(|name| self.reader.end(name));
+            difference.begin.into_iter().for_each(|name| self.reader.begin(name));
         }
+        self.reader.found().into_iter().for_each(|(name, seen)| view.named_seen(&name, seen));
         self.watches.tidy();
-        news.concerned.into_iter().for_each(|id| self.queue.add(id));
+        self.reader.tidy();
+        let concerned = news.concerned.into_iter().chain(view.news().concerned);
+        concerned.for_each(|id| self.queue.add(id));
     }
 
     fn take_in(&mut self, notice: Notice) {
@@ -272,15 +286,8 @@ impl Work {
                 }
                 Seen::Closed | Seen::Unknown => view.closed(&namespace),
             },
-            Notice::Named(name, seen) => match seen {
-                Seen::All(mut all) => {
-                    let seen = all.pop().map_or(Named::Nothing, Named::Items);
-                    view.named_seen(&name, seen)
-                }
-                Seen::Applied(items) => view.named_seen(&name, Named::Items(items)),
-                Seen::Gone(_) => view.named_seen(&name, Named::Nothing),
-                Seen::Closed | Seen::Unknown => view.named_seen(&name, Named::Closed),
-            },
+            Notice::Names(place, seen) => self.reader.told(&place, seen),
+            Notice::Read(reading, answer) => self.reader.answered(reading, answer),
             Notice::Grants(seen) => match seen {
                 Seen::All(all) => view.grants_listed(all),
                 Seen::Applied(grant) => view.grant_seen(grant),
@@ -288,10 +295,16 @@ impl Work {
                 Seen::Closed | Seen::Unknown => view.grants_listed(Vec::new()),
             },
             Notice::Access(seen) => match seen {
-                Seen::All(all) => all.iter().for_each(|namespace| self.watches.nudge(namespace)),
-                Seen::Applied(namespace) | Seen::Gone(namespace) => self.watches.nudge(&namespace),
+                Seen::All(all) => all.iter().for_each(|namespace| self.nudge(namespace)),
+                Seen::Applied(namespace) | Seen::Gone(namespace) => self.nudge(&namespace),
                 Seen::Closed | Seen::Unknown => {}
             },
         }
+    }
+
+    /// Rights of a namespace have changed.
+    fn nudge(&mut self, namespace: &str) {
+        self.watches.nudge(namespace);
+        self.reader.nudge(namespace);
     }
 }

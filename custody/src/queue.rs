@@ -1,14 +1,13 @@
-//! Which objects are to be looked at, and when: each at most once at a time and once in the queue, and again
-//! after a while where that failed. It is told the time.
+//! Which objects or names are to be looked at, and when: each at most once at a time and once in the queue, and
+//! again after a while where that failed. It is told the time.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    hash::Hash,
     time::Duration,
 };
 
 use tokio::time::Instant;
-
-use crate::id::Id;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
@@ -26,22 +25,37 @@ pub(crate) enum Outcome {
     Busy(Option<Duration>),
 }
 
-#[derive(Default)]
-pub(crate) struct Queue {
-    ready: VecDeque<Id>,
-    waiting: HashSet<Id>,
-    running: HashSet<Id>,
+pub(crate) struct Queue<K> {
+    /// In order, and among them some that are not waited for any more.
+    ready: VecDeque<K>,
+    waiting: HashSet<K>,
+    running: HashSet<K>,
     /// What changed while it was being looked at.
-    again: HashSet<Id>,
-    timers: BTreeMap<(Instant, u64), Id>,
-    timer_of: HashMap<Id, (Instant, u64)>,
+    again: HashSet<K>,
+    timers: BTreeMap<(Instant, u64), K>,
+    timer_of: HashMap<K, (Instant, u64)>,
     /// How often in a row, of those for which the API server has no time.
-    busy: HashMap<Id, u32>,
+    busy: HashMap<K, u32>,
     count: u64,
 }
 
-impl Queue {
-    pub fn add(&mut self, id: Id) {
+impl<K> Default for Queue<K> {
+    fn default() -> Self {
+        Self {
+            ready: VecDeque::new(),
+            waiting: HashSet::new(),
+            running: HashSet::new(),
+            again: HashSet::new(),
+            timers: BTreeMap::new(),
+            timer_of: HashMap::new(),
+            busy: HashMap::new(),
+            count: 0,
+        }
+    }
+}
+
+impl<K: Clone + Eq + Hash> Queue<K> {
+    pub fn add(&mut self, id: K) {
         if self.running.contains(&id) {
             self.again.insert(id);
         } else if self.busy.contains_key(&id) && self.timer_of.contains_key(&id) {
@@ -53,7 +67,7 @@ impl Queue {
     }
 
     /// The next one, which is being looked at until it is [`Self::done`].
-    pub fn take(&mut self, now: Instant) -> Option<Id> {
+    pub fn take(&mut self, now: Instant) -> Option<K> {
         while let Some(entry) = self.timers.first_entry().filter(|entry| entry.key().0 <= now) {
             let id = entry.remove();
             self.timer_of.remove(&id);
@@ -61,14 +75,17 @@ impl Queue {
                 self.ready.push_back(id);
             }
         }
-        let id = self.ready.pop_front()?;
-        self.waiting.remove(&id);
-        self.running.insert(id.clone());
-        Some(id)
+        while let Some(id) = self.ready.pop_front() {
+            if self.waiting.remove(&id) {
+                self.running.insert(id.clone());
+                return Some(id);
+            }
+        }
+        None
     }
 
     /// `jitter` is between 0 and 1.
-    pub fn done(&mut self, id: &Id, outcome: Outcome, now: Instant, jitter: f64) {
+    pub fn done(&mut self, id: &K, outcome: Outcome, now: Instant, jitter: f64) {
         self.running.remove(id);
         let again = self.again.remove(id);
         let pause = match outcome {
@@ -97,9 +114,23 @@ impl Queue {
     }
 
     /// What is gone is not looked at any more.
-    pub fn forget(&mut self, id: &Id) {
+    pub fn forget(&mut self, id: &K) {
         self.forget_timer(id);
         self.busy.remove(id);
+    }
+
+    /// It is as if it had never been added, and what is being done for it nobody's.
+    pub fn remove(&mut self, id: &K) {
+        self.forget(id);
+        self.waiting.remove(id);
+        self.running.remove(id);
+        self.again.remove(id);
+    }
+
+    /// At once, though it was asked for patience.
+    pub fn hurry(&mut self, id: K) {
+        self.forget(&id);
+        self.add(id);
     }
 
     /// When to ask again, though nothing is added.
@@ -108,10 +139,10 @@ impl Queue {
     }
 
     pub fn len(&self) -> usize {
-        self.ready.len()
+        self.waiting.len()
     }
 
-    fn forget_timer(&mut self, id: &Id) {
+    fn forget_timer(&mut self, id: &K) {
         if let Some(timer) = self.timer_of.remove(id) {
             self.timers.remove(&timer);
         }
@@ -123,7 +154,7 @@ mod tests {
     use trellis_api::crypto::Kind;
 
     use super::*;
-    use crate::id::Group;
+    use crate::id::{Group, Id};
 
     fn id(name: &str) -> Id {
         Id::new(Group::Trellis, Kind::RandomNumber, "shop", name)
@@ -184,5 +215,28 @@ mod tests {
         queue.done(&id("a"), Outcome::Rest(None), now, 0.0);
         queue.add(id("a"));
         assert!(queue.take(now).is_some());
+        queue.done(&id("a"), Outcome::Busy(None), now, 1.0);
+        queue.hurry(id("a"));
+        assert_eq!((queue.take(now), queue.next()), (Some(id("a")), None));
+    }
+
+    #[tokio::test]
+    async fn of_what_is_removed_nothing_is_left() {
+        let (mut queue, now) = (Queue::default(), Instant::now());
+        for name in ["a", "b"] {
+            queue.add(id(name));
+        }
+        queue.remove(&id("a"));
+        assert_eq!((queue.len(), queue.take(now)), (1, Some(id("b"))));
+        queue.remove(&id("b"));
+        queue.add(id("b"));
+        assert_eq!((queue.take(now), queue.take(now)), (Some(id("b")), None), "as if it were new");
+        queue.done(&id("b"), Outcome::Busy(None), now, 1.0);
+        queue.remove(&id("b"));
+        assert_eq!(queue.next(), None);
+        queue.add(id("a"));
+        queue.remove(&id("a"));
+        queue.add(id("a"));
+        assert_eq!((queue.take(now), queue.take(now)), (Some(id("a")), None), "and once");
     }
 }

@@ -8,14 +8,16 @@ use kube::{
 };
 use serde_json::json;
 use trellis_api::{
-    crypto::{OWNER_LABEL, RETIRED},
+    crypto::{MessageKind, OWNER_LABEL, RETIRED},
     names::CA,
 };
 
 use crate::{
     content::{Content, Outgoing},
+    index::Name,
     kept::{Facts, Kept, labels, owner},
     marks::Marks,
+    names::Read,
     object::Object,
 };
 
@@ -147,7 +149,32 @@ fn post() -> PostParams {
 impl Vault {
     /// What is in a ConfigMap; nothing where there is none.
     pub async fn config_map(&self, namespace: &str, name: &str) -> Result<Content, kube::Error> {
-        let maps = Api::<core::ConfigMap>::namespaced(self.client.clone(), namespace);
-        Ok(maps.get_opt(name).await?.map(Content::of_config_map).unwrap_or_default())
+        Ok(self.config_maps(namespace).get_opt(name).await?.map(Content::of_config_map).unwrap_or_default())
+    }
+
+    /// The version of what somebody else wrote, and the marks of its items.
+    pub async fn named(&self, at: &Name) -> Result<Option<Read>, kube::Error> {
+        let Name { kind, namespace, name } = at;
+        let found = match kind {
+            MessageKind::Secret => self.get(namespace, name).await?.map(|mut secret| {
+                let content = Content::take(&mut secret);
+                (secret.metadata, content)
+            }),
+            MessageKind::ConfigMap => self.config_maps(namespace).get_opt(name).await?.map(|mut map| {
+                let metadata = std::mem::take(&mut map.metadata);
+                (metadata, Content::of_config_map(map))
+            }),
+        };
+        Ok(found.map(|(metadata, content)| {
+            let mark = |(item, bytes): (&str, &[u8])| {
+                (item.to_owned(), self.marks.named(*kind, namespace, name, item, bytes))
+            };
+            let version = metadata.resource_version.unwrap_or_default();
+            Read { version, marks: content.items().map(mark).collect() }
+        }))
+    }
+
+    fn config_maps(&self, namespace: &str) -> Api<core::ConfigMap> {
+        Api::namespaced(self.client.clone(), namespace)
     }
 }

@@ -1,8 +1,8 @@
-//! Which watches are open: one for each kind, one for our Secrets in each namespace with objects, one for each
-//! name that objects refer to, grants, and RoleBindings that say where the controller may be.
+//! Which watches are open: one for each kind, one for our Secrets in each namespace with objects, grants, and
+//! RoleBindings that say where the controller may be. Those of names that objects refer to are the reader's.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{HashMap, HashSet},
     sync::Arc,
 };
 
@@ -13,16 +13,16 @@ use tokio::{
     task::{AbortHandle, JoinSet},
 };
 use trellis_api::{
-    crypto::{ACCESS_LABEL, ACCESS_SECRETS, KIND_LABEL, Kind, MessageKind},
+    crypto::{ACCESS_LABEL, ACCESS_SECRETS, KIND_LABEL, Kind},
     gateway::ReferenceGrant,
 };
 
 use crate::{
     content::Content,
     id::Group,
-    index::Name,
     kept::{Holder, Kept},
     marks::Marks,
+    names::{Answer, Place, Reading},
     object::Object,
     watch::{Seen, follow},
 };
@@ -32,7 +32,9 @@ pub(crate) enum Notice {
     Objects(Group, Kind, Seen<Object>),
     /// Our Secrets of a namespace; of one that is somebody else's now, only its name.
     Secrets(String, Seen<(String, Option<Kept>)>),
-    Named(Name, Seen<BTreeMap<String, String>>),
+    /// Names and versions of everything at a place.
+    Names(Place, Seen<(String, String)>),
+    Read(Reading, Answer),
     Grants(Seen<ReferenceGrant>),
     /// The namespace of a RoleBinding that came, changed or went.
     Access(Seen<String>),
@@ -45,25 +47,18 @@ pub(crate) struct Watches {
     /// Ends all of them when it is dropped.
     tasks: JoinSet<()>,
     namespaces: HashMap<String, Open>,
-    names: HashMap<Name, Open>,
 }
 
-struct Open {
-    task: AbortHandle,
-    nudge: Arc<Notify>,
+/// A watch that is open.
+pub(crate) struct Open {
+    pub task: AbortHandle,
+    pub nudge: Arc<Notify>,
 }
 
 impl Watches {
     /// Begins those that are open for all the time.
     pub fn begin(client: Client, marks: Marks, groups: &[Group], notices: mpsc::Sender<Notice>) -> Self {
-        let mut watches = Self {
-            client,
-            marks,
-            notices,
-            tasks: JoinSet::new(),
-            namespaces: HashMap::new(),
-            names: HashMap::new(),
-        };
+        let mut watches = Self { client, marks, notices, tasks: JoinSet::new(), namespaces: HashMap::new() };
         for group in groups {
             for kind in Kind::ALL {
                 let api =
@@ -126,45 +121,9 @@ impl Watches {
         left
     }
 
-    pub fn begin_name(&mut self, name: Name) {
-        if self.names.contains_key(&name) {
-            return;
-        }
-        let only = any().fields(&format!("metadata.name={}", name.name));
-        let (nudge, marks) = (Arc::<Notify>::default(), self.marks.clone());
-        let (of, at) = (name.clone(), name.clone());
-        let notice = move |seen| Notice::Named(at.clone(), seen);
-        let mark = move |content: Content| {
-            let mark = |item: &str, bytes: &[u8]| marks.named(of.kind, &of.namespace, &of.name, item, bytes);
-            Some(content.items().map(|(item, bytes)| (item.to_owned(), mark(item, bytes))).collect())
-        };
-        let (client, notices) = (self.client.clone(), self.notices.clone());
-        let task = match name.kind {
-            MessageKind::Secret => {
-                let api = Api::<core::Secret>::namespaced(client, &name.namespace);
-                let read = move |mut secret: core::Secret| mark(Content::take(&mut secret));
-                self.tasks.spawn(follow(api, only, nudge.clone(), read, notice, notices))
-            }
-            MessageKind::ConfigMap => {
-                let api = Api::<core::ConfigMap>::namespaced(client, &name.namespace);
-                let read = move |map: core::ConfigMap| mark(Content::of_config_map(map));
-                self.tasks.spawn(follow(api, only, nudge.clone(), read, notice, notices))
-            }
-        };
-        self.names.insert(name, Open { task, nudge });
-    }
-
-    pub fn end_name(&mut self, name: &Name) {
-        if let Some(open) = self.names.remove(name) {
-            open.task.abort();
-        }
-    }
-
     /// Rights of a namespace have changed: what could not be looked at is looked at again.
     pub fn nudge(&self, namespace: &str) {
-        let names = self.names.iter().filter(|(name, _)| name.namespace == namespace);
-        let own = self.namespaces.get(namespace);
-        for open in names.map(|(_, open)| open).chain(own) {
+        if let Some(open) = self.namespaces.get(namespace) {
             open.nudge.notify_one();
         }
     }

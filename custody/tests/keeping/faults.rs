@@ -4,7 +4,7 @@
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -171,6 +171,35 @@ async fn an_api_server_that_wants_patience_gets_it() {
     tokio::time::sleep(HOUR).await;
     let count = asked.load(Ordering::SeqCst);
     assert!((60..200).contains(&count), "asked {count} times in an hour");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_nothing_is_answered_whoever_has_to_wait_rests() {
+    let mut bed = Bed::idle();
+    let lost = Arc::new(AtomicBool::new(true));
+    let loses = lost.clone();
+    bed.lead(bed.api.client_judged(Box::new(move |asked| {
+        match (loses.load(Ordering::SeqCst), asked.path.contains("/namespaces/shop/"), asked.watches()) {
+            (true, true, false) if asked.path.ends_with("/busy") => {
+                Fate::Refuse(StatusCode::TOO_MANY_REQUESTS)
+            }
+            (true, true, false) if asked.gets() => Fate::Wait(HOUR),
+            _ => Fate::Pass,
+        }
+    })));
+    bed.create(RANDOM, "busy", json!({}));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for number in 0..40 {
+        bed.create(RANDOM, &format!("number-{number}"), json!({}));
+    }
+    // Whoever never rests would let no time pass, and this would wait forever.
+    tokio::time::sleep(HOUR / 2).await;
+    lost.store(false, Ordering::SeqCst);
+    tokio::time::sleep(HOUR).await;
+    for number in 0..40 {
+        bed.success(RANDOM, &format!("number-{number}")).await;
+    }
+    bed.success(RANDOM, "busy").await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@ mod idle;
 mod keys;
 mod kills;
 mod left;
+mod names;
 mod numbers;
 mod records;
 mod signatures;
