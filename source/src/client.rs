@@ -27,8 +27,13 @@ pub enum ClientError {
 
 /// A client from the kubeconfig, or from the pod's ServiceAccount where there is none.
 pub async fn kubernetes_client() -> Result<Client, ClientError> {
+    client(Config::infer().await.map_err(|error| ClientError::NoConfiguration(Box::new(error)))?)
+}
+
+/// It speaks HTTP/1.1 alone, so that each watch has a connection of its own: of the streams of one connection of
+/// HTTP/2 a server allows so many, and watches, which last, would leave none to requests.
+fn client(mut config: Config) -> Result<Client, ClientError> {
     install_default_provider();
-    let mut config = Config::infer().await.map_err(|error| ClientError::NoConfiguration(Box::new(error)))?;
     config.connect_timeout = Some(CONNECT_TIMEOUT);
     config.read_timeout = Some(READ_TIMEOUT);
     config.write_timeout = Some(WRITE_TIMEOUT);
@@ -51,7 +56,34 @@ fn provider() -> CryptoProvider {
 
 #[cfg(test)]
 mod tests {
+    use rustls::server::Acceptor;
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_server_is_offered_no_http_2_whose_streams_watches_would_use_up() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("https://{}", listener.local_addr().unwrap());
+        let mut config = Config::new(server.parse().unwrap());
+        config.accept_invalid_certs = true;
+        let client = client(config).unwrap();
+        let asking = tokio::spawn(async move { client.apiserver_version().await.map(|_| ()) });
+        let (mut connection, _) = listener.accept().await.unwrap();
+        let mut acceptor = Acceptor::default();
+        let hello = loop {
+            let mut bytes = vec![0; 4096];
+            let count = connection.read(&mut bytes).await.unwrap();
+            assert_ne!(count, 0, "no hello");
+            acceptor.read_tls(&mut bytes.get(..count).unwrap()).unwrap();
+            if let Some(accepted) = acceptor.accept().unwrap() {
+                break accepted;
+            }
+        };
+        let offered = hello.client_hello().alpn().map(|all| all.map(<[u8]>::to_vec).collect::<Vec<_>>());
+        assert!(offered.is_none_or(|offered| !offered.contains(&b"h2".to_vec())));
+        asking.abort();
+    }
 
     #[test]
     fn the_hybrid_group_comes_first_and_classical_ones_stay() {
