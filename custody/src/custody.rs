@@ -8,7 +8,7 @@ use parking_lot::Mutex;
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use trellis_election::Role;
 use trellis_pki::clock::Clock;
@@ -36,6 +36,9 @@ const CONCURRENCY: usize = 16;
 /// What watches have seen and nobody has taken in yet.
 const NOTICES: usize = 256;
 const RETRY: Duration = Duration::from_secs(5);
+/// What an object may take of that, with its turn among those that calculate. A request whose answer was lost takes
+/// no place for longer.
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Keeps keys, secrets and signatures in Secrets, as objects of the nine kinds wish.
 pub struct Custody {
@@ -191,7 +194,10 @@ impl Work {
             let attendant = self.attendant.clone();
             let duration = self.metrics.began();
             self.running.spawn(async move {
-                let outcome = attendant.attend(&id).await;
+                let outcome = timeout(PATIENCE, attendant.attend(&id)).await.unwrap_or_else(|_| {
+                    tracing::warn!(object = %id, ?PATIENCE, "an answer of the API server does not come; trying again");
+                    Outcome::Busy(None)
+                });
                 duration.ended(id.kind, outcome);
                 (id, outcome)
             });

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
-/// For somebody else's write that came in between.
+/// For somebody else's write that came in between; longer each time in a row.
 const SOON: Duration = Duration::from_millis(50);
 
 /// How looking at an object ended.
@@ -36,6 +36,8 @@ pub(crate) struct Queue<K> {
     timer_of: HashMap<K, (Instant, u64)>,
     /// How often in a row, of those for which the API server has no time.
     busy: HashMap<K, u32>,
+    /// The same of those that changed meanwhile.
+    changed: HashMap<K, u32>,
     count: u64,
 }
 
@@ -49,6 +51,7 @@ impl<K> Default for Queue<K> {
             timers: BTreeMap::new(),
             timer_of: HashMap::new(),
             busy: HashMap::new(),
+            changed: HashMap::new(),
             count: 0,
         }
     }
@@ -90,17 +93,21 @@ impl<K: Clone + Eq + Hash> Queue<K> {
         let again = self.again.remove(id);
         let pause = match outcome {
             Outcome::Busy(asked) => {
-                let failures = self.busy.entry(id.clone()).or_default();
-                let pause = FIRST_PAUSE.saturating_mul(1 << (*failures).min(10)).min(LONGEST_PAUSE);
-                *failures = failures.saturating_add(1);
+                let pause = longer(FIRST_PAUSE, self.busy.entry(id.clone()).or_default());
                 // Between a half and the whole of it, so that those who failed together do not come together.
                 Some(pause.mul_f64(0.5 + jitter / 2.0).max(asked.unwrap_or_default()))
             }
-            Outcome::Changed => Some(SOON.mul_f64(0.5 + jitter)),
+            Outcome::Changed => {
+                let pause = longer(SOON, self.changed.entry(id.clone()).or_default());
+                Some(pause.mul_f64(0.5 + jitter))
+            }
             Outcome::Rest(pause) => pause,
         };
         if !matches!(outcome, Outcome::Busy(_)) {
             self.busy.remove(id);
+        }
+        if outcome != Outcome::Changed {
+            self.changed.remove(id);
         }
         if again && !matches!(outcome, Outcome::Busy(_)) {
             return self.add(id.clone());
@@ -117,6 +124,7 @@ impl<K: Clone + Eq + Hash> Queue<K> {
     pub fn forget(&mut self, id: &K) {
         self.forget_timer(id);
         self.busy.remove(id);
+        self.changed.remove(id);
     }
 
     /// It is as if it had never been added, and what is being done for it nobody's.
@@ -147,6 +155,13 @@ impl<K: Clone + Eq + Hash> Queue<K> {
             self.timers.remove(&timer);
         }
     }
+}
+
+/// Twice as long as the time before, up to a bound. Counts on.
+fn longer(first: Duration, times: &mut u32) -> Duration {
+    let pause = first.saturating_mul(1 << (*times).min(11)).min(LONGEST_PAUSE);
+    *times = times.saturating_add(1);
+    pause
 }
 
 #[cfg(test)]
@@ -218,6 +233,31 @@ mod tests {
         queue.done(&id("a"), Outcome::Busy(None), now, 1.0);
         queue.hurry(id("a"));
         assert_eq!((queue.take(now), queue.next()), (Some(id("a")), None));
+    }
+
+    #[tokio::test]
+    async fn what_changes_again_and_again_is_looked_at_ever_more_seldom_but_for_a_change() {
+        let (mut queue, mut now) = (Queue::default(), Instant::now());
+        queue.add(id("a"));
+        let mut pauses = Vec::new();
+        for _ in 0..13 {
+            assert_eq!(queue.take(now), Some(id("a")));
+            queue.done(&id("a"), Outcome::Changed, now, 0.5);
+            let at = queue.next().unwrap();
+            pauses.push(at - now);
+            now = at;
+        }
+        assert_eq!((pauses.first(), pauses.last()), (Some(&SOON), Some(&LONGEST_PAUSE)));
+        assert!(pauses.is_sorted());
+        queue.take(now);
+        queue.done(&id("a"), Outcome::Changed, now, 0.5);
+        queue.add(id("a"));
+        assert_eq!((queue.take(now), queue.next()), (Some(id("a")), None));
+        queue.done(&id("a"), Outcome::Rest(None), now, 0.5);
+        queue.add(id("a"));
+        queue.take(now);
+        queue.done(&id("a"), Outcome::Changed, now, 0.5);
+        assert_eq!(queue.next(), Some(now + SOON), "in a row");
     }
 
     #[tokio::test]

@@ -174,6 +174,27 @@ async fn an_api_server_that_wants_patience_gets_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn answers_that_never_come_hold_up_nobody_for_long() {
+    let mut bed = Bed::idle();
+    let asked = AtomicUsize::new(0);
+    bed.lead(bed.api.client_judged(Box::new(move |request| {
+        let creates = request.method == Method::POST && request.path.ends_with("/namespaces/shop/secrets");
+        match creates.then(|| asked.fetch_add(1, Ordering::SeqCst)) {
+            // More than are attended to at the same time.
+            Some(number @ 0..40) => [Fate::Vanish, Fate::Lose].into_iter().nth(number % 2).unwrap(),
+            _ => Fate::Pass,
+        }
+    })));
+    let names = (0..40).map(|number| format!("number-{number}")).collect::<Vec<_>>();
+    names.iter().for_each(|name| bed.create(RANDOM, name, json!({})));
+    tokio::time::sleep(HOUR / 4).await;
+    for name in &names {
+        assert_eq!(bed.status(RANDOM, name)["status"], "Success", "{name}");
+    }
+    crate::kills::nothing_twice(&bed.api, 0);
+}
+
+#[tokio::test(start_paused = true)]
 async fn while_nothing_is_answered_whoever_has_to_wait_rests() {
     let mut bed = Bed::idle();
     let lost = Arc::new(AtomicBool::new(true));
