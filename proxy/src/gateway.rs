@@ -15,7 +15,6 @@
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
-    runtime,
     sync::{mpsc, watch},
     time,
 };
@@ -24,6 +23,7 @@ use trellis_api::annotations::Plaintext;
 use trellis_telemetry::{log, shutdown};
 
 use crate::{
+    alarm,
     config::Gateway as Config,
     directory::{GatewayName, Subject},
     handshake::Handshaker,
@@ -65,7 +65,7 @@ const TOO_MANY: &str = "too_many_connections_of_this_source";
 pub fn run(config: Config) -> anyhow::Result<()> {
     let reload = log::init(&config.member.log, config.member.log_format)?;
     member::raise_open_files();
-    runtime::Builder::new_current_thread().enable_all().build()?.block_on(live(config, reload))
+    alarm::run(live(config, reload))?
 }
 
 async fn live(config: Config, reload: log::Reload) -> anyhow::Result<()> {

@@ -3,6 +3,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -14,7 +15,7 @@ use http::StatusCode;
 use tokio::{
     net::TcpStream,
     sync::{Notify, OwnedSemaphorePermit, watch},
-    time::{self, Instant},
+    time::Instant,
 };
 use tracing::debug;
 use trellis_api::evidence::{Class, KUBELET_PROBE};
@@ -27,10 +28,11 @@ use crate::{
     original, quota,
     relay::{End, Tunnelled},
     roster,
+    seldom::Seldom,
     standing::{POLICY, fallen},
     trace::Open,
     tunnel::{self, Asked, Target},
-    worker::{self, BROKE, Stage, Tally, Worker},
+    worker::{self, BROKE, Shared, Tally, Worker},
 };
 
 /// A tunnel on which its client has opened nothing for this long is closed.
@@ -97,87 +99,103 @@ pub async fn tunnel(worker: Arc<Worker>, secured: Secured) {
         Ok(accepted) => accepted,
         Err(error) => return debug!(%remote, %error, "no HTTP/2 on the tunnel"),
     };
-    let ending = ending(worker.shared.stage.clone(), epoch, lifetime);
+    let mut ending = pin!(ending(shared, epoch, lifetime));
     // Of an anchor that is removed the peer hears as we do, and knows better where its requests end.
-    let fallen = fallen(shared, Direction::Inbound, &posture, |reason| {
+    let mut fallen = pin!(fallen(shared, Direction::Inbound, &posture, |reason| {
         if reason == POLICY {
             session.falling.send_replace(true);
         }
-    });
+    }));
     let mut falls = session.falling.subscribe();
-    tokio::pin!(ending, fallen);
     let (mut retired, mut falling): (Option<Instant>, bool) = (None, false);
     loop {
-        let asked = tokio::select! {
-            asked = accepted.next() => asked,
-            () = &mut ending, if retired.is_none() => {
-                retired = Some(Instant::now());
-                accepted.retire();
-                continue;
+        let (retires, falls_yet) = (retired.is_some(), falling);
+        let event = pin!(async {
+            tokio::select! {
+                () = &mut ending, if !retires => Event::Ending,
+                Ok(_) = falls.wait_for(|falls| *falls), if !falls_yet => Event::Falling,
+                () = session.unused(shared, IDLE), if !retires => Event::Ending,
+                // A peer that never acknowledges the goodbye is left without it.
+                () = session.unused(shared, GRACE), if retires => Event::Over,
+                reason = &mut fallen => Event::Fallen(reason),
             }
-            Ok(_) = falls.wait_for(|falls| *falls), if !falling => {
+        });
+        let mut event = Seldom::new(event);
+        let event = loop {
+            let asked = tokio::select! {
+                asked = accepted.next() => asked,
+                event = &mut event => break event,
+            };
+            match asked {
+                Some(Ok(asked)) => {
+                    let late = retired.is_some_and(|since| since.elapsed() > GRACE);
+                    admit(&worker, &session, asked, late);
+                }
+                // A broken connection would answer the same for ever.
+                Some(Err(error)) => return debug!(%remote, %error, "tunnel broke"),
+                None => return,
+            }
+        };
+        match event {
+            Event::Ending => {}
+            Event::Falling => {
                 falling = true;
                 shared.ledger.tunnel_ended(Direction::Inbound, POLICY);
-                if retired.is_none() {
-                    retired = Some(Instant::now());
-                    accepted.retire();
-                }
-                continue;
             }
-            () = session.unused(IDLE), if retired.is_none() => {
-                retired = Some(Instant::now());
-                accepted.retire();
-                continue;
-            }
-            reason = &mut fallen => {
+            Event::Fallen(reason) => {
                 if !falling {
                     shared.ledger.tunnel_ended(Direction::Inbound, reason);
                 }
                 return debug!(%remote, peer = session.peer, reason, "tunnel ended");
             }
-            // A peer that never acknowledges the goodbye is left without it.
-            () = session.unused(GRACE), if retired.is_some() => return,
-        };
-        match asked {
-            Some(Ok(asked)) if retired.is_some_and(|since| since.elapsed() > GRACE) => {
-                shared.ledger.refused(
-                    Direction::Inbound,
-                    session.peer.clone(),
-                    session.row.class,
-                    "tunnel_retired",
-                );
-                asked.refuse(StatusCode::SERVICE_UNAVAILABLE);
-            }
-            Some(Ok(asked)) => {
-                let place = match place(&worker, &session) {
-                    Ok(place) => place,
-                    Err(reason) => {
-                        let peer = session.peer.clone();
-                        shared.ledger.refused(Direction::Inbound, peer, session.row.class, reason);
-                        asked.refuse(StatusCode::SERVICE_UNAVAILABLE);
-                        continue;
-                    }
-                };
-                let (worker, session) = (worker.clone(), session.clone());
-                session.streams.fetch_add(1, Relaxed);
-                session.changed.notify_one();
-                let open = worker.open.enter();
-                // Apart, so that what leading takes is not kept for as long as the connection lasts.
-                let leading = Box::pin(lead(worker.clone(), session.clone(), asked));
-                tokio::spawn(async move {
-                    let _held = (place, open);
-                    if let Some(led) = leading.await {
-                        carry(&worker, &session, led).await;
-                    }
-                    session.streams.fetch_sub(1, Relaxed);
-                    session.changed.notify_one();
-                });
-            }
-            // A broken connection would answer the same for ever.
-            Some(Err(error)) => return debug!(%remote, %error, "tunnel broke"),
-            None => return,
+            Event::Over => return,
+        }
+        if retired.is_none() {
+            retired = Some(Instant::now());
+            accepted.retire();
         }
     }
+}
+
+/// What befalls a tunnel beside its streams.
+enum Event {
+    /// It takes no further stream.
+    Ending,
+    /// It is to end soon.
+    Falling,
+    /// It ends now, for this reason.
+    Fallen(&'static str),
+    Over,
+}
+
+/// Takes a stream that a peer asks for, if there is a place for it and it does not come too late.
+fn admit(worker: &Arc<Worker>, session: &Arc<Session>, asked: Asked, late: bool) {
+    let place = match late {
+        true => Err("tunnel_retired"),
+        false => place(worker, session),
+    };
+    let place = match place {
+        Ok(place) => place,
+        Err(reason) => {
+            let (peer, class) = (session.peer.clone(), session.row.class);
+            worker.shared.ledger.refused(Direction::Inbound, peer, class, reason);
+            return asked.refuse(StatusCode::SERVICE_UNAVAILABLE);
+        }
+    };
+    let (worker, session) = (worker.clone(), session.clone());
+    session.streams.fetch_add(1, Relaxed);
+    session.changed.notify_one();
+    let open = worker.open.enter();
+    // Apart, so that what leading takes is not kept for as long as the connection lasts.
+    let leading = Box::pin(lead(worker.clone(), session.clone(), asked));
+    tokio::spawn(async move {
+        let _held = (place, open);
+        if let Some(led) = leading.await {
+            carry(&worker, &session, led).await;
+        }
+        session.streams.fetch_sub(1, Relaxed);
+        session.changed.notify_one();
+    });
 }
 
 /// A place for one more connection, among those of the peer and among all.
@@ -189,8 +207,8 @@ fn place(worker: &Worker, session: &Session) -> Result<(quota::Stream, OwnedSema
 
 impl Session {
     /// Ends once no stream has lived for `time`.
-    async fn unused(&self, time: Duration) {
-        tunnel::unused(&self.streams, &self.changed, time).await;
+    async fn unused(&self, shared: &Shared, time: Duration) {
+        tunnel::unused(&shared.alarms, &self.streams, &self.changed, time).await;
     }
 }
 
@@ -198,12 +216,13 @@ impl Session {
 /// proxy drains, or the peer's certificate has come to its end.
 ///
 /// The stage lags behind a swap, so a tunnel may be newer than it.
-async fn ending(mut stage: tokio::sync::watch::Receiver<Stage>, epoch: u64, lifetime: Duration) {
+async fn ending(shared: &Shared, epoch: u64, lifetime: Duration) {
+    let mut stage = shared.stage.clone();
     let changed = stage.wait_for(|stage| stage.draining || stage.epoch > epoch);
     tokio::select! {
         // Without a sender the process is ending anyway.
         _ = changed => {}
-        () = time::sleep(lifetime) => {}
+        () = shared.alarms.sleep(lifetime) => {}
     }
 }
 

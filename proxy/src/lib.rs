@@ -10,6 +10,7 @@ pub mod run;
 
 mod account;
 mod admin;
+mod alarm;
 mod application;
 mod balance;
 mod budget;
@@ -37,6 +38,7 @@ mod requests;
 mod roster;
 mod scratch;
 mod sealed;
+mod seldom;
 mod standing;
 mod threads;
 mod trace;

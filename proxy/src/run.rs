@@ -4,12 +4,13 @@ use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 
 use anyhow::Context;
-use tokio::{runtime, sync::watch, time};
+use tokio::{sync::watch, time};
 use tracing::{info, warn};
 use trellis_channel::identity::{Application, IdentityConfig, IdentityTask, Resting};
 use trellis_telemetry::{log, shutdown};
 
 use crate::{
+    alarm,
     config::Run,
     handshake::Handshaker,
     listen,
@@ -25,7 +26,7 @@ use crate::{
 pub fn run(config: Run) -> anyhow::Result<()> {
     let reload = log::init(&config.member.log, config.member.log_format)?;
     member::raise_open_files();
-    runtime::Builder::new_current_thread().enable_all().build()?.block_on(live(config, reload))
+    alarm::run(live(config, reload))?
 }
 
 /// The sockets that traffic comes in by.

@@ -2,7 +2,7 @@
 //! is trusted no more, or that policy would not let begin any more, takes no new stream and has until its
 //! deadline to finish the open ones.
 
-use std::{io, time::Duration};
+use std::{io, pin::pin, time::Duration};
 
 use bytes::Bytes;
 use tokio::{
@@ -14,6 +14,7 @@ use trellis_pki::{credential::Standing, posture::Posture};
 use crate::{
     ledger::Direction,
     relay::{End, Relay},
+    seldom::Seldom,
     worker::Shared,
 };
 
@@ -84,10 +85,13 @@ pub async fn carry<N: End, F: End, M: Fn(bool, &Bytes) + Unpin>(
     server_is_near: bool,
 ) -> io::Result<()> {
     let Some(mut falling) = falling else { return relay.await };
-    tokio::select! {
-        done = &mut *relay => return done,
+    {
         // Without a sender the tunnel is gone, and the relay sees that itself.
-        Ok(_) = falling.wait_for(|falling| *falling) => {}
+        let falls = pin!(falling.wait_for(|falling| *falling));
+        tokio::select! {
+            done = &mut *relay => return done,
+            Ok(_) = Seldom::new(falls) => {}
+        }
     }
     loop {
         let before = relay.moves();

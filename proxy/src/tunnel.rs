@@ -4,6 +4,7 @@
 use std::{
     future::poll_fn,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -24,10 +25,12 @@ use tracing::debug;
 use trellis_pki::{posture::Posture, refusal::Refusal};
 
 use crate::{
+    alarm::Alarms,
     handshake::Secured,
     ledger::Direction,
     relay::Tunnelled,
     roster,
+    seldom::Seldom,
     standing::{POLICY, SILENT, fallen, taken},
     trace::{
         self, Open,
@@ -163,9 +166,10 @@ pub async fn connect(
                 streams: Box::new(move || counted.streams.load(Relaxed)),
             });
             let life = async {
+                let unused = pin!(unused(&shared.alarms, &state.streams, &state.changed, idle));
                 tokio::select! {
                     result = &mut driven => return result.err().map(|error| error.to_string()),
-                    () = unused(&state.streams, &state.changed, idle) => state.closed.store(true, Relaxed),
+                    () = Seldom::new(unused) => state.closed.store(true, Relaxed),
                 }
                 // The pool drops the tunnel at its next sweep; with the last sender and stream gone the
                 // connection says goodbye and ends.
@@ -177,21 +181,27 @@ pub async fn connect(
                     }
                 }
             };
+            let fallen = fallen(&shared, Direction::Outbound, &posture, |reason| {
+                let before = state.falling.send_replace(true);
+                if reason == POLICY && !before {
+                    shared.ledger.tunnel_ended(Direction::Outbound, POLICY);
+                }
+            });
+            let judged = pin!(async {
+                tokio::select! {
+                    () = silent(&shared.alarms, &state, ping) => {
+                        (Some("the peer no longer answers".to_owned()), Some(SILENT))
+                    }
+                    reason = fallen => (Some(reason.to_owned()), Some(reason).filter(|reason| *reason != POLICY)),
+                }
+            });
             let (reason, cut) = tokio::select! {
                 reason = life => {
                     state.closed.store(true, Relaxed);
                     drop(rests);
                     (reason, cuts(&state).await.then(|| taken(&shared, Direction::Outbound, &posture)))
                 }
-                () = silent(&state, ping) => (Some("the peer no longer answers".to_owned()), Some(SILENT)),
-                reason = fallen(&shared, Direction::Outbound, &posture, |reason| {
-                    let before = state.falling.send_replace(true);
-                    if reason == POLICY && !before {
-                        shared.ledger.tunnel_ended(Direction::Outbound, POLICY);
-                    }
-                }) => {
-                    (Some(reason.to_owned()), Some(reason).filter(|reason| *reason != POLICY))
-                }
+                ended = Seldom::new(judged) => ended,
             };
             if let Some(cut) = cut {
                 shared.ledger.tunnel_ended(Direction::Outbound, cut);
@@ -310,12 +320,12 @@ async fn cuts(state: &State) -> bool {
 
 /// Ends once no stream has used a tunnel for `idle`: one that is open uses it, whether or not it says anything.
 /// `changed` tells when their number did.
-pub async fn unused(streams: &AtomicUsize, changed: &Notify, idle: Duration) {
+pub async fn unused(alarms: &Alarms, streams: &AtomicUsize, changed: &Notify, idle: Duration) {
     loop {
         let changed = changed.notified();
         if streams.load(Relaxed) > 0 {
             changed.await;
-        } else if time::timeout(idle, changed).await.is_err() && streams.load(Relaxed) == 0 {
+        } else if alarms.timeout(idle, changed).await.is_err() && streams.load(Relaxed) == 0 {
             return;
         }
     }
@@ -323,14 +333,14 @@ pub async fn unused(streams: &AtomicUsize, changed: &Notify, idle: Duration) {
 
 /// Ends when the peer stops answering pings while streams wait for it. Without this, a peer whose node
 /// died would hold them until TCP gives up.
-async fn silent(state: &State, ping: Option<PingPong>) {
+async fn silent(alarms: &Alarms, state: &State, ping: Option<PingPong>) {
     let Some(mut ping) = ping else { return std::future::pending().await };
     loop {
-        time::sleep(PING_EVERY).await;
+        alarms.sleep(PING_EVERY).await;
         if state.streams.load(Relaxed) == 0 {
             continue;
         }
-        match time::timeout(PING_TIMEOUT, ping.ping(Ping::opaque())).await {
+        match alarms.timeout(PING_TIMEOUT, ping.ping(Ping::opaque())).await {
             Ok(Ok(_)) => {}
             // The connection itself reports its own end.
             Ok(Err(_)) => return std::future::pending().await,

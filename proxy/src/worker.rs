@@ -28,6 +28,7 @@ use trellis_pki::{clock::Clock, spiffe::SpiffeId, tls::MeshTls};
 
 use crate::{
     account::{Carried, Moved},
+    alarm::Alarms,
     detect::Protocol,
     directory::Directory,
     gateway::{self, Proof},
@@ -84,6 +85,7 @@ pub struct Rules {
 pub struct Shared {
     pub tls: Arc<MeshTls>,
     pub clock: Arc<dyn Clock>,
+    pub alarms: Alarms,
     pub handshaker: Handshaker,
     pub directory: Directory,
     pub ledger: Arc<Ledger>,
@@ -117,6 +119,7 @@ pub struct Base {
 }
 
 impl Shared {
+    /// Within the runtime that outlives all workers.
     pub fn new(
         base: &Base,
         handshaker: Handshaker,
@@ -127,6 +130,7 @@ impl Shared {
         Self {
             tls: base.tls.clone(),
             clock: base.clock.clone(),
+            alarms: Alarms::here(),
             handshaker,
             directory: base.directory.clone(),
             ledger: base.ledger.clone(),
@@ -347,7 +351,7 @@ async fn sweep(worker: Arc<Worker>) {
     let mut demands = worker.shared.demands.changes();
     loop {
         tokio::select! {
-            () = time::sleep(SWEEP_EVERY) => {}
+            () = worker.shared.alarms.sleep(SWEEP_EVERY) => {}
             changed = stage.changed() => if changed.is_err() { return },
             Ok(()) = demands.changed() => {}
         }

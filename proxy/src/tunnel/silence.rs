@@ -11,6 +11,7 @@ use tokio::{
 };
 
 use super::{PING_EVERY, PING_TIMEOUT, State, silent, unused};
+use crate::alarm::Alarms;
 
 const HOUR: Duration = Duration::from_secs(3_600);
 
@@ -49,7 +50,9 @@ async fn a_stream_may_be_silent_for_hours_and_a_dead_peer_may_not() {
     let mut stream = answer.await.unwrap().into_body();
     let state = State::default();
     state.streams.store(1, Relaxed);
-    let (silent, unused) = (silent(&state, ping), unused(&state.streams, &state.changed, HOUR / 12));
+    let alarms = Alarms::here();
+    let (silent, unused) =
+        (silent(&alarms, &state, ping), unused(&alarms, &state.streams, &state.changed, HOUR / 12));
     tokio::pin!(silent, unused);
     tokio::select! {
         () = &mut silent => panic!("the peer answered every ping"),
@@ -69,7 +72,8 @@ async fn a_stream_may_be_silent_for_hours_and_a_dead_peer_may_not() {
 async fn a_tunnel_is_idle_only_once_its_last_stream_has_gone() {
     let state = State::default();
     let idle = HOUR / 12;
-    let unused = unused(&state.streams, &state.changed, idle);
+    let alarms = Alarms::here();
+    let unused = unused(&alarms, &state.streams, &state.changed, idle);
     tokio::pin!(unused);
     for _ in 0..3 {
         state.streams.store(1, Relaxed);

@@ -1,0 +1,38 @@
+//! Long waits. The runtime beside the workers keeps them: a worker that has none of its own sleeps until something
+//! comes, and sets the kernel no alarm that it takes back with every message.
+
+use std::{io, time::Duration};
+
+use tokio::{
+    runtime::{Builder, Handle},
+    time,
+};
+
+/// Runs what is beside the workers, on the calling thread. Its runtime stays until the process ends: connections that
+/// outlived a drain still wait for its alarms.
+pub fn run<T>(life: impl Future<Output = T>) -> io::Result<T> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let done = runtime.block_on(life);
+    std::mem::forget(runtime);
+    Ok(done)
+}
+
+/// Of the runtime that it was made in.
+#[derive(Clone)]
+pub struct Alarms(Handle);
+
+impl Alarms {
+    pub fn here() -> Self {
+        Self(Handle::current())
+    }
+
+    pub fn sleep(&self, duration: Duration) -> time::Sleep {
+        let _within = self.0.enter();
+        time::sleep(duration)
+    }
+
+    pub fn timeout<F: Future>(&self, duration: Duration, future: F) -> time::Timeout<F> {
+        let _within = self.0.enter();
+        time::timeout(duration, future)
+    }
+}
