@@ -276,7 +276,7 @@ async fn lead(worker: Arc<Worker>, session: Arc<Session>, asked: Asked) -> Optio
     if !worker.shared.rules.admits(target) {
         return refuse(asked, StatusCode::FORBIDDEN, "target_not_this_pod");
     }
-    let near = match worker::dial(worker.shared.rules.application(target)).await {
+    let near = match worker::dial_application(worker.shared.rules.application(target)).await {
         Ok(near) => near,
         Err(_) => return refuse(asked, StatusCode::SERVICE_UNAVAILABLE, "application_unreachable"),
     };
@@ -334,7 +334,7 @@ pub async fn plaintext(worker: &Worker, mut far: TcpStream, remote: SocketAddr) 
         count_refused(worker, remote.ip(), "plaintext");
         return far.abort();
     }
-    let near = match worker::dial(shared.rules.application(target)).await {
+    let near = match worker::dial_application(shared.rules.application(target)).await {
         Ok(near) => near,
         Err(error) => {
             debug!(%target, %error, "application unreachable");
