@@ -226,12 +226,11 @@ impl Sending {
 
 impl End for TcpStream {
     fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Bytes>>> {
-        scratch::with(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(self).poll_read(cx, &mut buf))?;
-            let read = buf.filled();
-            Poll::Ready(Ok((!read.is_empty()).then(|| Bytes::copy_from_slice(read))))
-        })
+        let mut scratch = scratch::lend();
+        let mut buf = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(self).poll_read(cx, &mut buf))?;
+        let read = buf.filled();
+        Poll::Ready(Ok((!read.is_empty()).then(|| Bytes::copy_from_slice(read))))
     }
 
     fn release(&mut self, _: usize) {}

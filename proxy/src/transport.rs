@@ -40,13 +40,18 @@ struct Inner {
     gathered: Vec<u8>,
     /// Plaintext that was sealed since the socket last took everything.
     sealed: usize,
-    /// Ciphertext that was read and did not fit the reader; empty almost always.
-    unread: Vec<u8>,
-    taken: usize,
+    /// Ciphertext that was read and did not fit the reader.
+    unread: Option<Unread>,
     ended: bool,
     closed: bool,
     /// Why TLS broke, which HTTP/2 only passes on as words.
     failure: Option<rustls::Error>,
+}
+
+struct Unread {
+    buffer: scratch::Lent,
+    from: usize,
+    to: usize,
 }
 
 /// Wraps a connection whose handshake is complete.
@@ -57,8 +62,7 @@ pub fn new(socket: TcpStream, mut tls: Connection) -> (Transport, Drain) {
         tls,
         gathered: Vec::new(),
         sealed: 0,
-        unread: Vec::new(),
-        taken: 0,
+        unread: None,
         ended: false,
         closed: false,
         failure: None,
@@ -164,34 +168,24 @@ impl Inner {
             if self.opened(buf)? || self.ended {
                 return Poll::Ready(Ok(()));
             }
-            if self.taken < self.unread.len() {
-                let unread = std::mem::take(&mut self.unread);
-                let result = self.open(&unread[self.taken..], buf);
-                let used = result?;
-                self.taken += used;
-                if self.taken < unread.len() {
-                    self.unread = unread;
-                } else {
-                    self.taken = 0;
+            let mut unread = match self.unread.take() {
+                Some(unread) => unread,
+                None => {
+                    let mut buffer = scratch::lend();
+                    let mut bytes = ReadBuf::new(&mut buffer);
+                    ready!(Pin::new(&mut self.socket).poll_read(cx, &mut bytes))?;
+                    let to = bytes.filled().len();
+                    if to == 0 {
+                        self.end()?;
+                        continue;
+                    }
+                    Unread { buffer, from: 0, to }
                 }
-                continue;
+            };
+            unread.from += self.open(&unread.buffer[unread.from..unread.to], buf)?;
+            if unread.from < unread.to {
+                self.unread = Some(unread);
             }
-            let filled = scratch::with(|scratch| {
-                let mut bytes = ReadBuf::new(scratch);
-                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut bytes))?;
-                let bytes = bytes.filled();
-                if bytes.is_empty() {
-                    self.end()?;
-                    return Poll::Ready(io::Result::Ok(()));
-                }
-                let used = self.open(bytes, buf)?;
-                if used < bytes.len() {
-                    self.unread = bytes[used..].to_vec();
-                    self.taken = 0;
-                }
-                Poll::Ready(Ok(()))
-            });
-            ready!(filled)?;
         }
     }
 
@@ -323,7 +317,13 @@ impl Write for Ready<'_, '_> {
     }
 
     fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        match Pin::new(&mut *self.socket).poll_write_vectored(self.cx, bufs) {
+        let socket = Pin::new(&mut *self.socket);
+        let written = match bufs {
+            // The kernel has less to do for one record that is sent than for one of a list.
+            [one] => socket.poll_write(self.cx, one),
+            many => socket.poll_write_vectored(self.cx, many),
+        };
+        match written {
             Poll::Ready(result) => result,
             Poll::Pending => Err(io::ErrorKind::WouldBlock.into()),
         }

@@ -246,14 +246,12 @@ impl Read for Far {
                 Poll::Ready(Ok(()))
             }
             Kind::Plain(socket) => {
-                let read = scratch::with(|scratch| {
-                    let most = scratch.len().min(buf.remaining());
-                    let mut bytes = ReadBuf::new(&mut scratch[..most]);
-                    ready!(Pin::new(socket).poll_read(cx, &mut bytes))?;
-                    buf.put_slice(bytes.filled());
-                    Poll::Ready(io::Result::Ok(bytes.filled().len()))
-                });
-                count(flow, false, ready!(read)?);
+                let mut scratch = scratch::lend();
+                let most = scratch.len().min(buf.remaining());
+                let mut bytes = ReadBuf::new(&mut scratch[..most]);
+                ready!(Pin::new(socket).poll_read(cx, &mut bytes))?;
+                buf.put_slice(bytes.filled());
+                count(flow, false, bytes.filled().len());
                 Poll::Ready(Ok(()))
             }
             Kind::Tls(stream) => Pin::new(&mut **stream).poll_read(cx, buf),

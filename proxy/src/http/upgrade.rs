@@ -141,18 +141,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> End for Stream<S> {
         if self.ended {
             return self.poll_end(cx);
         }
-        let data = scratch::with(|scratch| {
-            let mut buf = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
-            let read = buf.filled();
-            Poll::Ready(io::Result::Ok((!read.is_empty()).then(|| Bytes::copy_from_slice(read))))
-        });
-        match ready!(data)? {
-            Some(data) => {
-                self.held += data.len();
-                Poll::Ready(Ok(Some(data)))
+        let mut scratch = scratch::lend();
+        let mut buf = ReadBuf::new(&mut scratch);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+        match buf.filled() {
+            [] => self.poll_end(cx),
+            read => {
+                self.held += read.len();
+                Poll::Ready(Ok(Some(Bytes::copy_from_slice(read))))
             }
-            None => self.poll_end(cx),
         }
     }
 
