@@ -36,3 +36,41 @@ impl Alarms {
         time::timeout(duration, future)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    fn worker<T>(work: impl Future<Output = T>) -> T {
+        Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+    }
+
+    #[test]
+    fn an_alarm_rings_where_it_is_waited_for() {
+        let (lend, lent) = oneshot::channel();
+        let (end, ended) = oneshot::channel::<()>();
+        let beside =
+            thread::spawn(move || run(async move { (lend.send(Alarms::here()).is_ok(), ended.await) }));
+        worker(async {
+            let alarms = lent.await.unwrap();
+            alarms.sleep(Duration::from_millis(1)).await;
+            let never = std::future::pending::<()>();
+            assert!(alarms.timeout(Duration::from_millis(1), never).await.is_err());
+        });
+        end.send(()).unwrap();
+        assert_eq!(beside.join().unwrap().unwrap(), (true, Ok(())));
+    }
+
+    #[test]
+    fn whoever_outlives_it_may_still_wait() {
+        let alarms = run(async { Alarms::here() }).unwrap();
+        worker(async {
+            let hour = alarms.sleep(Duration::from_secs(3_600));
+            assert!(time::timeout(Duration::from_millis(1), hour).await.is_err());
+        });
+    }
+}

@@ -483,4 +483,12 @@ mod tests {
         drop(third);
         assert!(poll!(&mut none).is_ready());
     }
+
+    #[tokio::test]
+    async fn what_goes_to_the_application_is_not_paced() {
+        let application = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = dial_application(application.local_addr().unwrap()).await.unwrap();
+        let congestion = socket2::SockRef::from(&socket).tcp_congestion().unwrap();
+        assert_eq!(congestion.split(|byte| *byte == 0).next(), Some(&b"reno"[..]));
+    }
 }
