@@ -49,7 +49,7 @@ func (b *Bed) debianPackages(ctx context.Context) error {
 	var missing []string
 	for program, name := range map[string]string{
 		"/usr/bin/tcpdump": "tcpdump", "/usr/bin/prometheus": "prometheus", "/usr/bin/python3.11": "python3.11",
-		"/usr/sbin/nft": "nftables",
+		"/usr/sbin/nft": "nftables", "/usr/sbin/iptables": "iptables", "/usr/sbin/ipset": "ipset",
 	} {
 		if _, err := os.Stat(program); err != nil {
 			missing = append(missing, name)

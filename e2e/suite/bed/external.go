@@ -77,11 +77,24 @@ func (b *Bed) ExternalSecrets(ctx context.Context) (program string, types []stri
 
 // externalSource puts the operator's source, with those parts alone, into a folder.
 func (b *Bed) externalSource(ctx context.Context, building, source string) error {
-	// Once for the download, of which it tells, and once for the answer alone.
-	if err := b.goRun(ctx, building, "mod", "download", externalModule); err != nil {
+	if err := b.moduleSource(ctx, building, source, externalModule, externalSum); err != nil {
 		return err
 	}
-	text, err := b.goOutput(ctx, building, "mod", "download", "-json", externalModule)
+	for name, text := range externalParts {
+		if err := replaceFile(filepath.Join(source, name), text); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// moduleSource puts the source of somebody's module into a folder, to be changed there.
+func (b *Bed) moduleSource(ctx context.Context, building, source, wanted, sum string) error {
+	// Once for the download, of which it tells, and once for the answer alone.
+	if err := b.goRun(ctx, building, "mod", "download", wanted); err != nil {
+		return err
+	}
+	text, err := b.goOutput(ctx, building, "mod", "download", "-json", wanted)
 	if err != nil {
 		return err
 	}
@@ -89,21 +102,16 @@ func (b *Bed) externalSource(ctx context.Context, building, source string) error
 	if err := json.Unmarshal(text, &module); err != nil {
 		return fmt.Errorf("%w in %s", err, text)
 	}
-	if module.Sum != externalSum {
-		return fmt.Errorf("%s has the sum %s, want %s", externalModule, module.Sum, externalSum)
+	if module.Sum != sum {
+		return fmt.Errorf("%s has the sum %s, want %s", wanted, module.Sum, sum)
 	}
-	if err := os.CopyFS(source, os.DirFS(module.Dir)); err != nil {
+	return os.CopyFS(source, os.DirFS(module.Dir))
+}
+
+// replaceFile writes a file of a copied module. Files of modules cannot be written to, and neither can their copies.
+func replaceFile(file, text string) error {
+	if err := os.Remove(file); err != nil {
 		return err
 	}
-	for name, text := range externalParts {
-		file := filepath.Join(source, name)
-		// Files of modules cannot be written to, and neither can their copies.
-		if err := os.Remove(file); err != nil {
-			return err
-		}
-		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
-			return err
-		}
-	}
-	return nil
+	return os.WriteFile(file, []byte(text), 0o644)
 }
