@@ -37,7 +37,7 @@ func shopImages(ctx context.Context, b *Bed) ([][]string, error) {
 		return nil, err
 	}
 	apps := filepath.Join(b.cache, "apps")
-	if err := b.GoBuild(ctx, filepath.Join(b.Root, "e2e", "apps"), apps+"/", "./web", "./orders", "./load", "./foreign"); err != nil {
+	if err := b.GoBuild(ctx, filepath.Join(b.Root, "e2e", "apps"), apps+"/", "./again", "./web", "./orders", "./load", "./foreign"); err != nil {
 		return nil, err
 	}
 	if err := b.GoBuild(ctx, filepath.Join(b.Root, "e2e", "workload"), filepath.Join(apps, "peer"), "."); err != nil {
