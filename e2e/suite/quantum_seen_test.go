@@ -41,9 +41,9 @@ type seenVersions struct {
 	told  map[madeVersion]toldVersion
 	// secrets are those that are there, by name.
 	secrets map[string]madeVersion
-	// newestOf and states are of each object, by name.
+	// newestOf each object, by name, and the states of all versions.
 	newestOf map[string]int64
-	states   map[string][]string
+	states   map[madeVersion]string
 	// reached is how far each watch has come.
 	reached map[string]int64
 	awaited []chan struct{}
@@ -55,7 +55,7 @@ func watchVersions(t *testing.T, api *wire, namespace string) *seenVersions {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &seenVersions{
 		end: cancel, made: map[madeVersion][]string{}, since: map[madeVersion]int64{}, told: map[madeVersion]toldVersion{},
-		secrets: map[string]madeVersion{}, newestOf: map[string]int64{}, states: map[string][]string{}, reached: map[string]int64{},
+		secrets: map[string]madeVersion{}, newestOf: map[string]int64{}, states: map[madeVersion]string{}, reached: map[string]int64{},
 	}
 	from := api.now(t, namespace)
 	paths := map[string]func(*testing.T, string, watched){"/api/v1/namespaces/" + namespace + "/secrets": s.secret}
@@ -144,7 +144,6 @@ func (s *seenVersions) secret(t *testing.T, what string, secret watched) {
 }
 
 func (s *seenVersions) object(t *testing.T, _ string, object watched) {
-	var states []string
 	for _, one := range object.Status.Versions {
 		version := madeVersion{object.Metadata.UID, one.Version}
 		told := s.told[version]
@@ -155,10 +154,9 @@ func (s *seenVersions) object(t *testing.T, _ string, object watched) {
 			told.marks = append(told.marks, one.Fingerprint)
 		}
 		s.told[version] = told
-		states = append(states, one.State)
+		s.states[version] = one.State
 		s.newestOf[object.Metadata.Name] = max(s.newestOf[object.Metadata.Name], one.Version)
 	}
-	s.states[object.Metadata.Name] = states
 }
 
 // written is closed when a version is seen in a Secret that was not there before.
