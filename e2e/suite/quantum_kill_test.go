@@ -5,11 +5,9 @@ package suite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
@@ -169,8 +167,8 @@ func (p *killPhase) change(t *testing.T, round int) {
 		derived := []string{"dec-%d-shared-secret", "key-%d-derived-key"}[p.dice.IntN(2)]
 		secret := fmt.Sprintf(derived, group)
 		// Of what no status tells yet, nobody has been told.
-		if version, known := p.seen.known(secret); known && p.api.delete(t, "/api/v1/namespaces/"+p.namespace+"/secrets/"+secret) {
-			p.deleted[version] = true
+		if held, known := p.seen.known(secret); known && p.api.delete(t, "/api/v1/namespaces/"+p.namespace+"/secrets/"+secret, held.revision) {
+			p.deleted[held.madeVersion] = true
 		}
 	}
 }
@@ -297,8 +295,8 @@ func (p *killPhase) judge(t *testing.T) {
 	p.seen.mutex.Lock()
 	defer p.seen.mutex.Unlock()
 	there := map[madeVersion]bool{}
-	for _, version := range p.seen.secrets {
-		there[version] = true
+	for _, held := range p.seen.secrets {
+		there[held.madeVersion] = true
 	}
 	for version, marks := range p.seen.made {
 		if len(marks) != 1 {
@@ -326,96 +324,4 @@ func (p *killPhase) judge(t *testing.T) {
 
 func hasMark(marks []string, told string) bool {
 	return slices.ContainsFunc(marks, func(mark string) bool { return strings.HasPrefix(mark, told+" ") })
-}
-
-// wire asks the API server without a process for each question.
-type wire struct {
-	base   string
-	client http.Client
-}
-
-// directly opens a way to the API server for as long as the test runs.
-func directly(t *testing.T) *wire {
-	t.Helper()
-	command := cluster.Command(t.Context(), "proxy", "--port=0")
-	output, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
-	var address string
-	if _, err := fmt.Fscanf(output, "Starting to serve on %s\n", &address); err != nil {
-		t.Fatal(err)
-	}
-	return &wire{base: "http://" + address}
-}
-
-func (d *wire) do(ctx context.Context, method, path, body string) (*http.Response, error) {
-	request, err := http.NewRequestWithContext(ctx, method, d.base+path, strings.NewReader(body))
-	if err != nil {
-		return nil, err
-	}
-	request.Header.Set("Content-Type", "application/merge-patch+json")
-	answer, err := d.client.Do(request)
-	if err == nil && answer.StatusCode >= 400 && !(method == http.MethodDelete && answer.StatusCode == http.StatusNotFound) {
-		answer.Body.Close()
-		err = fmt.Errorf("%s %s: %s", method, path, answer.Status)
-	}
-	return answer, err
-}
-
-func (d *wire) get(path string, into any) error {
-	answer, err := d.do(context.Background(), http.MethodGet, path, "")
-	if err != nil {
-		return err
-	}
-	defer answer.Body.Close()
-	return json.NewDecoder(answer.Body).Decode(into)
-}
-
-func (d *wire) patch(t *testing.T, path string, patch any) {
-	t.Helper()
-	answer, err := d.do(t.Context(), http.MethodPatch, path, manifest(t, patch))
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
-}
-
-// delete says whether it was there.
-func (d *wire) delete(t *testing.T, path string) bool {
-	t.Helper()
-	answer, err := d.do(t.Context(), http.MethodDelete, path, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	answer.Body.Close()
-	return answer.StatusCode != http.StatusNotFound
-}
-
-// now is the version of the cluster's state.
-func (d *wire) now(t *testing.T, namespace string) int64 {
-	t.Helper()
-	var list struct {
-		Metadata struct{ ResourceVersion string }
-	}
-	if err := d.get("/api/v1/namespaces/"+namespace+"/configmaps?limit=1", &list); err != nil {
-		t.Fatal(err)
-	}
-	return revision(t, list.Metadata.ResourceVersion)
-}
-
-func revision(t *testing.T, text string) int64 {
-	t.Helper()
-	value, err := strconv.ParseInt(text, 10, 64)
-	if err != nil {
-		t.Errorf("a version of the cluster's state is %q", text)
-	}
-	return value
 }

@@ -24,6 +24,12 @@ type madeVersion struct {
 	version int64
 }
 
+// heldVersion is what a Secret holds since it was last written.
+type heldVersion struct {
+	madeVersion
+	revision string
+}
+
 // toldVersion is what statuses said of it.
 type toldVersion struct {
 	since int64
@@ -40,7 +46,7 @@ type seenVersions struct {
 	since map[madeVersion]int64
 	told  map[madeVersion]toldVersion
 	// secrets are those that are there, by name.
-	secrets map[string]madeVersion
+	secrets map[string]heldVersion
 	// newestOf each object, by name, and the states of all versions.
 	newestOf map[string]int64
 	states   map[madeVersion]string
@@ -55,7 +61,7 @@ func watchVersions(t *testing.T, api *wire, namespace string) *seenVersions {
 	ctx, cancel := context.WithCancel(t.Context())
 	s := &seenVersions{
 		end: cancel, made: map[madeVersion][]string{}, since: map[madeVersion]int64{}, told: map[madeVersion]toldVersion{},
-		secrets: map[string]madeVersion{}, newestOf: map[string]int64{}, states: map[madeVersion]string{}, reached: map[string]int64{},
+		secrets: map[string]heldVersion{}, newestOf: map[string]int64{}, states: map[madeVersion]string{}, reached: map[string]int64{},
 	}
 	from := api.now(t, namespace)
 	paths := map[string]func(*testing.T, string, watched){"/api/v1/namespaces/" + namespace + "/secrets": s.secret}
@@ -140,7 +146,7 @@ func (s *seenVersions) secret(t *testing.T, what string, secret watched) {
 		}
 		s.awaited = nil
 	}
-	s.secrets[secret.Metadata.Name] = version
+	s.secrets[secret.Metadata.Name] = heldVersion{version, secret.Metadata.ResourceVersion}
 }
 
 func (s *seenVersions) object(t *testing.T, _ string, object watched) {
@@ -175,11 +181,11 @@ func (s *seenVersions) newest(object string) int64 {
 }
 
 // known is the version in a Secret, if a status tells of it.
-func (s *seenVersions) known(secret string) (madeVersion, bool) {
+func (s *seenVersions) known(secret string) (heldVersion, bool) {
 	s.mutex.Lock()
 	defer s.mutex.Unlock()
-	version, there := s.secrets[secret]
-	return version, there && s.told[version].since > 0
+	held, there := s.secrets[secret]
+	return held, there && s.told[held.madeVersion].since > 0
 }
 
 // between counts the kills after which something was in a Secret, and in no status yet.
