@@ -20,14 +20,32 @@ import (
 const (
 	enforcerModule = "github.com/cloudnativelabs/kube-router/v2@v2.1.0"
 	enforcerSum    = "h1:xWsptKtmZ44L+NjwFKoFAFlVdxCz8fka9A/eYJe95Ok="
-	// enforcerRules is where it writes rules that match sets of addresses. Those of IPv6 have another name in the
-	// kernel, by which it makes them, but does not call them there: no rule of that family would come about.
-	enforcerRules = "pkg/controllers/netpol/policy.go"
 )
 
-var enforcerRepair = strings.NewReplacer(
-	`"--match-set", srcIPSetName,`, `"--match-set", npc.ipSetHandlers[ipFamily].Name(srcIPSetName),`,
-	`"--match-set", dstIPSetName,`, `"--match-set", npc.ipSetHandlers[ipFamily].Name(dstIPSetName),`)
+// repair of a file, in which all of this is to be found.
+type repair struct {
+	file string
+	// swaps is what is there, and what is to be there.
+	swaps []string
+}
+
+var enforcerRepairs = []repair{
+	// Sets of IPv6 have another name in the kernel, by which it makes them, but does not call them in its rules: no rule
+	// of that family would come about.
+	{"pkg/controllers/netpol/policy.go", []string{
+		`"--match-set", srcIPSetName,`, `"--match-set", npc.ipSetHandlers[ipFamily].Name(srcIPSetName),`,
+		`"--match-set", dstIPSetName,`, `"--match-set", npc.ipSetHandlers[ipFamily].Name(dstIPSetName),`,
+	}},
+	// For each family it reads the sets of both and writes all of them again: of the one that is written first, as they
+	// were before, so that a new pod is in them only if chance had the families in the right order.
+	{"pkg/utils/ipset.go", []string{
+		"\tipset.sets = parseIPSetSave(ipset, stdout)\n\treturn nil\n",
+		"\tipset.sets = parseIPSetSave(ipset, stdout)\n" +
+			"\tfor name := range ipset.sets {\n" +
+			"\t\tif strings.HasPrefix(name, \"inet6:\") != ipset.isIpv6 {\n" +
+			"\t\t\tdelete(ipset.sets, name)\n\t\t}\n\t}\n\treturn nil\n",
+	}},
+}
 
 // Enforcer is at work on every node of the own cluster.
 type Enforcer struct {
@@ -105,7 +123,7 @@ ipset list -name | grep -E '^(inet6:)?KUBE-(SRC|DST)-' | while read -r set; do i
 // enforcerProgram builds it, once.
 func (b *Bed) enforcerProgram(ctx context.Context) (string, error) {
 	sum := sha256.New()
-	fmt.Fprintln(sum, enforcerModule, enforcerRepair.Replace(`"--match-set", srcIPSetName, "--match-set", dstIPSetName,`))
+	fmt.Fprintf(sum, "%s %q", enforcerModule, enforcerRepairs)
 	folder := filepath.Join(b.cache, "kube-router-"+hex.EncodeToString(sum.Sum(nil)[:6]))
 	program := filepath.Join(folder, "kube-router")
 	if _, err := os.Stat(program); err == nil {
@@ -120,16 +138,10 @@ func (b *Bed) enforcerProgram(ctx context.Context) (string, error) {
 	if err := b.moduleSource(ctx, building, source, enforcerModule, enforcerSum); err != nil {
 		return "", err
 	}
-	rules, err := os.ReadFile(filepath.Join(source, enforcerRules))
-	if err != nil {
-		return "", err
-	}
-	repaired := enforcerRepair.Replace(string(rules))
-	if repaired == string(rules) {
-		return "", fmt.Errorf("%s: %s writes its rules otherwise than was known", enforcerModule, enforcerRules)
-	}
-	if err := replaceFile(filepath.Join(source, enforcerRules), repaired); err != nil {
-		return "", err
+	for _, repair := range enforcerRepairs {
+		if err := repair.in(source); err != nil {
+			return "", fmt.Errorf("%s: %w", enforcerModule, err)
+		}
 	}
 	if err := b.GoBuild(ctx, source, filepath.Join(result, "kube-router"), "./cmd/kube-router"); err != nil {
 		return "", err
@@ -138,4 +150,18 @@ func (b *Bed) enforcerProgram(ctx context.Context) (string, error) {
 		return "", err
 	}
 	return program, os.Rename(result, folder)
+}
+
+func (r repair) in(source string) error {
+	path := filepath.Join(source, r.file)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return err
+	}
+	for at := 0; at < len(r.swaps); at += 2 {
+		if !bytes.Contains(text, []byte(r.swaps[at])) {
+			return fmt.Errorf("%s has no %q any more", r.file, r.swaps[at])
+		}
+	}
+	return replaceFile(path, strings.NewReplacer(r.swaps...).Replace(string(text)))
 }
