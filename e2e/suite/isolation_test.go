@@ -5,7 +5,6 @@ package suite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -45,16 +44,7 @@ func metricsFrom(ctx context.Context, folder, namespace string) error {
 	if namespace != "" {
 		peers = []any{map[string]any{"namespaceSelector": map[string]any{"matchLabels": map[string]any{"kubernetes.io/metadata.name": namespace}}}}
 	}
-	values, err := json.Marshal(map[string]any{"networkPolicy": map[string]any{"enabled": true, "metricsFrom": peers}})
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(folder, "values.json")
-	if err := os.WriteFile(file, values, 0o600); err != nil {
-		return err
-	}
-	_, err = mesh.HelmRun(ctx, "upgrade", bed.Release, mesh.Chart(), "-n", bed.System, "--reuse-values", "-f", file, "--wait", "--timeout", "3m")
-	return err
+	return upgraded(ctx, folder, map[string]any{"networkPolicy": map[string]any{"enabled": true, "metricsFrom": peers}})
 }
 
 // probed makes a pod that is not in the mesh on every node, in a namespace.

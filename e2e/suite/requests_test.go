@@ -318,19 +318,8 @@ func TestIdentityGetWithThePodsToken(t *testing.T) {
 func forward(t *testing.T, namespace, target string, port int) string {
 	t.Helper()
 	command := cluster.Command(t.Context(), "port-forward", "-n", namespace, target, fmt.Sprintf(":%d", port), "--address=127.0.0.1")
-	said, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
 	line := make([]byte, 200)
-	read, err := said.Read(line)
+	read, err := alongside(t, command).Read(line)
 	address := regexp.MustCompile(`127\.0\.0\.1:\d+`).Find(line[:read])
 	if err != nil || address == nil {
 		t.Fatalf("no port: %q %v", line[:read], err)

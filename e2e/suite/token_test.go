@@ -4,7 +4,6 @@ package suite
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
@@ -146,16 +145,7 @@ func keysAre(ctx context.Context, folder, place, module string) error {
 			},
 		}
 	}
-	values, err := json.Marshal(map[string]any{"ca": map[string]any{"keys": map[string]any{"place": place, "token": token}}})
-	if err != nil {
-		return err
-	}
-	file := filepath.Join(folder, "values.json")
-	if err := os.WriteFile(file, values, 0o600); err != nil {
-		return err
-	}
-	_, err = mesh.HelmRun(ctx, "upgrade", bed.Release, mesh.Chart(), "-n", bed.System, "--reuse-values", "-f", file, "--wait", "--timeout", "3m")
-	return err
+	return upgraded(ctx, folder, map[string]any{"ca": map[string]any{"keys": map[string]any{"place": place, "token": token}}})
 }
 
 // K-13, Q-46: both ways are ordinary rotations under load. Both replicas issue by the token, one of them is

@@ -21,18 +21,7 @@ type wire struct {
 // directly opens a way to the API server for as long as the test runs.
 func directly(t *testing.T) *wire {
 	t.Helper()
-	command := cluster.Command(t.Context(), "proxy", "--port=0")
-	output, err := command.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := command.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = command.Process.Kill()
-		_ = command.Wait()
-	})
+	output := alongside(t, cluster.Command(t.Context(), "proxy", "--port=0"))
 	var address string
 	if _, err := fmt.Fscanf(output, "Starting to serve on %s\n", &address); err != nil {
 		t.Fatal(err)

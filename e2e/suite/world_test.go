@@ -7,10 +7,15 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"trellis.dev/e2e/suite/bed"
 	"trellis.dev/e2e/suite/kube"
 	"trellis.dev/e2e/suite/manifests"
 	trellis "trellis.dev/e2e/suite/mesh"
@@ -296,4 +301,35 @@ func hostPort(address string, port int) string {
 		return fmt.Sprintf("[%s]:%d", address, port)
 	}
 	return fmt.Sprintf("%s:%d", address, port)
+}
+
+// alongside runs a command until the test ends, and gives what it says.
+func alongside(t *testing.T, command *exec.Cmd) io.Reader {
+	t.Helper()
+	said, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = command.Process.Kill()
+		_ = command.Wait()
+	})
+	return said
+}
+
+// upgraded gives the release these values beside those that it has.
+func upgraded(ctx context.Context, folder string, values map[string]any) error {
+	text, err := json.Marshal(values)
+	if err != nil {
+		return err
+	}
+	file := filepath.Join(folder, "values.json")
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		return err
+	}
+	_, err = mesh.HelmRun(ctx, "upgrade", bed.Release, mesh.Chart(), "-n", bed.System, "--reuse-values", "-f", file, "--wait", "--timeout", "3m")
+	return err
 }
