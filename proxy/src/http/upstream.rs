@@ -2,7 +2,7 @@
 //! for the next; one of HTTP/2 carries many. Each rests on a tunnel, and is of use for as long as that is.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     error::Error,
     hash::{Hash, Hasher},
     io,
@@ -112,7 +112,8 @@ impl Connection {
 
 #[derive(Clone, Default)]
 pub struct Upstreams {
-    idle: Arc<Mutex<HashMap<Key, Vec<Idle>>>>,
+    /// Of each endpoint, in the order in which they were given back.
+    idle: Arc<Mutex<HashMap<Key, VecDeque<Idle>>>>,
     shared: Pool<Key, Many, ConnectError>,
 }
 
@@ -265,18 +266,19 @@ impl Upstreams {
         let now = Instant::now();
         let mut idle = self.idle.lock();
         let waiting = idle.get_mut(key)?;
+        let is_fresh = |one: &Idle| now.duration_since(one.since) < rested;
         // The one that was used last is the likeliest to be alive.
-        while let Some(one) = waiting.pop_if(|one| now.duration_since(one.since) < rested) {
+        while let Some(one) = waiting.back().is_some_and(is_fresh).then(|| waiting.pop_back()).flatten() {
             if !one.sender.is_closed() && one.connection.is_current(common) {
                 match one.sender.is_ready() {
                     true => return Some(one),
                     // Its last answer is over, and it has not yet been told.
                     false => {
                         let ready = waiting.iter().rposition(|other| {
-                            other.sender.is_ready() && other.connection.is_current(common)
+                            other.sender.is_ready() && is_fresh(other) && other.connection.is_current(common)
                         });
-                        let other = ready.map(|ready| waiting.remove(ready));
-                        waiting.push(one);
+                        let other = ready.and_then(|ready| waiting.remove(ready));
+                        waiting.push_back(one);
                         return other;
                     }
                 }
@@ -293,9 +295,12 @@ impl Upstreams {
         }
         let mut idle = self.idle.lock();
         let waiting = idle.entry(key).or_default();
-        if waiting.len() < KEPT {
-            waiting.push(Idle { sender, connection, since: Instant::now() });
+        // The one that has waited longest is of least use: were it kept instead, requests that take none which
+        // has rested would each make a connection that nobody keeps.
+        if waiting.len() >= KEPT {
+            waiting.pop_front();
         }
+        waiting.push_back(Idle { sender, connection, since: Instant::now() });
     }
 
     /// Closes what waited in vain, and what is no longer of use.

@@ -9,6 +9,7 @@ mod web;
 mod backends;
 mod bytes;
 mod hostile;
+mod kept;
 mod life;
 mod listeners;
 mod policy;
