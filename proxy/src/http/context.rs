@@ -95,7 +95,9 @@ impl Context {
 
     /// Held for as long as a request is under way.
     pub fn enter(&self) -> impl Send + use<> {
-        let held: (Opened, _) = (self.worker.open.enter(), self.pace.enter());
+        // Who is not made to come to the point is not counted either.
+        let pace = self.limits().timed().then(|| self.pace.enter());
+        let held: (Opened, _) = (self.worker.open.enter(), pace);
         held
     }
 

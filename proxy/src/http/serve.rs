@@ -1,11 +1,17 @@
 //! One connection of a client, served until it ends or the proxy drains.
 
-use std::{convert::Infallible, error::Error, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    error::Error,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{Request, Response, body::Incoming, rt::Executor, service::Service};
 use hyper_util::rt::TokioTimer;
 use parking_lot::Mutex;
-use tokio::time::{self, Instant};
+use tokio::time;
 use tracing::debug;
 
 use super::{
@@ -17,6 +23,7 @@ use super::{
     rest::Rest,
     stall::{Stall, Stalls},
 };
+use crate::seldom::Seldom;
 
 /// What one connection may take.
 #[derive(Debug)]
@@ -34,6 +41,10 @@ pub struct Limits {
 }
 
 impl Limits {
+    pub fn timed(&self) -> bool {
+        self.timed
+    }
+
     /// Of an application, which is trusted not to harm itself.
     pub const MESH: Self = Self {
         timed: false,
@@ -149,38 +160,64 @@ async fn awake(context: &Arc<Context>, near: Near) -> Option<Near> {
     let (rest, rests) = (near.rest(), near.can_rest());
     let service = Forwarding { context: context.clone(), rest: rest.clone(), streams: None };
     let mut connection = builder.serve_connection(near, service).with_upgrades();
-    let mut look = Box::pin(time::sleep(REST));
-    let (mut moves, mut draining) = (rest.moves(), false);
-    let (ends, stalled) = (context.ends(), context.pace.stalled());
-    tokio::pin!(ends, stalled);
+    let mut draining = false;
     loop {
-        tokio::select! {
+        let aside = pin!(aside(context, &rest, rests, draining));
+        let aside = tokio::select! {
+            biased;
             done = &mut connection => {
                 if let Err(error) = done {
                     broke(context, &error);
                 }
                 return None;
             }
-            () = &mut ends, if !draining => {
-                std::pin::Pin::new(&mut connection).graceful_shutdown();
+            aside = Seldom::new(aside) => aside,
+        };
+        match aside {
+            Aside::Ends => {
+                Pin::new(&mut connection).graceful_shutdown();
                 draining = true;
             }
-            () = &mut stalled, if limits.timed => {
+            Aside::Stalled => {
                 slow_reader(context);
                 return None;
             }
-            () = &mut look, if rests && !draining => {
-                let now = rest.moves();
-                if now == moves && rest.is_at_rest() {
-                    break;
-                }
-                moves = now;
-                look.as_mut().reset(Instant::now() + REST);
-            }
+            Aside::Rests => break,
         }
     }
     let parts = connection.into_parts()?;
     Some(parts.io.again(parts.read_buf))
+}
+
+/// What may happen beside a connection of HTTP/1.
+enum Aside {
+    /// It is to take no further request.
+    Ends,
+    /// Its client does not take what it asked for.
+    Stalled,
+    /// Nothing has moved for a while.
+    Rests,
+}
+
+async fn aside(context: &Context, rest: &Rest, rests: bool, draining: bool) -> Aside {
+    tokio::select! {
+        () = context.ends(), if !draining => Aside::Ends,
+        () = context.pace.stalled(), if context.limits().timed => Aside::Stalled,
+        () = at_rest(rest), if rests && !draining => Aside::Rests,
+        else => std::future::pending().await,
+    }
+}
+
+async fn at_rest(rest: &Rest) {
+    let mut moves = rest.moves();
+    loop {
+        time::sleep(REST).await;
+        let now = rest.moves();
+        if now == moves && rest.is_at_rest() {
+            return;
+        }
+        moves = now;
+    }
 }
 
 pub async fn http2(context: Arc<Context>, near: Near) {
@@ -198,13 +235,21 @@ pub async fn http2(context: Arc<Context>, near: Near) {
         .auto_date_header(false);
     let service = Forwarding { context: context.clone(), rest: near.rest(), streams: Some(streams) };
     let connection = builder.serve_connection(near, service);
-    let stalled = context.pace.stalled();
-    tokio::pin!(connection, stalled);
+    tokio::pin!(connection);
+    let aside = pin!(async {
+        tokio::select! {
+            () = context.pace.stalled(), if limits.timed => Aside::Stalled,
+            () = context.ends() => Aside::Ends,
+            () = context.pace.idle(), if limits.timed => Aside::Ends,
+        }
+    });
     let ended = tokio::select! {
+        biased;
         done = connection.as_mut() => Some(done),
-        () = &mut stalled, if limits.timed => return slow_reader(&context),
-        () = context.ends() => None,
-        () = context.pace.idle(), if limits.timed => None,
+        aside = Seldom::new(aside) => match aside {
+            Aside::Stalled => return slow_reader(&context),
+            Aside::Ends | Aside::Rests => None,
+        },
     };
     let done = match ended {
         Some(done) => done,
@@ -213,7 +258,7 @@ pub async fn http2(context: Arc<Context>, near: Near) {
             // A client that answers nothing is not waited for once none of its requests is under way.
             tokio::select! {
                 done = connection.as_mut() => done,
-                () = &mut stalled, if limits.timed => return slow_reader(&context),
+                () = context.pace.stalled(), if limits.timed => return slow_reader(&context),
                 () = context.pace.over(), if limits.timed => return,
             }
         }

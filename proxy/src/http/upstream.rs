@@ -7,6 +7,7 @@ use std::{
     hash::{Hash, Hasher},
     io,
     net::SocketAddr,
+    pin::pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
@@ -36,6 +37,7 @@ use crate::{
     ledger::{Direction, Row},
     pool::Pool,
     reach,
+    seldom::Seldom,
     trace::Open,
     tunnel::{Peer, Place},
     worker::{Shared as Common, Worker},
@@ -330,7 +332,7 @@ impl Upstreams {
         held: Held,
         driven: impl Future<Output = hyper::Result<()>>,
     ) {
-        tokio::pin!(driven);
+        let mut driven = pin!(driven);
         let mut falling = held.place.as_ref().map(Place::falling);
         let fell = async {
             let fell = match &mut falling {
@@ -342,9 +344,11 @@ impl Upstreams {
                 std::future::pending::<()>().await;
             }
         };
+        let fell = pin!(fell);
         let done = tokio::select! {
+            biased;
             done = &mut driven => done,
-            () = fell => {
+            () = Seldom::new(fell) => {
                 connection.retired.store(true, Relaxed);
                 if let Some(waiting) = self.idle.lock().get_mut(&key) {
                     waiting.retain(|one| !Arc::ptr_eq(&one.connection, &connection));
