@@ -24,6 +24,8 @@ use crate::scratch;
 
 /// Plaintext that may wait for the end of the turn.
 const GATHER: usize = 256 * 1024;
+/// Writes of one turn from which on the next one waits for more.
+const CROWD: usize = 4;
 /// Plaintext of one record of TLS.
 const RECORD: usize = 16 * 1024;
 
@@ -42,6 +44,11 @@ struct Inner {
     sealed: usize,
     /// Ciphertext that was read and did not fit the reader.
     unread: Option<Unread>,
+    /// How often something was gathered in this turn, whether that was often in the last one, and whether it has
+    /// waited for more.
+    writes: usize,
+    crowded: bool,
+    waited: bool,
     ended: bool,
     closed: bool,
     /// Why TLS broke, which HTTP/2 only passes on as words.
@@ -63,6 +70,9 @@ pub fn new(socket: TcpStream, mut tls: Connection) -> (Transport, Drain) {
         gathered: Vec::new(),
         sealed: 0,
         unread: None,
+        writes: 0,
+        crowded: false,
+        waited: false,
         ended: false,
         closed: false,
         failure: None,
@@ -81,8 +91,7 @@ impl<C: Future + Unpin> Future for Driven<C> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<C::Output> {
         let turn = Pin::new(&mut self.connection).poll(cx);
-        // A failure to send shows at the connection's next read or write.
-        let _ = self.drain.poll(cx);
+        self.drain.end_turn(cx, turn.is_ready());
         turn
     }
 }
@@ -93,6 +102,19 @@ impl Drain {
     /// Seals what was gathered and sends what the socket takes; pending while some is left.
     pub fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.0.lock().poll_drain(cx)
+    }
+
+    /// The same at the end of a turn of the connection, which may be its `last`. Where the turn before had much to send,
+    /// more is to come in this one from whoever is ready to say something: it goes along once they have had their turn,
+    /// for which this one is taken again.
+    pub fn end_turn(&self, cx: &mut Context<'_>, last: bool) {
+        let mut inner = self.0.lock();
+        if !last && inner.waits_for_more() {
+            cx.waker().wake_by_ref();
+            return;
+        }
+        // A failure to send shows at the connection's next read or write.
+        let _ = inner.poll_drain(cx);
     }
 
     /// Ends the socket by a reset.
@@ -130,9 +152,23 @@ impl Inner {
         Poll::Ready(Ok(()))
     }
 
+    /// Once at most for what was gathered first. Turns in which nothing was say nothing of the next one.
+    fn waits_for_more(&mut self) -> bool {
+        if self.gathered.is_empty() {
+            return false;
+        }
+        self.waited = !self.waited && self.crowded;
+        if !self.waited {
+            self.crowded = self.writes >= CROWD;
+            self.writes = 0;
+        }
+        self.waited
+    }
+
     /// Takes plaintext for the end of the turn. What fills records is sealed where it lies.
     fn gather(&mut self, bufs: &[IoSlice<'_>]) -> usize {
         let written = bufs.iter().map(|buf| buf.len()).sum::<usize>();
+        self.writes += 1;
         let total = self.gathered.len() + written;
         if self.gathered.capacity() == 0 {
             self.gathered = scratch::take();
@@ -331,5 +367,114 @@ impl Write for Ready<'_, '_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        task::Wake,
+    };
+
+    use rustls::{
+        ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection, pki_types::ServerName,
+    };
+    use tokio::{io::AsyncReadExt, net::TcpListener};
+    use trellis_pki::{provider, public::KeyExchange};
+
+    use super::*;
+
+    /// Two ends of one connection in TLS, after their handshake.
+    fn pair() -> (Connection, Connection) {
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["peer.example".to_owned()]).unwrap();
+        let provider = provider::public(KeyExchange::Prefer);
+        let mut roots = RootCertStore::empty();
+        roots.add(cert.der().clone()).unwrap();
+        let client = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let server = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![cert.der().clone()], signing_key.into())
+            .unwrap();
+        let name = ServerName::try_from("peer.example").unwrap();
+        let mut ends: (Connection, Connection) = (
+            ClientConnection::new(Arc::new(client), name).unwrap().into(),
+            ServerConnection::new(Arc::new(server)).unwrap().into(),
+        );
+        while ends.0.is_handshaking() || ends.1.is_handshaking() {
+            carry(&mut ends.0, &mut ends.1);
+            carry(&mut ends.1, &mut ends.0);
+        }
+        ends
+    }
+
+    fn carry(from: &mut Connection, to: &mut Connection) {
+        let mut wire = Vec::new();
+        while from.wants_write() {
+            from.write_tls(&mut wire).unwrap();
+        }
+        let mut wire = wire.as_slice();
+        while !wire.is_empty() {
+            to.read_tls(&mut wire).unwrap();
+            to.process_new_packets().unwrap();
+        }
+    }
+
+    /// How often it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
+    }
+
+    #[tokio::test]
+    async fn where_much_was_said_the_next_turn_waits_once_for_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (mut peer, _) = listener.accept().await.unwrap();
+        let (tls, mut other) = pair();
+        let (mut transport, drain) = new(socket, tls);
+        let woken = Arc::new(Woken::default());
+        let waker = woken.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        let mut say = |times: usize, last: bool| {
+            for _ in 0..times {
+                assert!(matches!(Pin::new(&mut transport).poll_write(&mut cx, b"word "), Poll::Ready(Ok(5))));
+            }
+            let before = woken.0.load(Relaxed);
+            drain.end_turn(&mut cx, last);
+            woken.0.load(Relaxed) - before
+        };
+        assert_eq!([say(1, false), say(1, false)], [0, 0], "little is sent at once");
+        assert_eq!(say(CROWD, false), 0, "nothing says yet that more is to come");
+        assert_eq!(say(1, false), 1, "it takes another turn");
+        assert_eq!(say(2, false), 0, "but only one, and all goes at once");
+        assert_eq!(say(1, false), 0, "there was little more");
+        assert_eq!([say(CROWD, false), say(1, true)], [0, 0], "the last turn waits for nothing");
+        let mut heard = Vec::new();
+        let mut records = 0;
+        while heard.len() < 5 * (2 + CROWD + 3 + 1 + CROWD + 1) {
+            let mut head = [0; 5];
+            peer.read_exact(&mut head).await.unwrap();
+            let mut record = vec![0; usize::from(u16::from_be_bytes([head[3], head[4]]))];
+            peer.read_exact(&mut record).await.unwrap();
+            other.read_tls(&mut [&head[..], &record].concat().as_slice()).unwrap();
+            let state = other.process_new_packets().unwrap();
+            records += 1;
+            let mut plain = vec![0; state.plaintext_bytes_to_read()];
+            other.reader().read_exact(&mut plain).unwrap();
+            heard.extend(plain);
+        }
+        assert_eq!(records, 7, "a record for each turn that sent");
     }
 }

@@ -416,11 +416,8 @@ impl Accepted {
         let Self { connection, drain } = self;
         let accepted = poll_fn(|cx| {
             let turn = connection.poll_accept(cx);
-            let _ = drain.poll(cx);
-            match turn {
-                Poll::Ready(None) => Poll::Ready(None),
-                other => other,
-            }
+            drain.end_turn(cx, turn.is_ready());
+            turn
         });
         let (request, respond) = match accepted.await? {
             Ok(stream) => stream,
