@@ -5,6 +5,7 @@
 cache := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/trellis
 export CARGO_TARGET_DIR ?= $(cache)/target
 
+host := $(shell rustc -vV | sed -n 's/^host: //p')
 services := trellis-ca trellis-discovery trellis-injector trellis-cli
 
 .PHONY: build demo test bench images fmt lint help
@@ -14,10 +15,12 @@ help: ## Show this list.
 
 build: ## Build the release binaries into bin/.
 	@# With the parts of glibc that it uses inside: the whole of it would be a sixth of what a proxy weighs at rest.
-	cargo rustc --profile proxy --locked -p trellis-proxy --bin trellis-proxy -- -C target-feature=+crt-static
+	@# And with what loads have shown of it, which takes a target by name: without one it would be known by another.
+	RUSTFLAGS="$$RUSTFLAGS $$(ci/profile --flags)" cargo rustc --profile proxy --locked --target $(host) \
+	  -p trellis-proxy --bin trellis-proxy -- -C target-feature=+crt-static
 	cargo build --release --locked $(addprefix -p ,$(services))
 	@mkdir -p bin
-	@install -m 0755 "$(CARGO_TARGET_DIR)/proxy/trellis-proxy" bin/
+	@install -m 0755 "$(CARGO_TARGET_DIR)/$(host)/proxy/trellis-proxy" bin/
 	@cd "$(CARGO_TARGET_DIR)/release" && install -m 0755 $(services:trellis-cli=trellis) "$(CURDIR)/bin/"
 
 demo: build ## Run the mesh as plain processes on loopback, with a page that shows what was negotiated.

@@ -9,14 +9,17 @@ use trellis_api::{
 use trellis_local::Role;
 use trellis_loopback::load::Load;
 
-use crate::{stage::Stage, web::*};
+use crate::{
+    stage::{Proxy, Stage},
+    web::*,
+};
 
 fn endpoint_of(service: &wire::Service) -> wire::Endpoint {
     service.endpoints[0].clone()
 }
 
 /// A workload with a proxy, whose Service the gateway may call.
-async fn meshed(stage: &Stage, name: &'static str, number: u8) -> (crate::stage::Proxy, wire::Service) {
+pub async fn meshed(stage: &Stage, name: &'static str, number: u8) -> (Proxy, wire::Service) {
     let pod = std::net::SocketAddr::new(stage.network.address(Role::Pod, number).into(), 8080);
     let identity = format!("spiffe://cluster.local/ns/shop/sa/{name}");
     let reach = wire::endpoint::Reach::Tunnel(wire::Tunnel { identity, port: TUNNEL_PORT.into() });

@@ -14,6 +14,7 @@ mod life;
 mod listeners;
 mod policy;
 mod proxied;
+mod rehearsal;
 mod requests;
 mod resealed;
 mod secured;

@@ -3,6 +3,7 @@
 use std::{
     fs::{self, File},
     net::{IpAddr, SocketAddr, TcpListener as Mark},
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -26,6 +27,10 @@ pub struct Stage {
     pub control: Control,
     pub network: Network,
     pub folder: TempDir,
+    /// The proxy that is tried: the one of this build, where nothing else is said.
+    pub program: PathBuf,
+    /// What it logs.
+    pub log: &'static str,
     _mark: Mark,
 }
 
@@ -33,7 +38,7 @@ pub struct Stage {
 pub struct Proxy {
     pub address: IpAddr,
     child: Child,
-    log: std::path::PathBuf,
+    log: PathBuf,
 }
 
 impl Stage {
@@ -43,7 +48,8 @@ impl Stage {
         let control = Control::start(at(1), at(2)).await;
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("bundle.pem"), control.bundle_pem()).unwrap();
-        Self { control, network, folder, _mark: mark }
+        let program = env!("CARGO_BIN_EXE_trellis-proxy").into();
+        Self { control, network, folder, program, log: "debug,h2=info", _mark: mark }
     }
 
     /// An address for an application.
@@ -97,7 +103,8 @@ impl Stage {
         let at = |port| SocketAddr::new(address, port);
         // However this test ends, its processes do not outlive it.
         let child = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", env!("CARGO_BIN_EXE_trellis-proxy")])
+            .args(["--pdeathsig", "KILL"])
+            .arg(&self.program)
             .args(arguments)
             .args([
                 format!("--pod-name={account}-0"),
@@ -110,7 +117,7 @@ impl Stage {
                 format!("--admin-listen={}", at(ADMIN_PORT)),
                 format!("--metrics-listen={}", at(METRICS_PORT)),
                 format!("--ready-listen={}", at(READY_PORT)),
-                "--log=debug,h2=info".into(),
+                format!("--log={}", self.log),
                 "--drain-seconds=20".into(),
             ])
             .env_clear()
