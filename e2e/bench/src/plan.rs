@@ -101,6 +101,11 @@ impl Plan {
         Load::new(Shape::Requests, 64, MESSAGE, self.burst)
     }
 
+    /// More than any worker answers at a time, so that none waits for its clients.
+    pub fn crowd_of_requests(&self) -> Load {
+        Load::new(Shape::Requests, 256, MESSAGE, self.burst)
+    }
+
     pub fn steady_connections(&self) -> Load {
         Load::new(Shape::Connections, 16, MESSAGE, self.steady / 2).at(CONNECTION_RATE)
     }

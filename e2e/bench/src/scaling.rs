@@ -27,7 +27,7 @@ pub async fn measure(binaries: &Path, cores: Cores, plan: &Plan, report: &mut Re
     };
     report.section(
         "Two workers in each proxy against one, each with a quarter of a core that the load has no part in; \
-         HTTP, 64 connections",
+         HTTP, 256 connections",
     )?;
     let one = Bed::open_in(binaries, cores, Setup::default()).await?;
     let two = Bed::open_in(binaries, cores, Setup { workers: 2, ..Setup::default() }).await?;
@@ -48,7 +48,7 @@ pub async fn measure(binaries: &Path, cores: Cores, plan: &Plan, report: &mut Re
 }
 
 async fn compare(one: &Bed, two: &Bed, plan: &Plan, report: &mut Report) -> Result<()> {
-    let load = plan.all_requests().in_http();
+    let load = plan.crowd_of_requests().in_http();
     let rounds = rounds::quiet(plan.rounds, || async {
         let value = (two.observe(Route::Through, &load).await?, one.observe(Route::Through, &load).await?);
         Ok(Round { foreign: value.0.span.foreign.max(value.1.span.foreign), value })
