@@ -77,6 +77,27 @@ impl Index {
         all.filter(|dependency| matches!(dependency, Dependency::Named(_))).cloned().collect()
     }
 
+    /// Whether an object depends on something that is not among these.
+    pub fn loses(&self, id: &Id, dependencies: &BTreeSet<Dependency>) -> bool {
+        self.of.get(id).is_some_and(|before| !before.is_subset(dependencies))
+    }
+
+    /// What is made from one object, directly or not; also by way of the Secrets that each `makes`.
+    pub fn made_from(&self, id: &Id, makes: impl Fn(&Id) -> Vec<Name>) -> HashSet<Id> {
+        let (mut seen, mut open) = (HashSet::new(), vec![id.clone()]);
+        while let Some(id) = open.pop() {
+            let names = makes(&id).into_iter().map(Dependency::Named);
+            for dependency in names.chain([Dependency::Object(id)]) {
+                for one in self.dependants(&dependency) {
+                    if seen.insert(one.clone()) {
+                        open.push(one.clone());
+                    }
+                }
+            }
+        }
+        seen
+    }
+
     /// Whether one object is made from another, directly or not; also by way of Secrets that `maker` made.
     pub fn leads<'a>(&'a self, from: &'a Id, to: &Id, maker: impl Fn(&Name) -> Option<&'a Id>) -> bool {
         let (mut seen, mut open) = (HashSet::new(), vec![from]);

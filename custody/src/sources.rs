@@ -7,6 +7,9 @@ use trellis_api::crypto::{Kind, MessageKind, Problem, Reference, Word, condition
 
 use crate::{id::Id, issuer::Anchors, kept::Kept};
 
+/// The reason of a condition: an object would be made from itself.
+pub(crate) const CIRCLE: &str = "CircularReference";
+
 /// One thing that an object reads.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ask {
@@ -137,7 +140,7 @@ impl Obstacle {
             Self::NotPermitted { .. } => condition::REF_NOT_PERMITTED,
             Self::Denied { .. } => condition::DENIED,
             Self::Ambiguous { .. } => "AmbiguousReference",
-            Self::Circle { .. } => "CircularReference",
+            Self::Circle { .. } => CIRCLE,
             Self::Mismatch { .. } => "AlgorithmMismatch",
             Self::NotConfirmed { .. } => "KeyNotConfirmed",
             Self::Unfit { .. } => "UnfitSource",

@@ -9,7 +9,10 @@ use std::{
     sync::Arc,
 };
 
-use trellis_api::{crypto::Kind, gateway::ReferenceGrant};
+use trellis_api::{
+    crypto::{Kind, MessageKind},
+    gateway::ReferenceGrant,
+};
 
 pub(crate) use self::{resolve::Looked, secrets::Named};
 use crate::{
@@ -19,6 +22,7 @@ use crate::{
     kept::Kept,
     kinds::trade,
     object::{Object, is_older},
+    sources::CIRCLE,
     tally::Tally,
 };
 
@@ -201,13 +205,34 @@ impl View {
     }
 
     pub fn depend(&mut self, id: &Id, on: BTreeSet<Dependency>) {
+        let loses = self.index.loses(id, &on);
         let difference = self.index.set(id, on);
+        if loses {
+            self.opens(id);
+        }
         for name in &difference.end {
             self.named.remove(name);
         }
         if difference != Difference::default() {
             self.news.differences.push(difference);
         }
+    }
+
+    /// An object that depends on less than before may have been what closed a circle. Whoever was in it is told, since
+    /// nothing else of what they depend on has to change with it.
+    fn opens(&mut self, id: &Id) {
+        let makes = |id: &Id| {
+            let Some(object) = self.objects.get(id) else { return Vec::new() };
+            let kept = self.kept(&object.uid).iter().map(|kept| kept.name.clone());
+            let names = kept.chain(wish(object).map(|(_, name)| name));
+            let namespace = id.namespace.to_string();
+            names.map(|name| Name { kind: MessageKind::Secret, namespace: namespace.clone(), name }).collect()
+        };
+        let made = self.index.made_from(id, makes);
+        let in_circles = made
+            .into_iter()
+            .filter(|one| self.objects.get(one).is_some_and(|one| one.status.contains(CIRCLE)));
+        self.news.concerned.extend(in_circles);
     }
 
     /// Names that an object is made to depend on beyond what it asks for.

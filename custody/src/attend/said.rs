@@ -12,6 +12,7 @@ use crate::{
     kept::Kept,
     ledger,
     object::Object,
+    sources::CIRCLE,
     trouble::Trouble,
 };
 
@@ -86,7 +87,7 @@ const FAILURES: [&str; 16] = [
     "InvalidSpec",
     "SourceLost",
     "AmbiguousReference",
-    "CircularReference",
+    CIRCLE,
     "AlgorithmMismatch",
     "KeyNotConfirmed",
     "UnfitSource",

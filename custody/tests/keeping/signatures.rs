@@ -291,3 +291,30 @@ async fn signatures_of_each_other_are_named_and_not_made_over_and_over() {
     }
     bed.rests(24 * HOUR).await;
 }
+
+/// One of them was not even asked to change.
+#[tokio::test(start_paused = true)]
+async fn whoever_was_in_a_circle_is_looked_at_once_it_is_open() {
+    let mut bed = Bed::idle();
+    bed.lead(bed.api.client());
+    message(&bed, "hello");
+    bed.create(PAIR, "pair", json!({ "algorithm": "ML-DSA-44" }));
+    let of = |secret: &str, item: &str| json!({ "privateKeyRef": { "name": "pair" }, "messageRef": { "name": secret }, "messageKey": item });
+    bed.create(SIGN, "a", of("message", "message"));
+    bed.create(SIGN, "b", of("a-signature", "signature"));
+    bed.create(SIGN, "c", of("b-signature", "signature"));
+    bed.success(SIGN, "c").await;
+    bed.edit(SIGN, "a", |object| set(object, "/spec", of("c-signature", "signature")));
+    bed.reason(SIGN, "a", "CircularReference").await;
+    for name in ["b", "c"] {
+        bed.edit(SIGN, name, |object| set(object, "/metadata/annotations", json!({ "looked": "at" })));
+        bed.reason(SIGN, name, "CircularReference").await;
+    }
+    bed.rests(24 * HOUR).await;
+    // What it signed before is what it signs again: its Secret stays as it is.
+    bed.edit(SIGN, "a", |object| set(object, "/spec", of("message", "message")));
+    for name in ["a", "b", "c"] {
+        bed.success(SIGN, name).await;
+    }
+    bed.rests(24 * HOUR).await;
+}
