@@ -16,7 +16,7 @@ help: ## Show this list.
 build: ## Build the release binaries into bin/.
 	@# With the parts of glibc that it uses inside: the whole of it would be a sixth of what a proxy weighs at rest.
 	@# And with what loads have shown of it, which takes a target by name: without one it would be known by another.
-	RUSTFLAGS="$$RUSTFLAGS $$(ci/profile --flags)" cargo rustc --profile proxy --locked --target $(host) \
+	flags=$$(ci/profile --flags) && RUSTFLAGS="$$RUSTFLAGS $$flags" cargo rustc --profile proxy --locked --target $(host) \
 	  -p trellis-proxy --bin trellis-proxy -- -C target-feature=+crt-static
 	cargo build --release --locked $(addprefix -p ,$(services))
 	@mkdir -p bin
